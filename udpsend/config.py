@@ -1,0 +1,47 @@
+"""What a caller may choose. One frozen value, the same for the library and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+DEFAULT_BROKERS = ("mqtts://broker.emqx.io:8883", "mqtt://broker.emqx.io:1883")
+DEFAULT_STUN_SERVERS = ("stun.l.google.com:19302", "stun.cloudflare.com:3478")
+
+
+class Role(Enum):
+    """Which end of the transfer this is. The sender is SPAKE2's side A and decides between paths."""
+
+    SENDER = "sender"
+    RECEIVER = "receiver"
+
+    @property
+    def other(self) -> Role:
+        return Role.RECEIVER if self is Role.SENDER else Role.SENDER
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How to find the other side and how to reach it. Every field has a default that works on most networks."""
+
+    brokers: tuple[str, ...] = DEFAULT_BROKERS
+    """MQTT brokers, as `mqtt://`, `mqtts://`, `ws://` or `wss://` URLs (with `user:password@` where needed). All are
+    tried at once; those to the same host are alternatives, tried in the order given."""
+
+    stun_servers: tuple[str, ...] = DEFAULT_STUN_SERVERS
+    """STUN servers as `host:port`, all asked at once."""
+
+    lan: bool = True
+    """Also meet by multicast on the local network and on this host."""
+
+    bind: str | None = None
+    """The local address to use; None means all."""
+
+    timeout: float = 600.0
+    """Seconds to wait for the other side to come."""
+
+    offload: bool = True
+    """Use UDP_SEGMENT and UDP_GRO where the system has them."""
+
+    max_datagram_size: int | None = None
+    """Bytes of the largest UDP payload to send; None means that path MTU search decides."""

@@ -1,0 +1,127 @@
+"""What happens, as values: `send` and `receive` pass each to `on_event`, and the display is built on these alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class PathKind(Enum):
+    """How direct a path is, best first. The value is what a user reads."""
+
+    THIS_HOST = "this host"
+    LOCAL_NETWORK = "local network"
+    IPV6 = "internet, IPv6"
+    INTERNET = "internet, through NAT"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeReady:
+    """The code to tell the other side. Comes first, before anything is opened."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingPlace:
+    """A mailbox came up or went down. `name` is its URL without a password, or `local network`."""
+
+    name: str
+    up: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAddress:
+    """A STUN server told this side's address as seen from the internet, or (`address` None) did not answer."""
+
+    server: str
+    address: tuple[str, int] | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WrongGuess:
+    """Somebody came with another code. After `remaining` more of them this side gives up."""
+
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMet:
+    """The other side is there and knows the code. `phrase` is the same on both sides if nobody stands between."""
+
+    phrase: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathFound:
+    """The direct path that is used from here on. `round_trip` in seconds."""
+
+    kind: PathKind
+    address: tuple[str, int]
+    round_trip: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What the sender offers. `name` comes from the other side: escape it before printing."""
+
+    name: str
+    size: int
+    files: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The receiver said yes. `already` bytes of an earlier attempt are there and are not sent again."""
+
+    already: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` bytes have arrived at the receiver (acknowledged, on the sending side)."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """All bytes are there; the hashes are being compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The content at the receiver is the content that was read. `digest` is its BLAKE3 in hex."""
+
+    name: str
+    size: int
+    seconds: float
+    digest: str
+    path: str | None = None
+    """Where it is now, on the receiving side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counters at the end, for `-v` and for tests: datagrams, records, losses, drops by reason."""
+
+    counters: dict[str, float]
+
+
+Event = (
+    CodeReady
+    | MeetingPlace
+    | PublicAddress
+    | WrongGuess
+    | PeerMet
+    | PathFound
+    | Offered
+    | Accepted
+    | Progress
+    | Verifying
+    | Verified
+    | Statistics
+)

@@ -1,0 +1,1 @@
+"""Records <-> sealed trains: keys, AEAD, replay window."""

@@ -1,0 +1,45 @@
+"""From the one secret that both sides agreed on to the keys of each direction (HKDF-SHA256, RFC 5869)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from udpsend.config import Role
+from udpsend.wire.packets import TAG_SIZE
+
+KEY_SIZE = 32
+IV_SIZE = 12
+
+Purpose = Literal["probe", "traffic"]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionKeys:
+    """What one side sends with and the other receives with."""
+
+    key: bytes
+    iv: bytes
+    tag: bytes
+    """Opens every datagram of this direction: strangers cannot guess it, so their datagrams are not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    send: DirectionKeys
+    receive: DirectionKeys
+
+
+def derive_keys(secret: bytes, role: Role, purpose: Purpose) -> KeyPair:
+    """The keys of both directions for `purpose`, as `role` sees them. `secret` is 32 uniform bytes that are already
+    bound to the whole transcript of the handshake."""
+    return KeyPair(_expand(secret, role, purpose), _expand(secret, role.other, purpose))
+
+
+def _expand(secret: bytes, sending: Role, purpose: Purpose) -> DirectionKeys:
+    info = f"udpsend 1 {purpose} {sending.value}".encode()
+    material = HKDFExpand(SHA256(), KEY_SIZE + IV_SIZE + TAG_SIZE, info).derive(secret)
+    return DirectionKeys(material[:KEY_SIZE], material[KEY_SIZE : KEY_SIZE + IV_SIZE], material[KEY_SIZE + IV_SIZE :])

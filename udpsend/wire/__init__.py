@@ -1,0 +1,1 @@
+"""Values <-> bytes, without state."""

@@ -1,0 +1,58 @@
+"""Candidates: the addresses at which a peer may be reached (RFC 8445, section 5.1)."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from enum import Enum
+
+from udpsend.errors import BadPacket
+from udpsend.wire.datagram import Address
+
+MAX_CANDIDATES = 16  # a peer cannot make us send to more places than this
+
+
+class CandidateType(Enum):
+    LOOPBACK = "loopback"  # only of use to a peer on the same host
+    HOST = "host"
+    MAPPED = "mapped"  # a port mapping that the router was asked for
+    SERVER_REFLEXIVE = "srflx"
+    PEER_REFLEXIVE = "prflx"
+    RELAYED = "relay"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    type: CandidateType
+    address: Address
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.address[0]
+
+    def to_json(self) -> list[str | int]:
+        return [self.type.value, *self.address]
+
+
+def parse_candidate_untrusted(value: object) -> Candidate:
+    """A candidate from its JSON form `[type, host, port]`. Raises BadPacket.
+
+    Multicast, broadcast and unspecified addresses and port 0 are no candidates: a peer must not aim our probes there.
+    """
+    match value:
+        case [str(kind), str(host), int(port)] if not isinstance(port, bool):
+            pass
+        case _:
+            raise BadPacket("candidate form")
+    try:
+        candidate_type = CandidateType(kind)
+        ip = ipaddress.ip_address(host)
+    except ValueError as error:
+        raise BadPacket("candidate value") from error
+    if ip.is_multicast or ip.is_unspecified or host == "255.255.255.255" or "%" in host:
+        raise BadPacket("candidate address")
+    if not 0 < port < 65536:
+        raise BadPacket("candidate port")
+    if ip.is_loopback != (candidate_type is CandidateType.LOOPBACK):
+        raise BadPacket("candidate type")
+    return Candidate(candidate_type, (str(ip), port))

@@ -1,0 +1,73 @@
+"""The unit of I/O: a train, a buffer of equal datagrams of which the last may be shorter.
+
+Every datagram of ours opens with a header of 16 bytes (`packets.py`). Trains keep headers and payloads apart, so that
+one AEAD call covers the payloads of many datagrams, and the kernel interleaves them on the way:
+
+    Transmit.views   header 0 | payload 0 | header 1 | payload 1 | ...    one sendmsg with UDP_SEGMENT
+    Arrival          headers: all 16-byte openings, payloads: the rest    one recvmsg_into with UDP_GRO
+
+A single datagram is the train of length one; a datagram shorter than 16 bytes has an empty payload. The first byte
+tells what it is, after RFC 7983.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+Address = tuple[str, int]
+"""Numeric host without brackets, and port. IPv6 if the host contains a colon."""
+
+HEADER_SIZE = 16
+MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
+MAX_TRAIN_SIZE = 65_507  # the largest UDP payload over IPv4; UDP_SEGMENT shares its limit
+
+
+@dataclass(slots=True)
+class Transmit:
+    """`size` bytes in `views` to `address`, cut into datagrams of `segment_size`. The views are only valid until the
+    next train is asked for."""
+
+    views: Sequence[memoryview | bytes]
+    segment_size: int
+    size: int
+    address: Address
+
+    def datagrams(self) -> Iterator[bytes]:
+        data = b"".join(self.views)
+        return (data[i : i + self.segment_size] for i in range(0, len(data), self.segment_size))
+
+
+@dataclass(slots=True)
+class Arrival:
+    """`count` datagrams of `stride` bytes (the last may be shorter) from `address`.
+
+    headers   at least count * HEADER_SIZE bytes: the opening of each datagram
+    payloads  the rest of each datagram, end to end
+    The views are only valid until the next train is received.
+    """
+
+    headers: memoryview
+    payloads: memoryview
+    stride: int
+    count: int
+    address: Address
+
+    @classmethod
+    def of(cls, datagrams: Sequence[bytes | memoryview], address: Address) -> Arrival:
+        """The train of these datagrams; all but the last must be equally long."""
+        headers = b"".join(d[:HEADER_SIZE] for d in datagrams)
+        payloads = b"".join(d[HEADER_SIZE:] for d in datagrams)
+        return cls(memoryview(headers), memoryview(payloads), len(datagrams[0]), len(datagrams), address)
+
+    def first_datagram(self) -> bytes:
+        """The first datagram in one piece, for the kinds that never come as trains."""
+        return bytes(self.headers[:HEADER_SIZE]) + bytes(self.payloads[: self.stride - HEADER_SIZE])
+
+    def first_byte(self) -> int:
+        return self.headers[0] if len(self.headers) else -1
+
+
+def is_stun(first_byte: int) -> bool:
+    """RFC 7983: STUN takes 0 to 3."""
+    return 0 <= first_byte <= 3
