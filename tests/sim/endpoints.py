@@ -1,0 +1,61 @@
+"""What sits behind a socket: the five verbs, and two simple endpoints for tests of the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from udpsend.wire.datagram import Address, Arrival, Transmit
+
+
+class Endpoint(Protocol):
+    """The five verbs."""
+
+    def datagram_received(self, arrival: Arrival, now: float) -> None: ...
+    def datagrams_to_send(self, now: float) -> Iterable[Transmit]: ...
+    def next_timer(self) -> float | None: ...
+    def timer_expired(self, now: float) -> None: ...
+    def next_event(self) -> object | None: ...
+
+
+class Recorder:
+    """An endpoint that keeps what it gets, with the instant, and sends what it is told to."""
+
+    def __init__(self, address: Address = ("", 0)) -> None:
+        self.address = address
+        self.received: list[tuple[float, Address, bytes]] = []
+        self.arrivals: list[tuple[float, int]] = []
+        """Instant and count of each Arrival."""
+        self.outbox: list[Transmit] = []
+
+    def queue(self, datagrams: Sequence[bytes], address: Address) -> None:
+        self.outbox.append(Transmit(datagrams, len(datagrams[0]), sum(map(len, datagrams)), address))
+
+    def datagram_received(self, arrival: Arrival, now: float) -> None:
+        self.arrivals.append((now, arrival.count))
+        headers, payloads = bytes(arrival.headers), bytes(arrival.payloads)
+        for index in range(arrival.count):
+            start = index * (arrival.stride - 16)
+            header = headers[index * 16 : index * 16 + 16]
+            self.received.append((now, arrival.address, header + payloads[start : start + arrival.stride - 16]))
+
+    def datagrams_to_send(self, now: float) -> Iterable[Transmit]:
+        outbox, self.outbox = self.outbox, []
+        return outbox
+
+    def next_timer(self) -> float | None:
+        return None
+
+    def timer_expired(self, now: float) -> None:
+        raise AssertionError("it has no timer")
+
+    def next_event(self) -> object | None:
+        return None
+
+
+class Reflector(Recorder):
+    """Answers each datagram with `host port` of its sender, as a STUN server does."""
+
+    def datagram_received(self, arrival: Arrival, now: float) -> None:
+        super().datagram_received(arrival, now)
+        self.queue([f"{arrival.address[0]} {arrival.address[1]}".encode()], arrival.address)
