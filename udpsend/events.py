@@ -20,6 +20,8 @@ class CodeReady:
     """The code to tell the other side. Comes first, before anything is opened."""
 
     code: str
+    weak: str | None = None
+    """Why the code is easy to guess, as a warning for the user; None if it is not."""
 
 
 @dataclass(frozen=True, slots=True)
