@@ -1,0 +1,95 @@
+"""The command line: parse, call `udpsend.send` or `udpsend.receive`, show events, end with an exit code.
+
+1. `commands` parses arguments and environment (click), `options` makes a `Config` of them.
+2. `display` turns events into lines and a bar; all output passes through `terminal`, which escapes it (`escape`).
+3. `main` here decides what an exception looks like and which exit code it has. No traceback unless -vv asks for it.
+
+Only click is imported before a command runs: `udpsend --help` and completion have to be quick.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from udpsend.cli.commands import cli
+from udpsend.cli.terminal import Terminal
+from udpsend.errors import Cancelled, UdpsendError
+
+BUG = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. `arguments` are without the program's name; None: the process's."""
+    terminal = Terminal()
+    with _termination_as_interrupt(), _threads_report_to(terminal):
+        try:
+            status = cli.main(arguments, prog_name="udpsend", standalone_mode=False, obj=terminal)
+        except UdpsendError as error:
+            terminal.error(_text_of(error))
+            terminal.traceback(error)
+            return error.exit_code
+        except (KeyboardInterrupt, click.Abort):
+            terminal.error("Stopped.")
+            return Cancelled.exit_code
+        except click.ClickException as error:
+            terminal.error(_usage_text(error))
+            return error.exit_code
+        except Exception as error:
+            terminal.bug(error)
+            return BUG
+    return status if isinstance(status, int) else 0
+
+
+def _text_of(error: UdpsendError) -> str:
+    """What to show for an error; one raised without a text still says what its class means."""
+    return str(error) or (type(error).__doc__ or type(error).__name__).strip().splitlines()[0]
+
+
+def _usage_text(error: click.ClickException) -> str:
+    text = error.format_message()
+    context = getattr(error, "ctx", None)
+    return f"{text}\nSee '{context.command_path} --help'." if context is not None else text
+
+
+@contextmanager
+def _threads_report_to(terminal: Terminal) -> Iterator[None]:
+    """An exception that nobody catches in a helper thread is a bug too, and no reason for a raw traceback."""
+
+    def report(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is not None and not isinstance(arguments.exc_value, SystemExit):
+            terminal.bug(arguments.exc_value)
+
+    previous = threading.excepthook
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a transfer as Ctrl-C does: the other side is told and what arrived is kept.
+
+    A signal that is ignored (SIGHUP under nohup) stays ignored.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    replaced = {}
+    try:
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                replaced[number] = signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, previous in replaced.items():
+            signal.signal(number, previous)

@@ -1,0 +1,250 @@
+"""The commands: `send`, `recv`, `serve`. Each parses, builds what the library wants, calls it, and is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
+from udpsend.cli.terminal import Terminal
+from udpsend.errors import Cancelled, UsageError
+
+if TYPE_CHECKING:
+    from udpsend.events import Offered
+
+EXIT_CODES = """\b
+Exit codes:
+    0  done, and verified          5  no direct path between the two
+    1  the transfer failed         6  refused by the other side
+    2  wrong usage                 7  local file or disk
+    3  the other side never came 130  stopped here (Ctrl-C)
+    4  wrong code
+"""
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"udpsend {version('udpsend')}")
+        context.exit()
+
+
+class Commands(click.Group):
+    """click prints an empty line for an interrupt and forgets where it came from; here it is an error like others."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as interrupt:
+            raise Cancelled("Stopped.") from interrupt
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
+)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Send a file straight to another machine: peer to peer over UDP, through NATs, encrypted end to end.
+
+    \b
+    On one machine:    udpsend send FILE
+    On the other one:  udpsend recv CODE
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--code",
+    metavar="WORD",
+    envvar="UDPSEND_CODE",
+    show_envvar=True,
+    help=CODE_HELP.format(other="a generated code (the default)"),
+)
+@click.option("--no-qr", is_flag=True, envvar="UDPSEND_NO_QR", show_envvar=True, help="Do not draw the code as QR.")
+@click.option("--verify", is_flag=True, help="Show a phrase to compare with the other side before anything moves.")
+@peer_options
+@click.pass_obj
+def send(
+    terminal: Terminal,
+    /,
+    file: Path,
+    code: str | None,
+    no_qr: bool,
+    verify: bool,
+    verbose: int,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Send FILE to whoever types the code."""
+    set_verbosity(terminal, verbose, quiet)
+    if code is not None and not code.strip():
+        raise UsageError("The code is empty.\nLeave out --code to have one made.")
+    config = config_from(**options)
+
+    import udpsend
+    from udpsend.cli.display import Display
+    from udpsend.config import Role
+
+    display = Display(terminal, Role.SENDER, config, qr=not no_qr)
+    try:
+        udpsend.send(
+            file, code=code, config=config, on_event=display, confirm=_phrase_question(terminal) if verify else None
+        )
+    finally:
+        display.close()
+
+
+@cli.command()
+@click.argument("code", required=False)
+@click.option(
+    "--code",
+    "code_option",
+    metavar="WORD",
+    envvar="UDPSEND_CODE",
+    show_envvar=True,
+    help=CODE_HELP.format(other="the question for it (the default)"),
+)
+@click.option(
+    "-o",
+    "--output",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=".",
+    metavar="DIR",
+    envvar="UDPSEND_OUTPUT",
+    show_envvar=True,
+    help="Directory to put the file into. [default: the current one]",
+)
+@click.option("-y", "--yes", is_flag=True, help="Accept what is offered without asking.")
+@click.option("--overwrite", is_flag=True, help="Replace a file of the same name.")
+@click.option("--verify", is_flag=True, help="Show a phrase to compare with the other side before anything moves.")
+@peer_options
+@click.pass_obj
+def recv(
+    terminal: Terminal,
+    /,
+    code: str | None,
+    code_option: str | None,
+    directory: Path,
+    yes: bool,
+    overwrite: bool,
+    verify: bool,
+    verbose: int,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Receive the file that was offered under CODE.
+
+    Without CODE it is asked for, so that it shows neither in the list of processes nor in the shell's history.
+    """
+    set_verbosity(terminal, verbose, quiet)
+    config = config_from(**options)
+    chosen = _chosen_code(terminal, code, code_option)
+
+    import udpsend
+    from udpsend.cli.display import Display
+    from udpsend.config import Role
+
+    def accept(offer: Offered) -> bool:
+        from udpsend.cli.display import offer_text
+
+        return terminal.confirm(f"Receive {offer_text(offer)}, into {directory}?")
+
+    display = Display(terminal, Role.RECEIVER, config)
+    try:
+        udpsend.receive(
+            chosen,
+            directory,
+            overwrite=overwrite,
+            accept=None if yes else accept,
+            config=config,
+            on_event=display,
+            confirm=_phrase_question(terminal) if verify else None,
+        )
+    finally:
+        display.close()
+
+
+def _chosen_code(terminal: Terminal, argument: str | None, option: str | None) -> str:
+    """The code from the argument, `--code`, the environment or the user, in this order."""
+    if argument is not None:
+        source = click.get_current_context().get_parameter_source("code_option")
+        if option is not None and source is ParameterSource.COMMANDLINE:
+            raise UsageError("The code was given twice, as an argument and with --code.\nLeave out one.")
+        code: str | None = argument
+    elif option is not None:
+        code = option
+    else:
+        code = terminal.ask("Code:")
+    if code is None or not code.strip():
+        raise UsageError("No code was given.\nIt is what 'udpsend send' shows on the other machine.")
+    return code
+
+
+def _phrase_question(terminal: Terminal) -> Callable[[str], bool]:
+    """For --verify: asked before anything moves."""
+
+    def same_phrase(phrase: str) -> bool:
+        return terminal.confirm(f"Phrase: {phrase}. Does the other side show the same one?")
+
+    return same_phrase
+
+
+@cli.command()
+@click.option(
+    "--host",
+    default="0.0.0.0",  # noqa: S104  # a server for others has to be reachable
+    metavar="ADDRESS",
+    envvar="UDPSEND_SERVE_HOST",
+    show_envvar=True,
+    show_default=True,
+    help="Local address to listen on.",
+)
+@click.option(
+    "--mqtt-port",
+    type=click.IntRange(0, 65535),
+    default=1883,
+    metavar="PORT",
+    envvar="UDPSEND_SERVE_MQTT_PORT",
+    show_envvar=True,
+    show_default=True,
+    help="TCP port of the MQTT broker; 0 for any free one.",
+)
+@click.option(
+    "--stun-port",
+    type=click.IntRange(0, 65535),
+    default=3478,
+    metavar="PORT",
+    envvar="UDPSEND_SERVE_STUN_PORT",
+    show_envvar=True,
+    show_default=True,
+    help="UDP port of the STUN responder; 0 for any free one.",
+)
+@verbosity_options
+@click.pass_obj
+def serve(terminal: Terminal, /, host: str, mqtt_port: int, stun_port: int, verbose: int, quiet: bool) -> None:
+    """Run a rendezvous server: an MQTT broker and a STUN responder in one process.
+
+    Peers that get the options it prints need no other server. Files never pass through it.
+    """
+    set_verbosity(terminal, verbose, quiet)
+
+    from udpsend.cli.serving import run_server
+
+    run_server(terminal, host, mqtt_port, stun_port)

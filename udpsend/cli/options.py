@@ -1,0 +1,190 @@
+"""The options that both peers share, each with its environment variable, and the `Config` that they make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from udpsend.cli.terminal import Terminal
+from udpsend.config import DEFAULT_BROKERS, DEFAULT_STUN_SERVERS, Config
+from udpsend.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+NO_SERVER = "none"
+LONGEST_TIMEOUT = 7 * 86400.0  # seconds
+SMALLEST_DATAGRAM, LARGEST_DATAGRAM = 1200, 65507  # RFC 8899's base for IPv6; the largest UDP payload over IPv4
+
+
+def _ip_address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not an IP address of this machine, such as 192.168.1.7.") from error
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value) or not 0 < value <= LONGEST_TIMEOUT:
+        raise click.BadParameter(f"{value:g} is not a number of seconds between 0 and {LONGEST_TIMEOUT:.0f}.")
+    return value
+
+
+CODE_HELP = (
+    "The code. Others on this machine can see it here, in the list of processes; "
+    "UDPSEND_CODE and {other} do not show it there."
+)
+
+_OPTIONS = (
+    click.option(
+        "--broker",
+        "brokers",
+        multiple=True,
+        metavar="URL",
+        envvar="UDPSEND_BROKER",
+        show_envvar=True,
+        help="MQTT broker to meet at: mqtts://, mqtt://, wss:// or ws://, with user:password@ where needed. "
+        f"Repeatable; '{NO_SERVER}' for no broker. [default: {', '.join(DEFAULT_BROKERS)}]",
+    ),
+    click.option(
+        "--stun",
+        "stun_servers",
+        multiple=True,
+        metavar="HOST:PORT",
+        envvar="UDPSEND_STUN",
+        show_envvar=True,
+        help="STUN server that tells the public address. "
+        f"Repeatable; '{NO_SERVER}' for no server. [default: {', '.join(DEFAULT_STUN_SERVERS)}]",
+    ),
+    click.option(
+        "--no-lan",
+        is_flag=True,
+        envvar="UDPSEND_NO_LAN",
+        show_envvar=True,
+        help="Do not look for the other side by multicast on the local network and on this host.",
+    ),
+    click.option(
+        "--bind",
+        metavar="ADDRESS",
+        callback=_ip_address,
+        envvar="UDPSEND_BIND",
+        show_envvar=True,
+        help="Use this local IP address only.",
+    ),
+    click.option(
+        "--timeout",
+        type=float,
+        default=Config().timeout,
+        metavar="SECONDS",
+        callback=_seconds,
+        envvar="UDPSEND_TIMEOUT",
+        show_envvar=True,
+        show_default=True,
+        help="How long to wait for the other side to come.",
+    ),
+    click.option(
+        "--no-offload",
+        is_flag=True,
+        envvar="UDPSEND_NO_OFFLOAD",
+        show_envvar=True,
+        help="Do not use UDP segmentation offload (UDP_SEGMENT, UDP_GRO).",
+    ),
+    click.option(
+        "--max-datagram",
+        type=click.IntRange(SMALLEST_DATAGRAM, LARGEST_DATAGRAM),
+        metavar="BYTES",
+        envvar="UDPSEND_MAX_DATAGRAM",
+        show_envvar=True,
+        help="Send no larger UDP payloads, whatever the path carries.",
+    ),
+)
+
+_VERBOSITY = (
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        envvar="UDPSEND_VERBOSE",
+        show_envvar=True,
+        help="Show mailboxes, STUN and counters; -vv also tracebacks.",
+    ),
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        envvar="UDPSEND_QUIET",
+        show_envvar=True,
+        help="Show the code, questions, warnings and errors only.",
+    ),
+)
+
+
+def verbosity_options(function: Function) -> Function:
+    for option in reversed(_VERBOSITY):
+        function = option(function)
+    return function
+
+
+def peer_options(function: Function) -> Function:
+    """The options of `send` and `recv`; they arrive as keywords, for `config_from` and `set_verbosity`."""
+    function = verbosity_options(function)
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def config_from(
+    brokers: tuple[str, ...],
+    stun_servers: tuple[str, ...],
+    no_lan: bool,
+    bind: str | None,
+    timeout: float,
+    no_offload: bool,
+    max_datagram: int | None,
+) -> Config:
+    """The library's configuration. Raises UsageError where the two could not meet anywhere."""
+    config = Config(
+        brokers=_servers(brokers, DEFAULT_BROKERS),
+        stun_servers=_servers(stun_servers, DEFAULT_STUN_SERVERS),
+        lan=not no_lan,
+        bind=bind,
+        timeout=timeout,
+        offload=not no_offload,
+        max_datagram_size=max_datagram,
+    )
+    if not config.brokers and not config.lan:
+        raise UsageError(f"With --broker {NO_SERVER} and --no-lan the two sides have no place to meet.\nLeave out one.")
+    return config
+
+
+def _servers(given: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
+    if not given:
+        return default
+    return tuple(server for server in given if server.lower() != NO_SERVER)
+
+
+def set_verbosity(terminal: Terminal, verbose: int, quiet: bool) -> None:
+    """Tell the terminal; also catch what libraries log, which must never reach the screen unescaped."""
+    import logging
+
+    if verbose and quiet:
+        raise UsageError(
+            "-v and -q together say nothing.\nLeave out one; UDPSEND_VERBOSE and UDPSEND_QUIET count, too."
+        )
+    terminal.verbosity = -1 if quiet else min(verbose, 2)
+
+    class ToTerminal(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            terminal.debug(f"{record.name}: {record.getMessage()}", level=2)
+
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if type(handler).__name__ == ToTerminal.__name__]:
+        root.removeHandler(handler)
+    root.addHandler(ToTerminal())
+    root.setLevel(logging.DEBUG if terminal.verbosity >= 2 else logging.WARNING)

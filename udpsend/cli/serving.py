@@ -1,0 +1,83 @@
+"""`udpsend serve`: start the embedded server, print the options that bring peers to it, wait for the end."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import socket
+import threading
+from types import FrameType
+
+from udpsend.cli.terminal import Terminal
+from udpsend.errors import UsageError
+
+EVERY_ADDRESS = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1", "": "192.0.2.1"}  # noqa: S104  # RFC 5737, RFC 3849
+
+
+def run_server(terminal: Terminal, host: str, mqtt_port: int, stun_port: int) -> None:
+    """Serve until Ctrl-C (KeyboardInterrupt is passed on) or SIGTERM. Raises UsageError if it cannot start."""
+    try:
+        from udpsend.serve.server import Server
+
+        server = Server(host, mqtt_port, stun_port)
+        server.start()
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "udpsend":
+            raise
+        raise UsageError(
+            f"'udpsend serve' needs a package that is not installed ({error.name}).\npip install 'udpsend[serve]'"
+        ) from error
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"Cannot listen on {host}, ports {mqtt_port} and {stun_port}: {reason}.\n"
+            "Another server may be running there; choose other ones with --host, --mqtt-port, --stun-port."
+        ) from error
+    try:
+        reachable = _reachable_address(host)
+        options = [
+            "--broker",
+            f"mqtt://{_url_host(reachable)}:{server.mqtt_port}",
+            "--stun",
+            f"{_url_host(reachable)}:{server.stun_port}",
+        ]
+        terminal.note(f"Serving on {host}. Peers that can reach {reachable} add to 'udpsend send' and 'udpsend recv':")
+        terminal.result(f"    {shlex.join(options)}", even_if_quiet=True)
+        terminal.note("or set")
+        terminal.result(f"    export UDPSEND_BROKER={options[1]} UDPSEND_STUN={options[3]}")
+        terminal.note("Anybody who reaches these ports can use them. Ctrl-C stops.")
+        _wait_for_the_end()
+    finally:
+        server.stop()
+
+
+def _reachable_address(host: str) -> str:
+    """The address that peers use: `host`, or where it means all of them, the one that a packet outwards would carry."""
+    elsewhere = EVERY_ADDRESS.get(host)
+    if elsewhere is None:
+        return host
+    family = socket.AF_INET6 if ":" in elsewhere else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((elsewhere, 9))  # UDP: chooses a route, sends nothing
+        except OSError:
+            return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _url_host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _wait_for_the_end() -> None:
+    """Until SIGTERM, which is how a service is stopped and no failure; Ctrl-C comes as KeyboardInterrupt."""
+    ended = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        ended.wait()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
