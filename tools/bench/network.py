@@ -1,0 +1,81 @@
+"""Between what a file is sent: loopback, or two namespaces joined by a veth pair.
+
+A tool asks for the command line that runs on a side, and for a side's address; it does not know which network it is on.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, Literal, Protocol
+
+from tools.netlab import Lab, pair
+
+Side = Literal["sender", "receiver"]
+
+
+class Network(Protocol):
+    """Where the two sides are."""
+
+    description: str
+
+    def address(self, side: Side) -> str: ...
+
+    def on(self, side: Side, argv: Sequence[str | os.PathLike[str]]) -> list[str]: ...
+
+
+class Loopback:
+    """Both sides on this host."""
+
+    description = "loopback"
+
+    def address(self, side: Side) -> str:
+        return "127.0.0.1"
+
+    def on(self, side: Side, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
+        return [os.fspath(word) for word in argv]
+
+
+class Veth:
+    """alice sends to bob over a veth pair of their own."""
+
+    _hosts: ClassVar[dict[Side, str]] = {"sender": "alice", "receiver": "bob"}
+
+    def __init__(self, lab: Lab, description: str) -> None:
+        self._lab = lab
+        self.description = description
+
+    def address(self, side: Side) -> str:
+        return self._lab.address(self._hosts[side])
+
+    def on(self, side: Side, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
+        return self._lab.on(self._hosts[side], argv)
+
+
+@contextmanager
+def veth(mtu: int, gso: bool | None, gro: bool | None) -> Iterator[Network]:
+    """A veth pair. `gso` (with tso) of the sender's device and `gro` of the receiver's; None leaves it as it comes.
+
+    Each side's own device has both, as a real card has: acknowledgements go the other way.
+    """
+    words = [f"veth, MTU {mtu}"]
+    with Lab(pair(mtu)) as lab:
+        for host in ("alice", "bob"):
+            if gso is not None:
+                lab.set_offload(host, "eth0", gso=gso, tso=gso)
+            if gro is not None:
+                lab.set_offload(host, "eth0", gro=gro)
+        for name, chosen in (("GSO", gso), ("GRO", gro)):
+            if chosen is not None:
+                words.append(f"{name} {'on' if chosen else 'off'}")
+        yield Veth(lab, ", ".join(words))
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port that nobody has on loopback now."""
+    with socket.socket(socket.AF_INET, kind) as tried:
+        tried.bind(("127.0.0.1", 0))
+        port: int = tried.getsockname()[1]
+        return port
