@@ -1,0 +1,1 @@
+"""Byte ranges <-> records: a reliable sliding-window protocol, sans-IO."""

@@ -1,0 +1,124 @@
+"""Inbound: trains of datagrams -> whole sealed records.
+
+1. The usual train is one whole record: one comparison of all its headers with what they must be, and no copy.
+2. Anything else (receive offload that merged or split trains, loss, reordering) is taken in runs: consecutive
+   fragments of one record, again compared as a whole. Runs are copied and kept until their record is complete.
+3. Records that do not complete are forgotten, oldest first: their content comes again in other records.
+
+Nothing is authentic yet here but the tag. Memory is bounded by MAX_PARTIALS records.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from udpsend.errors import BadPacket
+from udpsend.wire.datagram import HEADER_SIZE, Arrival
+from udpsend.wire.packets import KIND_RECORD, Header, pack_headers, parse_header_untrusted
+
+MAX_PARTIALS = 64  # of at most 64 KiB each
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRecord:
+    """A complete record, not authenticated. `ciphertext` may be a view that lives as long as its train."""
+
+    number: int
+    header: bytes
+    ciphertext: memoryview
+
+
+@dataclass(slots=True)
+class _Partial:
+    count: int
+    runs: dict[int, bytes] = field(default_factory=dict)  # first fragment -> payloads, not overlapping
+    have: int = 0  # bit i: fragment i is here
+
+
+class Assembly:
+    """`is_known(number)` tells whether a record has been received already: its fragments are duplicates."""
+
+    def __init__(self, tag: bytes, is_known: Callable[[int], bool], drops: Counter[str]) -> None:
+        self._tag = tag
+        self._is_known = is_known
+        self._drops = drops
+        self._partials: dict[int, _Partial] = {}
+        self.datagrams = 0
+
+    def add_untrusted(self, arrival: Arrival) -> list[SealedRecord]:
+        """The records that this train completes. Raises BadPacket when its first datagram is none of ours."""
+        first = parse_header_untrusted(arrival.headers)
+        if first.tag != self._tag or first.kind != KIND_RECORD:
+            raise BadPacket("tag")
+        count = first.count
+        if first.index == 0 and arrival.count == count:
+            headers = pack_headers(KIND_RECORD, self._tag, first.number, 0, count, count)
+            if arrival.headers[: len(headers)] == headers:
+                self.datagrams += count
+                return [SealedRecord(first.number, bytes(headers[:HEADER_SIZE]), arrival.payloads)]
+        return self._add_runs_untrusted(arrival)
+
+    def _add_runs_untrusted(self, arrival: Arrival) -> list[SealedRecord]:
+        complete = []
+        payload_size = arrival.stride - HEADER_SIZE
+        at = 0
+        while at < arrival.count:
+            try:
+                header = parse_header_untrusted(arrival.headers[at * HEADER_SIZE :])
+                if header.tag != self._tag or header.kind != KIND_RECORD:
+                    raise BadPacket("tag")
+            except BadPacket as error:
+                self._drops[str(error)] += 1
+                at += 1
+                continue
+            length = self._run_length(arrival, at, header)
+            payload = arrival.payloads[at * payload_size : (at + length) * payload_size]
+            record = self._keep(header, length, payload, payload_size)
+            if record is not None:
+                complete.append(record)
+            at += length
+        return complete
+
+    def _run_length(self, arrival: Arrival, at: int, header: Header) -> int:
+        """How many datagrams from `at` are consecutive fragments of this record: all that could be, or one."""
+        length = min(header.count - header.index, arrival.count - at)
+        last = header.index + length
+        expected = pack_headers(KIND_RECORD, self._tag, header.number, header.index, last, header.count)
+        start = at * HEADER_SIZE
+        return length if arrival.headers[start : start + len(expected)] == expected else 1
+
+    def _keep(self, header: Header, length: int, payload: memoryview, payload_size: int) -> SealedRecord | None:
+        self.datagrams += length
+        if self._is_known(header.number):
+            self._drops["duplicate"] += length
+            return None
+        partial = self._partials.get(header.number)
+        if partial is None:
+            if len(self._partials) >= MAX_PARTIALS:
+                del self._partials[next(iter(self._partials))]
+                self._drops["incomplete record"] += 1
+            partial = self._partials[header.number] = _Partial(header.count)
+        elif partial.count != header.count:
+            self._drops["fragment count"] += length
+            return None
+        run = ((1 << length) - 1) << header.index
+        if not partial.have & run:
+            partial.runs[header.index] = bytes(payload)
+        else:  # part of it is here: take what is new
+            for i in range(length):
+                if not partial.have >> (header.index + i) & 1:
+                    partial.runs[header.index + i] = bytes(payload[i * payload_size : (i + 1) * payload_size])
+        partial.have |= run
+        if partial.have != (1 << header.count) - 1:
+            return None
+        del self._partials[header.number]
+        ciphertext = b"".join(partial.runs[index] for index in sorted(partial.runs))
+        aad = Header(KIND_RECORD, self._tag, header.number, 0, header.count).pack()
+        return SealedRecord(header.number, aad, memoryview(ciphertext))
+
+    def forget_below(self, number: int) -> None:
+        """Records below `number` will not be completed any more."""
+        for stale in [n for n in self._partials if n < number]:
+            del self._partials[stale]

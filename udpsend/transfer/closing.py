@@ -1,0 +1,64 @@
+"""The end of a connection: say CLOSE a few times, since nobody acknowledges it, and be gone."""
+
+from __future__ import annotations
+
+from udpsend.errors import LocalFileError, Refused, TransferFailed, UdpsendError
+from udpsend.wire.frames import Close, CloseCode
+
+REPEATS = 3
+INTERVAL = 0.05
+
+
+class Closing:
+    """Idle until `start`."""
+
+    def __init__(self) -> None:
+        self._close: Close | None = None
+        self._left = 0
+        self._next: float | None = None
+
+    @property
+    def started(self) -> bool:
+        return self._close is not None
+
+    @property
+    def over(self) -> bool:
+        return self.started and self._left == 0
+
+    def start(self, close: Close, now: float) -> None:
+        if self._close is None:
+            self._close, self._left, self._next = close, REPEATS, now
+
+    def take(self, now: float) -> Close | None:
+        """The frame to send now."""
+        if self._next is None or now < self._next:
+            return None
+        self._left -= 1
+        self._next = now + INTERVAL if self._left else None
+        return self._close
+
+    def timer(self) -> float | None:
+        return self._next
+
+
+def close_of(error: UdpsendError) -> Close:
+    """What the other side is told when this side fails with `error`."""
+    if isinstance(error, LocalFileError):
+        return Close(CloseCode.LOCAL_FILE, str(error))
+    return Close(CloseCode.FAILED, str(error))
+
+
+def error_of(close: Close) -> UdpsendError | None:
+    """What this side fails with when the other side closed. None: it is done."""
+    why = f": {close.reason}" if close.reason else "."
+    match close.code:
+        case CloseCode.DONE:
+            return None
+        case CloseCode.REFUSED:
+            return Refused("The other side declined the file" + why)
+        case CloseCode.CANCELLED:
+            return Refused("The other side stopped the transfer" + why)
+        case CloseCode.LOCAL_FILE:
+            return TransferFailed("The other side has a problem with its file or disk" + why)
+        case CloseCode.FAILED:
+            return TransferFailed("The other side gave up" + why)

@@ -1,0 +1,191 @@
+"""What is on its way to the peer, and what may follow it: recovery, congestion control, pacing, record length and path
+MTU meet here, at each record sent and each acknowledgement. Knows nothing of what records contain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from udpsend.transfer.congestion.base import AckedSample, CongestionController, LostSample
+from udpsend.transfer.congestion.cubic import Cubic
+from udpsend.transfer.delivery_rate import DeliveryRate
+from udpsend.transfer.mtu import MtuSearch
+from udpsend.transfer.pacing import Pacer
+from udpsend.transfer.record_length import RecordLength
+from udpsend.transfer.recovery import Recovery
+from udpsend.transfer.rtt import RttEstimator
+from udpsend.transfer.sent_records import SentRecord
+from udpsend.wire.frames import Ack
+
+PERSISTENT_CONGESTION = 3  # probe timeouts (RFC 9002, 7.6.1)
+INITIAL_PEER_WINDOW = 1 << 20  # until the peer has told
+
+
+class Flight:
+    def __init__(
+        self,
+        round_trip: float | None,
+        max_datagram_size: int,
+        congestion: Callable[[int], CongestionController] = Cubic,
+    ) -> None:
+        self._max_datagram_size = max_datagram_size
+        self._make_congestion = congestion
+        self.rtt = RttEstimator(round_trip)
+        self.recovery = Recovery(self.rtt)
+        self.mtu = MtuSearch(max_datagram_size)
+        self.congestion = congestion(self.mtu.size)
+        self.record_length = RecordLength()
+        self.next_number = 0
+        self.datagrams_sent = 0
+        self.bytes_sent = 0
+        self.records_lost = 0
+        self.probes_allowed = 0  # records that a probe timeout lets pass window and pacing
+        self._pacer = Pacer()
+        self._delivery = DeliveryRate()
+        self._peer_window = INITIAL_PEER_WINDOW
+
+    # what may leave
+
+    def data_time(self, now: float) -> float | None:
+        """When a data record may leave: `now`, a later time (pacing), or None (the window is full)."""
+        if self.probes_allowed:
+            return now
+        in_flight = self.recovery.sent.bytes_in_flight
+        if in_flight >= self.congestion.window or in_flight >= self._peer_window:
+            return None
+        return self._pacer.next_send_time(now) or now
+
+    def record_datagrams(self, maximum: int) -> int:
+        """How many datagrams the next data record takes, at most `maximum`."""
+        size = self.mtu.size
+        rate = self.congestion.pacing_rate or self.congestion.window / self.rtt.smoothed
+        room = max(self.congestion.window - self.recovery.sent.bytes_in_flight, size) // size
+        return min(room, self.record_length.datagrams(rate, size, maximum))
+
+    def take_number(self) -> int:
+        number = self.next_number
+        self.next_number += 1
+        return number
+
+    def on_app_limited(self) -> None:
+        """There is nothing to send although something might be sent."""
+        self._delivery.on_app_limited(self.recovery.sent.bytes_in_flight)
+
+    # what left
+
+    def on_sent(self, record: SentRecord) -> None:
+        """A record left in `record.datagrams` datagrams of `record.size` bytes in all."""
+        self.datagrams_sent += record.datagrams
+        self.bytes_sent += record.size
+        record.datagrams_total = self.datagrams_sent
+        if not record.ack_eliciting:
+            return
+        now, sent = record.time, self.recovery.sent
+        self._delivery.on_sent(record, sent.bytes_in_flight, now)
+        self.recovery.on_sent(record)
+        if record.mtu_probe:
+            self.mtu.on_probe_sent(record.mtu_probe)
+        if record.data is not None:
+            self.probes_allowed = max(0, self.probes_allowed - 1)
+        self.congestion.on_sent(record.size, sent.bytes_in_flight, record.number, now)
+        self._pacer.set_rate(self.congestion.pacing_rate, now)
+        self._pacer.on_sent(record.size)
+
+    # what became of it
+
+    def on_ack_untrusted(self, ack: Ack, now: float) -> tuple[list[SentRecord], list[SentRecord]]:
+        """(acknowledged, lost) records. Raises BadPacket."""
+        sent = self.recovery.sent
+        in_use = sent.bytes_in_flight
+        outcome = self.recovery.on_ack_untrusted(ack, self.next_number, now)
+        self._peer_window = ack.window
+        for late in outcome.spurious:
+            self.congestion.on_spurious_loss(late.time, now)
+        acked = outcome.acked
+        if acked:
+            self.probes_allowed = 0
+            rate = self._delivery.on_acked(acked, now)
+            newest = max(acked, key=lambda record: record.number)
+            self.record_length.on_ack(newest.datagrams_total, ack.datagrams)
+            for record in acked:
+                self._mtu_acked(record)
+            lost = self.detect_lost(now)
+            self.congestion.on_acked(
+                AckedSample(
+                    now=now,
+                    acked_bytes=sum(record.size for record in acked),
+                    newest_acked=newest.number,
+                    newest_sent_time=newest.time,
+                    largest_sent=sent.largest_sent,
+                    bytes_in_flight=sent.bytes_in_flight,
+                    rtt=self.rtt,
+                    rtt_sample=outcome.rtt_sample,
+                    rate=rate,
+                    app_limited=self._delivery.app_limited and in_use < self.congestion.window // 2,
+                    delivered=self._delivery.delivered,
+                )
+            )
+        else:
+            lost = self.detect_lost(now)
+        return acked, lost
+
+    def _mtu_acked(self, record: SentRecord) -> None:
+        if not record.mtu_probe:
+            self.mtu.on_acked(record.number, record.largest_datagram)
+        elif self.mtu.on_probe_acked(record.mtu_probe):
+            self.congestion.set_datagram_size(self.mtu.size)
+
+    def detect_lost(self, now: float) -> list[SentRecord]:
+        """The records that are lost as of now; the controller has been told."""
+        lost = self.recovery.detect_lost(now)
+        counted = []
+        for record in lost:
+            if record.mtu_probe:  # says something of its size, not of congestion (RFC 8899, 3)
+                self.mtu.on_probe_lost(record.mtu_probe)
+                continue
+            counted.append(record)
+            self.records_lost += 1
+            self.record_length.on_record_lost()
+            if self.mtu.on_lost(record.number, record.largest_datagram):
+                self.congestion.set_datagram_size(self.mtu.size)
+        if counted:
+            missing = sum(self._missing_bytes(record) for record in counted)
+            self._delivery.on_lost(missing)
+            span = counted[-1].time - counted[0].time
+            self.congestion.on_lost(
+                LostSample(
+                    now=now,
+                    lost_bytes=missing,
+                    newest_sent_time=counted[-1].time,
+                    newest_lost=counted[-1].number,
+                    bytes_in_flight=self.recovery.sent.bytes_in_flight,
+                    persistent=span > PERSISTENT_CONGESTION * self.rtt.probe_timeout,
+                )
+            )
+        return lost
+
+    def _missing_bytes(self, record: SentRecord) -> int:
+        """A record is lost with one of its datagrams: what the path lost of it, as far as can be known."""
+        datagrams = max(1.0, record.datagrams * self.record_length.loss)
+        return int(record.size * datagrams / record.datagrams)
+
+    def timer(self) -> float | None:
+        """When to call `on_timer`: loss by time, or the probe timeout."""
+        return self.recovery.timer()
+
+    def on_timer(self, now: float) -> bool:
+        """True if probes are to be sent now."""
+        if not self.recovery.on_timer(now):
+            return False
+        self.probes_allowed = 1
+        return True
+
+    def oldest_outstanding(self) -> SentRecord | None:
+        """What a probe repeats."""
+        return next(iter(self.recovery.sent), None)
+
+    def restart(self) -> None:
+        """The path is another one: nothing that was learned of the old one holds (RFC 9000, 9.4)."""
+        self.rtt.reset(None)
+        self.mtu = MtuSearch(self._max_datagram_size)
+        self.congestion = self._make_congestion(self.mtu.size)
+        self.record_length = RecordLength()

@@ -1,0 +1,90 @@
+"""What the two sides say over the control stream, and what a connection reports to its owner.
+
+sender                                   receiver
+offer {manifest}            ->
+                            <-           accept {present: [[start, stop], ...]}     or CLOSE refused
+DATA ...                    ->
+finished {digest}           ->           (as soon as the sender has hashed what it read)
+                            <-           verified {}                                or CLOSE failed
+CLOSE done                  ->
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from udpsend.errors import BadPacket, UdpsendError
+from udpsend.transfer.control_stream import Json, Message
+from udpsend.wire.ranges import RangeSet
+
+MAX_PRESENT_RANGES = 4096
+DIGEST_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class OfferReceived:
+    """Receiver: answer with `accept` or `close`. The manifest is not checked yet."""
+
+    manifest: Json
+
+
+@dataclass(frozen=True, slots=True)
+class OfferAccepted:
+    """Sender: the receiver wants it, and has `already` bytes of it."""
+
+    already: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContentArrived:
+    """Receiver: every byte is in the sink; its BLAKE3 must be `digest`. Answer with `verified` or `close`."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerVerified:
+    """Sender: the receiver has it all, and its hash is ours. Answer with `close`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The last event. `error` is None after a verified transfer."""
+
+    error: UdpsendError | None
+
+
+ConnectionEvent = OfferReceived | OfferAccepted | ContentArrived | PeerVerified | Closed
+
+
+def accept_message(present: RangeSet) -> Message:
+    """The largest ranges, if there are too many to tell."""
+    ranges = sorted(present, key=lambda r: r[0] - r[1])[:MAX_PRESENT_RANGES]
+    return {"type": "accept", "present": [[start, stop] for start, stop in sorted(ranges)]}
+
+
+def parse_present_untrusted(message: Message, size: int) -> RangeSet:
+    """What the receiver has already, of `size` bytes. Raises BadPacket."""
+    value = message.get("present")
+    if not isinstance(value, list) or len(value) > MAX_PRESENT_RANGES:
+        raise BadPacket("accept without ranges")
+    present = RangeSet()
+    for item in value:
+        match item:
+            case [int(start), int(stop)] if 0 <= start < stop <= size:
+                present.add(start, stop)
+            case _:
+                raise BadPacket("accept range")
+    return present
+
+
+def parse_digest_untrusted(message: Message) -> bytes:
+    """Raises BadPacket."""
+    value = message.get("digest")
+    try:
+        digest = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        digest = b""
+    if len(digest) != DIGEST_SIZE:
+        raise BadPacket("digest")
+    return digest

@@ -1,0 +1,97 @@
+"""The sending end's part of the dialogue: offer, which bytes go next, finished, verified."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from udpsend.errors import BadPacket
+from udpsend.transfer.control_stream import ControlSender, Json, Message
+from udpsend.transfer.messages import (
+    ConnectionEvent,
+    OfferAccepted,
+    PeerVerified,
+    parse_present_untrusted,
+)
+from udpsend.wire.ranges import RangeSet
+
+
+class ReadsRanges(Protocol):
+    """Where the bytes come from. The file is the send buffer: what is lost is read again."""
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` from `offset` of the transfer's byte space. Raises LocalFileError."""
+
+
+class Sender:
+    def __init__(
+        self,
+        source: ReadsRanges,
+        size: int,
+        manifest: Json,
+        control: ControlSender,
+        events: deque[ConnectionEvent],
+    ) -> None:
+        self._source = source
+        self._control = control
+        self._events = events
+        self._accepted = False
+        self._digest: bytes | None = None
+        self._unsent = RangeSet()
+        self._delivered = RangeSet()
+        self.total = size
+        control.queue({"type": "offer", "manifest": manifest})
+
+    @property
+    def done(self) -> int:
+        """Bytes that are known to be with the receiver."""
+        return self._delivered.total
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are bytes to send now."""
+        return bool(self._unsent)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether bytes are to be sent or on their way."""
+        return self._accepted and self._delivered.total < self.total
+
+    def message_received_untrusted(self, message: Message) -> None:
+        """Raises BadPacket."""
+        match message["type"]:
+            case "accept" if not self._accepted:
+                self._delivered = parse_present_untrusted(message, self.total)
+                self._accepted = True
+                for start, stop in self._delivered.gaps(0, self.total):
+                    self._unsent.add(start, stop)
+                self._events.append(OfferAccepted(self._delivered.total))
+                self._say_finished()
+            case "verified" if self._accepted and self._digest is not None and not self.unfinished:
+                self._events.append(PeerVerified())
+            case _:
+                raise BadPacket("unexpected message")
+
+    def digest_ready(self, digest: bytes) -> None:
+        """The BLAKE3 of everything that was read."""
+        self._digest = digest
+        self._say_finished()
+
+    def _say_finished(self) -> None:
+        if self._accepted and self._digest is not None:
+            self._control.queue({"type": "finished", "digest": self._digest.hex()})
+
+    def take(self, limit: int) -> tuple[int, int] | None:
+        """The next (start, stop) to send, at most `limit` bytes."""
+        return self._unsent.pop_first(limit)
+
+    def read_into(self, start: int, view: memoryview) -> None:
+        """Raises LocalFileError."""
+        self._source.read_into(start, view)
+
+    def on_acked(self, start: int, stop: int) -> None:
+        self._delivered.add(start, stop)
+
+    def on_lost(self, start: int, stop: int) -> None:
+        for gap in list(self._delivered.gaps(start, stop)):
+            self._unsent.add(*gap)
