@@ -33,11 +33,7 @@ class Recorder:
 
     def datagram_received(self, arrival: Arrival, now: float) -> None:
         self.arrivals.append((now, arrival.count))
-        headers, payloads = bytes(arrival.headers), bytes(arrival.payloads)
-        for index in range(arrival.count):
-            start = index * (arrival.stride - 16)
-            header = headers[index * 16 : index * 16 + 16]
-            self.received.append((now, arrival.address, header + payloads[start : start + arrival.stride - 16]))
+        self.received += ((now, arrival.address, datagram) for datagram in arrival.datagrams())
 
     def datagrams_to_send(self, now: float) -> Iterable[Transmit]:
         outbox, self.outbox = self.outbox, []

@@ -64,6 +64,13 @@ class Arrival:
         """The first datagram in one piece, for the kinds that never come as trains."""
         return bytes(self.headers[:HEADER_SIZE]) + bytes(self.payloads[: self.stride - HEADER_SIZE])
 
+    def datagrams(self) -> Iterator[bytes]:
+        """Each datagram in one piece, for the kinds of which offload merged what was sent singly."""
+        step = max(0, self.stride - HEADER_SIZE)
+        for index in range(self.count):
+            header = self.headers[index * HEADER_SIZE : (index + 1) * HEADER_SIZE]
+            yield bytes(header) + bytes(self.payloads[index * step : (index + 1) * step])
+
     def first_byte(self) -> int:
         return self.headers[0] if len(self.headers) else -1
 

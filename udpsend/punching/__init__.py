@@ -1,0 +1,1 @@
+"""Candidates -> one path that both sides have proved."""

@@ -1,0 +1,102 @@
+"""Which addresses this host has, whether the peer is on it, and how direct a path to an address is.
+
+1. `gather_host_candidates` lists the addresses of the interfaces; STUN adds the reflexive ones (session).
+2. `same_host_token` goes to the peer with them; equal tokens mean one network stack: loopback works.
+3. `path_kind` ranks each address of the peer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from udpsend.events import PathKind
+from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
+from udpsend.wire.datagram import Address
+
+# Of the candidates that a peer takes, some are left for what STUN and port mapping find.
+MAX_HOST_CANDIDATES = MAX_CANDIDATES - 4
+
+# Python's is_private also counts the documentation and benchmark networks, which nobody's LAN uses.
+_LOCAL_NETWORKS = tuple(
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10"))
+)
+# Interfaces that lead to containers and virtual machines of this host: their addresses rarely help a peer.
+_VIRTUAL = ("docker", "br-", "veth", "virbr", "lxc", "lxd", "vmnet", "vboxnet", "cni", "podman")
+
+
+def gather_host_candidates(ports: Mapping[int, int], bind: str | None = None) -> list[Candidate]:
+    """Candidates of the interfaces, best first, at most MAX_HOST_CANDIDATES. `ports` gives the local port of each IP
+    version that is in use (keys 4 and 6). `bind` restricts to one address. IPv6 link-local ones are left out: a peer
+    cannot know our zone."""
+    import ifaddr
+
+    if not ports.keys() <= {4, 6}:
+        raise ValueError("ports are given by IP version, 4 or 6")
+    only = None if bind is None or ip_address(bind).is_unspecified else ip_address(bind)
+    found: dict[Address, tuple[int, Candidate]] = {}
+    for adapter in ifaddr.get_adapters():
+        for entry in adapter.ips:
+            ip = ip_address(entry.ip if isinstance(entry.ip, str) else entry.ip[0].partition("%")[0])
+            port = ports.get(ip.version)
+            if port is None or not _usable(ip) or (only is not None and ip != only):
+                continue
+            candidate = Candidate(CandidateType.LOOPBACK if ip.is_loopback else CandidateType.HOST, (str(ip), port))
+            found.setdefault(candidate.address, (_rank(ip, adapter.name), candidate))
+    ranked = sorted(found.values(), key=lambda entry: entry[0])
+    return [candidate for _, candidate in ranked[:MAX_HOST_CANDIDATES]]
+
+
+def _usable(ip: IPv4Address | IPv6Address) -> bool:
+    if ip.is_unspecified or ip.is_multicast or (ip.version == 6 and ip.is_link_local):
+        return False
+    return not ip.is_loopback or str(ip) in ("127.0.0.1", "::1")
+
+
+def _rank(ip: IPv4Address | IPv6Address, interface: str) -> int:
+    """Lower goes first; what is beyond the cap is left out."""
+    if ip.is_loopback:
+        return ip.version - 4
+    if interface.startswith(_VIRTUAL):
+        return 7
+    if ip.version == 6:
+        return 5 if is_local(ip) else 4
+    return 6 if ip.is_link_local else 3
+
+
+def same_host_token(salt: bytes) -> str:
+    """Equal on two processes that share boot, network stack and salt, and else not; says nothing about the host to
+    those who do not know the salt."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
+            # Containers share the boot and not the stack: loopback does not lead from one to the other.
+            identity = boot.read() + os.readlink("/proc/self/ns/net")
+    except OSError:
+        identity = f"{uuid.getnode()}"
+    return hmac.new(salt, b"udpsend same host" + identity.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def is_local(ip: IPv4Address | IPv6Address) -> bool:
+    """Of a network that the internet does not route."""
+    return any(ip in network for network in _LOCAL_NETWORKS)
+
+
+def path_kind(local_candidates: Sequence[Candidate], remote_address: Address, same_host: bool) -> PathKind:
+    """How direct a path to `remote_address` is, judged from this side's own candidates."""
+    ip = ip_address(remote_address[0].partition("%")[0])
+    if ip.is_loopback:
+        return PathKind.THIS_HOST
+    own = [ip_address(c.address[0]) for c in local_candidates if c.type is CandidateType.HOST]
+    if same_host and ip in own:
+        return PathKind.THIS_HOST
+    if is_local(ip):
+        return PathKind.LOCAL_NETWORK
+    # A LAN with public addresses: interfaces do not tell their prefix to everybody, these are the usual ones.
+    neighbourhood = ip_network((ip, 64 if ip.version == 6 else 24), strict=False)
+    if any(address in neighbourhood for address in own):
+        return PathKind.LOCAL_NETWORK
+    return PathKind.IPV6 if ip.version == 6 else PathKind.INTERNET

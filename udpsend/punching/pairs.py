@@ -1,0 +1,91 @@
+"""The addresses at which the peer may be, each with its probes: when the next is due, what has been answered.
+
+A pair of candidates is named by the remote address alone: which of our own addresses is used is the routing's choice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from udpsend.events import PathKind
+from udpsend.wire.candidate import MAX_CANDIDATES
+from udpsend.wire.datagram import Address
+
+FIRST_INTERVAL = 0.05
+MAX_INTERVAL = 0.5
+MIN_INTERVAL = 0.02  # between a probe and one that the peer's request triggers
+MAX_PAIRS = 2 * MAX_CANDIDATES  # those the peer told, and as many learned from its requests
+MAX_TRANSACTIONS = 16  # of one pair; at MAX_INTERVAL an answer may take 8 s
+
+# To an address that only a source address told us, as an on-path stranger could forge by passing the peer's probe on
+# from there, we send at most three times what came from it.
+MAX_AMPLIFICATION = 3
+
+_RANKS = {kind: rank for rank, kind in enumerate(PathKind)}
+
+
+@dataclass(slots=True)
+class Pair:
+    address: Address
+    kind: PathKind
+    signalled: bool
+    """Told by the peer under the seal, as against learned from where its request came."""
+    next_probe: float
+    interval: float = FIRST_INTERVAL
+    last_probe: float = -math.inf
+    sent: int = 0
+    received: int = 0
+    round_trip: float = math.inf
+    validated: bool = False
+    """Our request was answered from where it was sent to."""
+    peer_validated: bool = False
+    """The peer says that its own was."""
+    observed: Address | None = None
+    """Our address as the peer sees it on this pair."""
+    transactions: dict[bytes, float] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Best first: the most direct, then the fastest."""
+        return _RANKS[self.kind], self.round_trip
+
+    @property
+    def agreed(self) -> bool:
+        return self.validated and self.peer_validated
+
+    @property
+    def may_send(self) -> bool:
+        return self.signalled or self.validated or self.sent < MAX_AMPLIFICATION * self.received
+
+    def is_more_direct_than(self, other: Pair) -> bool:
+        return _RANKS[self.kind] < _RANKS[other.kind]
+
+    def request_sent(self, transaction: bytes, now: float) -> None:
+        self.transactions[transaction] = now
+        if len(self.transactions) > MAX_TRANSACTIONS:
+            del self.transactions[next(iter(self.transactions))]
+        self.last_probe = now
+        self.next_probe = now + self.interval
+        self.interval = min(2 * self.interval, MAX_INTERVAL)
+
+    def request_received(self, now: float) -> None:
+        """The peer's way to us is open there: ask back at once instead of when the turn comes."""
+        if not self.validated:
+            soon = self.last_probe + MIN_INTERVAL
+            self.next_probe = min(self.next_probe, soon if soon > now else -math.inf)
+
+    def response_received(self, transaction: bytes, now: float) -> bool:
+        """Whether it answers a request of ours that went to this address."""
+        sent = self.transactions.pop(transaction, None)
+        if sent is None:
+            return False
+        self.round_trip = min(self.round_trip, now - sent)
+        if not self.validated:
+            self.validated = True
+            self.start_over(now)  # the next request tells the peer
+        return True
+
+    def start_over(self, now: float) -> None:
+        self.interval = FIRST_INTERVAL
+        self.next_probe = now

@@ -1,0 +1,34 @@
+"""What punching comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from udpsend.events import PathKind
+from udpsend.wire.datagram import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A remote address that works both ways. `round_trip` in seconds, the best that was measured."""
+
+    address: Address
+    kind: PathKind
+    round_trip: float
+
+
+@dataclass(frozen=True, slots=True)
+class PathValidated:
+    """Both sides agree on this path. Comes once."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PunchFailed:
+    """No path within the timeout. `tried` addresses of the peer were probed; from `heard` of all addresses authentic
+    probes of the peer came; `answered` answered ours."""
+
+    tried: int
+    heard: int
+    answered: int
