@@ -1,0 +1,229 @@
+"""The file that is sent: read at any range, hashed beside, and never believed when it changes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from udpsend.errors import LocalFileError, TransferFailed
+from udpsend.files import hashing, source
+from udpsend.files.source import open_source
+
+MIB = 1 << 20
+
+
+def make(path: Path, size: int) -> bytes:
+    data = bytes(i * 7 + (i >> 8) & 0xFF for i in range(min(size, 4096)))
+    data = (data * (size // max(1, len(data)) + 1))[:size]
+    path.write_bytes(data)
+    return data
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 3 * MIB + 17])
+def test_reads_ranges_and_hashes(tmp_path: Path, size: int) -> None:
+    data = make(tmp_path / "a.bin", size)
+    os.chmod(tmp_path / "a.bin", 0o4751)  # noqa: S103 - what must not be passed on
+    opened = open_source(tmp_path / "a.bin")
+    entry = opened.manifest.entries[0]
+    assert (entry.path, entry.size, entry.mode) == ("a.bin", size, 0o751)
+    assert entry.mtime_ns == (tmp_path / "a.bin").stat().st_mtime_ns
+    for offset in range(0, size, 50_000):
+        view = memoryview(bytearray(min(50_000, size - offset)))
+        opened.read_into(offset, view)
+        assert view == data[offset : offset + 50_000]
+    assert opened.digest() == blake3(data).digest()
+    assert opened.hash_done()
+    assert opened.hashed == size
+    opened.check_unchanged()
+    opened.close()
+    opened.close()
+
+
+def test_five_gib(tmp_path: Path) -> None:
+    size = 5 << 30
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(size)
+        file.seek(size - 3)
+        file.write(b"end")
+    opened = open_source(str(tmp_path / "big"))
+    assert opened.manifest.size == size
+    view = memoryview(bytearray(10))
+    opened.read_into(size - 10, view)
+    assert view == bytes(7) + b"end"
+    opened.close()
+
+
+def test_hash_stays_near_the_sender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "HASH_AHEAD", 2 * MIB)
+    data = make(tmp_path / "a", 8 * MIB)
+    opened = open_source(tmp_path / "a")
+    opened.start_hashing()
+    opened.read_into(MIB, memoryview(bytearray(MIB)))
+    assert not opened.hash_done()
+    assert opened.hashed <= 4 * MIB
+    assert opened.digest() == blake3(data).digest()
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda p: p.write_bytes(p.read_bytes() + b"x"), "grew"),
+        (lambda p: os.truncate(p, 10), "became shorter"),
+        (lambda p: os.utime(p, ns=(1, 1)), "changed"),
+        (lambda p: p.rename(f"{p}~").parent.joinpath("a").write_bytes(b"other"), "was replaced"),
+    ],
+    ids=["grown", "shrunk", "touched", "replaced"],
+)
+def test_a_change_is_told(tmp_path: Path, change: Callable[[Path], object], text: str) -> None:
+    make(tmp_path / "a", 1000)
+    opened = open_source(tmp_path / "a")
+    change(tmp_path / "a")
+    with pytest.raises(LocalFileError, match=f"'a' {text}.* while it was sent"):
+        opened.check_unchanged()
+    opened.close()
+
+
+def test_removed_or_renamed_is_no_change(tmp_path: Path) -> None:
+    data = make(tmp_path / "a", 1000)
+    opened = open_source(tmp_path / "a")
+    (tmp_path / "a").unlink()
+    assert opened.digest() == blake3(data).digest()
+    opened.check_unchanged()
+    opened.close()
+
+
+def test_a_file_that_shrinks_is_told_when_read_and_when_hashed(tmp_path: Path) -> None:
+    make(tmp_path / "a", 3 * MIB)
+    opened = open_source(tmp_path / "a")
+    os.truncate(tmp_path / "a", MIB + 5)
+    with pytest.raises(LocalFileError, match="became shorter"):
+        opened.read_into(MIB, memoryview(bytearray(10)))
+    with pytest.raises(LocalFileError, match="became shorter"):
+        opened.digest()
+    opened.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+def test_a_file_that_lies_about_its_size_is_told(tmp_path: Path) -> None:
+    opened = open_source("/proc/self/stat")
+    assert opened.manifest.size == 0
+    with pytest.raises(LocalFileError, match="grew"):
+        opened.check_unchanged()
+    opened.close()
+
+
+def test_follows_a_link_that_the_user_names(tmp_path: Path) -> None:
+    make(tmp_path / "a", 100)
+    (tmp_path / "link").symlink_to("a")
+    opened = open_source(tmp_path / "link")
+    assert (opened.manifest.name, opened.manifest.size) == ("link", 100)
+    opened.check_unchanged()
+    opened.close()
+
+
+def test_refuses_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "dir").mkdir()
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "sock"))
+        for name, text in [
+            ("fifo", "a pipe"),
+            ("dir", "is a directory"),
+            ("dir/", "is a directory"),
+            ("sock", "socket"),
+        ]:
+            with pytest.raises(LocalFileError, match=text):
+                open_source(f"{tmp_path}/{name}")
+    with pytest.raises(LocalFileError, match="a device"):
+        open_source("/dev/null")
+
+
+@pytest.mark.parametrize("path", ["missing", "missing/x", "a/x", "a/", "loop", "", "n\0ul"])
+def test_refuses_what_is_not_there(tmp_path: Path, path: str) -> None:
+    make(tmp_path / "a", 1)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(LocalFileError, match=r"^Cannot read '.*': .*\.$"):
+        open_source(f"{tmp_path}/{path}" if path else "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_refuses_what_it_may_not_read(tmp_path: Path) -> None:
+    make(tmp_path / "a", 1)
+    os.chmod(tmp_path / "a", 0)
+    with pytest.raises(LocalFileError, match="permission denied"):
+        open_source(tmp_path / "a")
+
+
+def test_refuses_a_name_that_no_receiver_takes(tmp_path: Path) -> None:
+    for name in (b"new\nline", b"\xff\xfe", b"aux.txt", b".x.udpsend-part"):
+        path = os.fsencode(tmp_path) + b"/" + name
+        Path(os.fsdecode(path)).write_bytes(b"x")
+        with pytest.raises(LocalFileError, match="cannot be sent") as refusal:
+            open_source(os.fsdecode(path))
+        assert str(refusal.value).isprintable()
+
+
+def test_disk_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "a", 100)
+    opened = open_source(tmp_path / "a")
+
+    def fail(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(LocalFileError, match="Cannot read 'a': the disk reports an input/output error"):
+        opened.read_into(0, memoryview(bytearray(10)))
+    with pytest.raises(LocalFileError, match="input/output error"):
+        opened.digest()
+    opened.close()
+
+
+def test_short_reads_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make(tmp_path / "a", 1000)
+    opened = open_source(tmp_path / "a")
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, offset: real(fd, [views[0][:7]], offset))
+    view = memoryview(bytearray(1000))
+    opened.read_into(0, view)
+    assert view == data
+    opened.close()
+
+
+def test_closing_ends_the_thread_and_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "HASH_AHEAD", 0)
+    make(tmp_path / "a", 2 * MIB)
+    opened = open_source(tmp_path / "a")
+    opened.start_hashing()
+    opened.close()
+    with pytest.raises(TransferFailed, match="stopped"):
+        opened.digest()
+    never = open_source(tmp_path / "a")
+    never.close()
+    with pytest.raises(ValueError, match="closed"):
+        never.digest()
+
+
+def test_an_error_of_ours_in_the_thread_is_raised_to_who_waits() -> None:
+    def fail(offset: int, view: memoryview) -> None:
+        raise ZeroDivisionError
+
+    thread = hashing.HashThread(10, fail, lambda: 10, None, lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        thread.digest()
+    assert thread.stop(10)
+
+
+def test_modes_never_carry_more_than_permissions(tmp_path: Path) -> None:
+    make(tmp_path / "a", 1)
+    os.chmod(tmp_path / "a", 0o7777)  # noqa: S103 - what must not be passed on
+    opened = open_source(tmp_path / "a")
+    assert opened.manifest.entries[0].mode == 0o777
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o7777
+    opened.close()

@@ -1,0 +1,196 @@
+"""What the file system is asked for, and what a user reads when it says no.
+
+Everything below the receiver's directory goes through one descriptor of it, opened once: whatever is renamed, swapped
+or linked above it later, files land in the directory that the user named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from udpsend.errors import LocalFileError
+from udpsend.files.names import quote
+
+_GOES_ON = "run the same command again, it goes on where it stopped"
+_REASONS = {
+    errno.ENOENT: "there is no such file or directory",
+    errno.EACCES: "permission denied; check who owns it and its mode",
+    errno.EPERM: "the system does not permit it; check who owns it",
+    errno.ENOSPC: f"the disk is full; free some space and {_GOES_ON}",
+    errno.EDQUOT: f"your disk quota is used up; free some space and {_GOES_ON}",
+    errno.EROFS: "the file system is read-only; choose another directory",
+    errno.EIO: "the disk reports an input/output error; it may be failing",
+    errno.EFBIG: "the file system, or a limit of your shell (ulimit -f), does not allow files this large",
+    errno.ENAMETOOLONG: "the file system does not allow names this long",
+    errno.ENOTDIR: "a part of the path is not a directory",
+    errno.EISDIR: "it is a directory",
+    errno.ELOOP: "it is a symbolic link, or a loop of them; remove it",
+    errno.EMFILE: "too many files are open in this process; raise ulimit -n",
+    errno.ESTALE: f"the network file system lost it; mount it again and {_GOES_ON}",
+    errno.ETXTBSY: "it is a program that is running",
+}
+
+
+def local_error(error: OSError, doing: str, name: str) -> LocalFileError:
+    """`Cannot write 'a.bin': the disk is full; ...` from what the system said."""
+    reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
+    return LocalFileError(f"Cannot {doing} {quote(name)}: {reason}.")
+
+
+def open_directory(path: str | os.PathLike[str]) -> int:
+    """A descriptor of the directory that the user named (links in its own path are the user's). Raises
+    LocalFileError."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except NotADirectoryError as error:
+        raise LocalFileError(f"{quote(os.fspath(path))} is not a directory: name one to receive into.") from error
+    except FileNotFoundError as error:
+        raise LocalFileError(f"The directory {quote(os.fspath(path))} does not exist: create it first.") from error
+    except OSError as error:
+        raise local_error(error, "open the directory", os.fspath(path)) from error
+
+
+def open_own_file(directory: int, name: str) -> int:
+    """A descriptor of our own hidden file `name`, made if it is not there, readable by its owner alone.
+
+    O_NOFOLLOW and the checks keep us from writing through what somebody planted under that name: a link, a device, a
+    file of another user (who could change it after it was verified), or a hard link to a file that is in use elsewhere;
+    the last may also be what a crash between link() and unlink() left, so that name is given up and made anew.
+    Raises LocalFileError, OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        fd = os.open(name, flags, 0o600, dir_fd=directory)
+    except PermissionError:
+        _make_writable(directory, name)
+        fd = os.open(name, flags, 0o600, dir_fd=directory)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise LocalFileError(f"{quote(name)} is in the way, and is not a file of yours: remove it, and try again.")
+        if status.st_nlink <= 1:
+            return fd
+        os.unlink(name, dir_fd=directory)
+        fresh = os.open(name, flags | os.O_EXCL, 0o600, dir_fd=directory)
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return fresh
+
+
+def _make_writable(directory: int, name: str) -> None:
+    """A crash just before the last rename leaves a partial that has its final mode already, maybe read-only."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+    try:
+        os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
+
+
+def is_same_file(directory: int, name: str, fd: int) -> bool:
+    """Whether `name` is the file open as `fd`, and not a link to it."""
+    try:
+        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    here = os.fstat(fd)
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def existing_kind(directory: int, name: str) -> int | None:
+    """The file type (`stat.S_IFMT`) of what has this name, links not followed, or None. Raises OSError."""
+    try:
+        return stat.S_IFMT(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return None
+
+
+def free_bytes(fd: int) -> int | None:
+    """What this user may still write there, or None where the file system does not say."""
+    status = os.fstatvfs(fd)
+    return status.f_bavail * status.f_frsize if status.f_blocks else None
+
+
+def holds_size(fd: int, size: int) -> bool:
+    """Whether a file may be this large here: seeking is refused past the largest file (4 GiB - 1 on FAT)."""
+    try:
+        os.lseek(fd, size, os.SEEK_SET)
+    except OSError:
+        return False
+    return True
+
+
+def current_umask() -> int:
+    """The umask, without setting it where the system can tell: setting it changes it for other threads, too."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def sync_directory(directory: int) -> None:
+    """Make names durable. Some file systems cannot sync a directory, and nothing can be done about it."""
+    with contextlib.suppress(OSError):
+        os.fsync(directory)
+
+
+class _Unsupported(Exception):
+    """This file system or this system does not have that way."""
+
+
+def rename_no_replace(directory: int, old: str, new: str) -> None:
+    """Rename, unless `new` exists. Raises FileExistsError, OSError.
+
+    renameat2 does it in one step; link() as well, leaving two names for a moment; where neither exists (FAT on older
+    systems, some FUSE) an empty file takes the name first, which nobody else can then take.
+    """
+    for way in WAYS_TO_RENAME:
+        try:
+            return way(directory, old, new)
+        except _Unsupported:
+            continue
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+_NO_SUCH_WAY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+_RENAME_NOREPLACE = 1  # linux/fs.h
+
+
+def _by_renameat2(directory: int, old: str, new: str) -> None:
+    import ctypes  # 10 ms, once, at the end
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        raise _Unsupported
+    if function(directory, os.fsencode(old), directory, os.fsencode(new), _RENAME_NOREPLACE) == 0:
+        return
+    code = ctypes.get_errno()
+    if code in _NO_SUCH_WAY:
+        raise _Unsupported
+    raise OSError(code, os.strerror(code))
+
+
+def _by_link(directory: int, old: str, new: str) -> None:
+    try:
+        os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NO_SUCH_WAY | {errno.EPERM, errno.EMLINK}:
+            raise _Unsupported from error
+        raise
+    os.unlink(old, dir_fd=directory)
+
+
+def _by_placeholder(directory: int, old: str, new: str) -> None:
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory))
+    os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+WAYS_TO_RENAME: tuple[Callable[[int, str, str], None], ...] = (_by_renameat2, _by_link, _by_placeholder)

@@ -1,0 +1,121 @@
+"""Every path decided in one place: what may come from the other side, and what our own files beside it are called.
+
+A path on the wire is relative, its components parted by '/'. `check_path_untrusted` gives the components or refuses;
+whoever opens files passes them, one at a time, to calls that take a directory descriptor and follow no link. Names are
+never repaired: two names that are repaired into one, or a repair that makes a new dangerous name, is how peers of this
+program were broken. The sender asks the same function, so that a bad name is an error there, before anything is sent.
+
+The rules (tests/vectors/hostile_names.json has the corpus, which only grows):
+    relative, at most 4,096 bytes and 32 components of 1 to 255 bytes of UTF-8; no '.', no '..', no empty component
+    no control characters (C0, DEL, C1), no line or paragraph separators, no bidirectional controls, no surrogates
+    no backslash, no drive letter: separators and roots of other systems
+    none of the names that Windows reserves, whatever the extension; no dot or space at the end
+    nothing that could be one of our own partials and journals
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+from udpsend.errors import BadPacket, LocalFileError
+
+MAX_COMPONENT_SIZE = 255  # NAME_MAX of the usual file systems, bytes
+MAX_PATH_SIZE = 4096
+MAX_COMPONENTS = 32
+
+OWN_MARK = ".udpsend-"
+PARTIAL_SUFFIX = OWN_MARK + "part"
+JOURNAL_SUFFIX = OWN_MARK + "journal"
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file: reserved with any extension; superscript digits count.
+_RESERVED = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
+# UAX 9: marks, embeddings, overrides and isolates can show a name as another one ('gpj.exe' as 'exe.jpg').
+_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def check_path_untrusted(path: object) -> tuple[str, ...]:
+    """The components of a path that the other side sent. Raises BadPacket, whose text completes 'its name ...'."""
+    if not isinstance(path, str):
+        raise BadPacket("is not text")
+    if len(path) > MAX_PATH_SIZE:  # before anything that walks over it
+        raise BadPacket("is too long")
+    components = tuple(path.split("/"))
+    if path.startswith("/"):
+        raise BadPacket("is an absolute path")
+    if len(components) > MAX_COMPONENTS:
+        raise BadPacket("is nested too deep")
+    for component in components:
+        reason = _objection(component)
+        if reason:
+            raise BadPacket(reason)
+    if len(path.encode()) > MAX_PATH_SIZE:
+        raise BadPacket("is too long")
+    return components
+
+
+def check_own_name(name: str) -> str:
+    """The name under which a file of this side is offered. Raises LocalFileError where a receiver would refuse it."""
+    reason = "contains '/'" if "/" in name else _objection(name)
+    if reason:
+        raise LocalFileError(f"{quote(name)} cannot be sent: its name {reason}. Rename it, or send a copy.")
+    return name
+
+
+def _objection(component: str) -> str | None:
+    """Why this is not the name of a file that we would make, or None."""
+    if not component:
+        return "is empty or has an empty part"
+    if component in (".", ".."):
+        return "leads out of its directory"
+    for character in component:
+        if character in _BIDI_CONTROLS:
+            return "contains a bidirectional control character"
+        if unicodedata.category(character) in _UNPRINTABLE:
+            return "contains a control character or is not valid Unicode"
+    if len(component.encode()) > MAX_COMPONENT_SIZE:
+        return f"is longer than {MAX_COMPONENT_SIZE} bytes"
+    if "\\" in component:
+        return "contains a backslash"
+    if _DRIVE.match(component):
+        return "starts with a drive letter"
+    if component[-1] in ". ":
+        return "ends with a dot or a space"
+    if _RESERVED.fullmatch(component.split(".")[0].rstrip(" ")):
+        return "is reserved on Windows"
+    if OWN_MARK in component.casefold():
+        return "is one that udpsend uses for unfinished files"
+    return None
+
+
+def partial_name(name: str) -> str:
+    """The hidden file beside `name` in which its bytes land."""
+    return _beside(name, PARTIAL_SUFFIX)
+
+
+def journal_name(name: str) -> str:
+    """The hidden file beside `name` that says which bytes of the partial are on the disk."""
+    return _beside(name, JOURNAL_SUFFIX)
+
+
+def _beside(name: str, suffix: str) -> str:
+    """`.NAME` + suffix; where that is too long for a name, NAME is cut and told apart by its hash."""
+    data = name.encode()
+    # The longer suffix, so that both are cut alike, and the mark of a journal that is being written anew.
+    room = MAX_COMPONENT_SIZE - len(".") - len(JOURNAL_SUFFIX) - len("~")
+    if len(data) <= room:
+        return f".{name}{suffix}"
+    mark = "~" + hashlib.sha256(data).hexdigest()[:16]
+    return f".{data[: room - len(mark)].decode(errors='ignore')}{mark}{suffix}"
+
+
+def quote(text: str) -> str:
+    """A name between quotes, safe to print: what is not printable or could deceive is shown as an escape."""
+    return "'" + "".join(c if _shows_as_itself(c) else c.encode("unicode_escape").decode() for c in text) + "'"
+
+
+def _shows_as_itself(character: str) -> bool:
+    return character.isprintable() and character not in _BIDI_CONTROLS

@@ -1,0 +1,174 @@
+"""The sender's end: one regular file as the byte space of a transfer.
+
+1. `open_source` opens the file and fixes what is offered: name, size, mode, time.
+2. `read_into` gives any range of it, as often as it is asked: what is lost is read again, nothing is kept.
+3. A thread hashes the file a little ahead of what is read (`start_hashing`, `hash_done`, `digest`).
+4. `check_unchanged` tells whether the file is still the one that was offered. A file that changes while it is sent ends
+   in an error here or in hashes that differ, never in a false 'verified'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from udpsend.errors import LocalFileError
+from udpsend.files.disk import local_error
+from udpsend.files.hashing import HashThread
+from udpsend.files.manifest import MODE_BITS, Entry, Manifest
+from udpsend.files.names import check_own_name, quote
+
+# How far the hash may run ahead of the sender. Further, and a file larger than memory is read from the disk twice.
+HASH_AHEAD = 64 << 20
+STOP_TIMEOUT = 2.0  # seconds
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """Open a file to be sent. Raises LocalFileError: not there, not readable, not a regular file, a name that no
+    receiver would take."""
+    path = os.fspath(path)
+    name = os.path.basename(path.rstrip("/")) or path
+    try:
+        # Look before opening: opening a device or a pipe may do something, or wait.
+        _check_kind(os.stat(path), name)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise local_error(error, "read", path) from error
+    except ValueError as error:
+        raise LocalFileError(f"Cannot read {quote(path)}: there is no such file.") from error
+    try:
+        status = os.fstat(fd)
+        _check_kind(status, name)
+        check_own_name(name)
+        with contextlib.suppress(OSError):  # a hint; not every file system takes it
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Source(path, name, fd, status)
+
+
+def _check_kind(status: os.stat_result, name: str) -> None:
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise LocalFileError(
+            f"{quote(name)} is a directory, and this version sends one file at a time: pack it with tar or zip first."
+        )
+    raise LocalFileError(f"{quote(name)} is a device, a pipe or a socket: only regular files can be sent.")
+
+
+class Source:
+    """An open file to be sent. `read_into` may be called from one thread; `digest` from any."""
+
+    def __init__(self, path: str, name: str, fd: int, status: os.stat_result) -> None:
+        entry = Entry(name, status.st_size, stat.S_IMODE(status.st_mode) & MODE_BITS, status.st_mtime_ns)
+        self.manifest = Manifest((entry,))
+        self._path = path
+        self._name = name
+        self._fd = fd
+        self._status = status
+        self._size = status.st_size
+        self._high = 0  # all that was read so far lies below
+        self._hash: HashThread | None = None
+        self._closed = False
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` (of bytes) with what is at `offset` of the transfer. Raises LocalFileError when the file has
+        become shorter, or cannot be read."""
+        try:
+            count = os.preadv(self._fd, (view,), offset)
+        except OSError as error:
+            raise local_error(error, "read", self._name) from error
+        end = offset + len(view)
+        if count != len(view):
+            self._read_rest(offset + count, view[count:], count)
+        if end > self._high:
+            self._high = end
+
+    def _read_rest(self, offset: int, view: memoryview, count: int) -> None:
+        """Go on after a short read; a read of nothing is the end of a file that was longer before."""
+        while len(view):
+            if not count:
+                raise LocalFileError(
+                    f"{quote(self._name)} became shorter while it was sent: send it again when nothing writes to it."
+                )
+            try:
+                count = os.preadv(self._fd, (view,), offset)
+            except OSError as error:
+                raise local_error(error, "read", self._name) from error
+            offset += count
+            view = view[count:]
+
+    @property
+    def hashed(self) -> int:
+        """Bytes hashed so far."""
+        return self._hash.hashed if self._hash else 0
+
+    def start_hashing(self) -> None:
+        """Begin to hash, in a thread. Called when the other side has accepted; again, it does nothing."""
+        if self._hash is None and not self._closed:
+            self._hash = HashThread(self._size, self._read_for_hash, self._ready_to_hash, None, self._release)
+
+    def hash_done(self) -> bool:
+        """Whether `digest` returns (or raises) at once."""
+        return self._hash is not None and self._hash.finished
+
+    def digest(self) -> bytes:
+        """BLAKE3 of the content, 32 bytes; waits for it. Raises LocalFileError, or TransferFailed when closed."""
+        self._high = self._size  # nothing more to stay behind of
+        self.start_hashing()
+        if self._hash is None:
+            raise ValueError("digest of a closed source")
+        self._hash.wake()
+        return self._hash.digest()
+
+    def check_unchanged(self) -> None:
+        """Raises LocalFileError if the file is not what it was when it was offered. Removing or renaming it meanwhile
+        does no harm: what was sent is what was offered."""
+        try:
+            now = os.fstat(self._fd)
+            # Files of /proc and the like say that they are empty, and are not.
+            grown = now.st_size > self._size or bool(os.pread(self._fd, 1, self._size))
+        except OSError as error:
+            raise local_error(error, "read", self._name) from error
+        if grown:
+            what = "grew"
+        elif now.st_size < self._size:
+            what = "became shorter"
+        elif now.st_mtime_ns != self._status.st_mtime_ns:
+            what = "changed"
+        elif self._was_replaced():
+            what = "was replaced by another"
+        else:
+            return
+        raise LocalFileError(f"{quote(self._name)} {what} while it was sent: send it again when nothing writes to it.")
+
+    def _was_replaced(self) -> bool:
+        try:
+            there = os.stat(self._path)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) != (self._status.st_dev, self._status.st_ino)
+
+    def close(self) -> None:
+        """Stop the thread and close the file. Waits at most two seconds; a read that hangs longer than that is left to
+        its thread, which closes the file when it returns."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._hash is None:
+            self._release()
+        else:
+            self._hash.stop(STOP_TIMEOUT)
+
+    def _ready_to_hash(self) -> int:
+        return min(self._high + HASH_AHEAD, self._size)
+
+    def _read_for_hash(self, offset: int, view: memoryview) -> None:
+        self._read_rest(offset, view, len(view))
+
+    def _release(self) -> None:
+        os.close(self._fd)
