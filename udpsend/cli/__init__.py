@@ -52,7 +52,7 @@ def _text_of(error: UdpsendError) -> str:
 
 
 def _usage_text(error: click.ClickException) -> str:
-    text = error.format_message()
+    text = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
     return f"{text}\nSee '{context.command_path} --help'." if context is not None else text
 

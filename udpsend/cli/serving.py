@@ -6,16 +6,32 @@ import shlex
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import UsageError
+
+if TYPE_CHECKING:
+    from udpsend.serve.server import Server
 
 EVERY_ADDRESS = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1", "": "192.0.2.1"}  # noqa: S104  # RFC 5737, RFC 3849
 
 
 def run_server(terminal: Terminal, host: str, mqtt_port: int, stun_port: int) -> None:
     """Serve until Ctrl-C (KeyboardInterrupt is passed on) or SIGTERM. Raises UsageError if it cannot start."""
+    with _end_on_sigterm() as ended:
+        server = _started_server(host, mqtt_port, stun_port)
+        try:
+            _tell_options(terminal, host, server.mqtt_port, server.stun_port)
+            ended.wait()
+        finally:
+            server.stop()
+
+
+def _started_server(host: str, mqtt_port: int, stun_port: int) -> Server:
     try:
         from udpsend.serve.server import Server
 
@@ -33,22 +49,17 @@ def run_server(terminal: Terminal, host: str, mqtt_port: int, stun_port: int) ->
             f"Cannot listen on {host}, ports {mqtt_port} and {stun_port}: {reason}.\n"
             "Another server may be running there; choose other ones with --host, --mqtt-port, --stun-port."
         ) from error
-    try:
-        reachable = _reachable_address(host)
-        options = [
-            "--broker",
-            f"mqtt://{_url_host(reachable)}:{server.mqtt_port}",
-            "--stun",
-            f"{_url_host(reachable)}:{server.stun_port}",
-        ]
-        terminal.note(f"Serving on {host}. Peers that can reach {reachable} add to 'udpsend send' and 'udpsend recv':")
-        terminal.result(f"    {shlex.join(options)}", even_if_quiet=True)
-        terminal.note("or set")
-        terminal.result(f"    export UDPSEND_BROKER={options[1]} UDPSEND_STUN={options[3]}")
-        terminal.note("Anybody who reaches these ports can use them. Ctrl-C stops.")
-        _wait_for_the_end()
-    finally:
-        server.stop()
+    return server
+
+
+def _tell_options(terminal: Terminal, host: str, mqtt_port: int, stun_port: int) -> None:
+    reachable = _reachable_address(host)
+    broker, stun = f"mqtt://{_url_host(reachable)}:{mqtt_port}", f"{_url_host(reachable)}:{stun_port}"
+    terminal.note(f"Serving on {host}. Peers that can reach {reachable} add to 'udpsend send' and 'udpsend recv':")
+    terminal.result(f"    {shlex.join(['--broker', broker, '--stun', stun])}", even_if_quiet=True)
+    terminal.note("or set")
+    terminal.result(f"    export UDPSEND_BROKER={shlex.quote(broker)} UDPSEND_STUN={shlex.quote(stun)}")
+    terminal.note("Anybody who reaches these ports can use them. Ctrl-C stops.")
 
 
 def _reachable_address(host: str) -> str:
@@ -69,8 +80,9 @@ def _url_host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _wait_for_the_end() -> None:
-    """Until SIGTERM, which is how a service is stopped and no failure; Ctrl-C comes as KeyboardInterrupt."""
+@contextmanager
+def _end_on_sigterm() -> Iterator[threading.Event]:
+    """SIGTERM is how a service is stopped, and no failure; Ctrl-C comes as KeyboardInterrupt."""
     ended = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -78,6 +90,6 @@ def _wait_for_the_end() -> None:
 
     previous = signal.signal(signal.SIGTERM, end)
     try:
-        ended.wait()
+        yield ended
     finally:
         signal.signal(signal.SIGTERM, previous)

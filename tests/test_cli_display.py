@@ -1,0 +1,333 @@
+"""What the command line shows and asks, against a library that is replaced; escapes and quantities."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cli_library import DIGEST, HOSTILE, Library, assert_harmless, replaced_library, type_in
+from udpsend import events
+from udpsend.cli import main
+from udpsend.cli.display import Display, command_for_other_side, qr_rows
+from udpsend.cli.escape import LONGEST_NAME, escape
+from udpsend.cli.progress import SECONDS_BETWEEN_LINES, ProgressLines
+from udpsend.cli.quantity import duration_text, rate_text, round_trip_text, size_text
+from udpsend.cli.terminal import Terminal
+from udpsend.config import DEFAULT_BROKERS, DEFAULT_STUN_SERVERS, Config, Role
+
+__all__ = ["replaced_library"]
+
+# --- what is shown
+
+
+def test_what_a_sender_sees(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "file.bin"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "Code: 4821-marble-otter",
+        "On the other machine:",
+        "    udpsend recv 4821-marble-otter",
+        "Sent file.bin: 268.4 MB in 0.84 s, 320 MB/s, verified",
+    ]
+    assert captured.err.splitlines() == [
+        "Waiting for the other side (Ctrl-C stops) ...",
+        "The other side is there and knows the code.",
+        "The other side is on the local network.",
+        "Direct path: local network, 192.168.1.7:40123, round trip 0.40 ms",
+        "Offering file.bin, 268.4 MB; the other side is asked ...",
+        "Accepted.",
+        "All bytes are there. Comparing the hashes of both sides ...",
+    ]
+
+
+def test_what_a_receiver_sees(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling[-1] = events.Verified("file.bin", 1000, 0.01, DIGEST, path="/home/x/file.bin")
+    assert main(["recv", "4821-marble-otter", "-y"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "Received file.bin as /home/x/file.bin: 1.0 kB in 0.01 s, 0.1 MB/s, verified\n"
+    assert "Offered: file.bin, 268.4 MB" in captured.err
+
+
+def test_quiet_leaves_the_code(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "f", "-q"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("4821-marble-otter\n", "")
+    assert main(["recv", "c", "-q", "-y"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_verbose_shows_mailboxes_stun_and_counters(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling[3:3] = [
+        events.MeetingPlace("local network", False, "no interface"),
+        events.PublicAddress("127.0.0.1:9", None, "timed out"),
+    ]
+    assert main(["send", "f", "-v"]) == 0
+    text = capsys.readouterr().err
+    for line in (
+        "mailbox mqtt://127.0.0.1:1883: up",
+        "mailbox local network: down (no interface)",
+        "STUN 127.0.0.1:3478: 127.0.0.1:40000",
+        "STUN 127.0.0.1:9: no answer (timed out)",
+        "counters: datagrams lost 3, drops: strangers 1",
+        f"BLAKE3 {DIGEST}",
+    ):
+        assert f"  {line}\n" in text
+
+
+def test_a_weak_code_draws_a_warning(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling = [events.CodeReady("abc", weak="The code is short.")]
+    for options in ([], ["-q"]):
+        assert main(["send", "f", *options]) == 0
+        assert "Warning: The code is short.\n" in capsys.readouterr().err
+
+
+def test_wrong_guesses_are_told(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling = [events.WrongGuess(2), events.WrongGuess(0)]
+    assert main(["send", "f", "-q"]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert "2 more" in first
+    assert "stops now" in second
+
+
+def test_what_an_earlier_attempt_left_is_told(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling = [events.Accepted(already=2_000_000), events.Verified("f", 3_000_000, 1.0, DIGEST)]
+    assert main(["send", "f"]) == 0
+    captured = capsys.readouterr()
+    assert "2.0 MB of an earlier attempt are there" in captured.err
+    assert captured.out == "Sent f: 3.0 MB in 1.00 s, 1.0 MB/s, verified\n"
+
+
+def test_an_empty_file_has_no_rate(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling = [events.Progress(0, 0), events.Verified("f", 0, 0.0, DIGEST)]
+    assert main(["send", "f"]) == 0
+    assert capsys.readouterr().out == "Sent f: 0 bytes in 0.00 s, verified\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (events.PathKind.THIS_HOST, "on this host"),
+        (events.PathKind.LOCAL_NETWORK, "on the local network"),
+        (events.PathKind.IPV6, "over IPv6"),
+        (events.PathKind.INTERNET, "through NAT"),
+    ],
+)
+def test_who_came(library: Library, capsys: pytest.CaptureFixture[str], kind: events.PathKind, says: str) -> None:
+    library.telling = [events.PathFound(kind, ("2001:db8::1", 5), 0.034)]
+    assert main(["send", "f"]) == 0
+    text = capsys.readouterr().err
+    assert says in text
+    assert "[2001:db8::1]:5, round trip 34 ms" in text
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("verbosity", [-1, 0, 2])
+def test_every_text_of_the_other_side_is_escaped(
+    role: Role, verbosity: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    display = Display(Terminal(verbosity), role, Config())
+    hostile: list[events.Event] = [
+        events.CodeReady(HOSTILE, weak=HOSTILE),
+        events.MeetingPlace(HOSTILE, True, HOSTILE),
+        events.PublicAddress(HOSTILE, (HOSTILE, 1), HOSTILE),
+        events.PeerMet(HOSTILE),
+        events.PathFound(events.PathKind.INTERNET, (HOSTILE, 1), 0.1),
+        events.Offered(HOSTILE * 100, 1),
+        events.Progress(1, 2),
+        events.Verified(HOSTILE, 1, 1.0, HOSTILE, HOSTILE),
+        events.Statistics({HOSTILE: 1}),
+    ]
+    for event in hostile:
+        display(event)
+    captured = capsys.readouterr()
+    assert_harmless(captured.out)
+    assert_harmless(captured.err)
+
+
+def test_the_question_shows_name_and_size(
+    library: Library, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library.telling = []
+    library.offer = events.Offered(HOSTILE + "x" * 5000, 1_234_567)
+    type_in(monkeypatch, "y\n")
+    assert main(["recv", "c", "-q"]) == 0
+    assert library.answers == [True]
+    text = capsys.readouterr().err
+    assert "evil\\u202egnp.exe" in text
+    assert "1.2 MB" in text  # a long name does not push the size off
+    assert_harmless(text)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("y\n", True),
+        ("Yes\n", True),
+        (" y \n", True),
+        ("\n", False),
+        ("n\n", False),
+        ("what?\ny\n", True),
+        ("what?\nwho?\ny\n", False),
+        ("", False),
+    ],
+)
+def test_answers(library: Library, monkeypatch: pytest.MonkeyPatch, typed: str, expected: bool) -> None:
+    library.telling = []
+    library.offer = events.Offered("f", 1)
+    type_in(monkeypatch, typed)
+    assert main(["recv", "c"]) == 0
+    assert library.answers == [expected]
+
+
+@pytest.mark.parametrize("command", [["send", "f"], ["recv", "c", "-y"]])
+def test_verify_asks_on_both_sides(
+    library: Library, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    library.telling = []
+    library.phrase = "marble otter tulip"
+    type_in(monkeypatch, "y\n")
+    assert main([*command, "--verify", "-q"]) == 0
+    assert library.answers == [True]
+    assert "Phrase: marble otter tulip" in capsys.readouterr().err
+
+
+# --- the command for the other side
+
+
+def test_the_command_for_the_other_side() -> None:
+    assert command_for_other_side("4821-marble-otter", Config()) == ("udpsend recv 4821-marble-otter", False)
+    config = Config(brokers=("mqtt://10.0.0.1:1883", "mqtt://b"), stun_servers=("10.0.0.1:3478",), lan=False, timeout=1)
+    words = shlex.split(command_for_other_side("it's a secret", config)[0])
+    assert words == [
+        *["udpsend", "recv", "--broker", "mqtt://10.0.0.1:1883", "--broker", "mqtt://b"],
+        *["--stun", "10.0.0.1:3478", "it's a secret"],
+    ]
+    assert command_for_other_side("-x", Config(brokers=()))[0] == "udpsend recv --broker none -- -x"
+
+
+def test_the_command_does_not_show_a_password() -> None:
+    config = Config(brokers=("mqtts://me:s3cret@example.org:8883/x",))
+    assert command_for_other_side("c", config) == (
+        "udpsend recv --broker mqtts://me:PASSWORD@example.org:8883/x c",
+        True,
+    )
+
+
+@pytest.mark.parametrize("brokers", [("mqtt://127.0.0.1:1",), (), DEFAULT_BROKERS])
+@pytest.mark.parametrize("stun_servers", [("127.0.0.1:1",), (), DEFAULT_STUN_SERVERS])
+def test_the_command_is_understood(library: Library, brokers: tuple[str, ...], stun_servers: tuple[str, ...]) -> None:
+    config = Config(brokers=brokers, stun_servers=stun_servers)
+    words = shlex.split(command_for_other_side("-1 odd; code", config)[0])
+    assert main(words[1:]) == 0
+    assert library.config == config
+    assert library.calls[0][1][0] == "-1 odd; code"
+
+
+def test_qr_in_half_blocks() -> None:
+    rows = qr_rows("4821-marble-otter")
+    assert 10 <= len(rows) <= 20
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert set("".join(rows)) <= set(" ▀▄█")
+
+
+# --- escape and quantities
+
+
+@given(st.text(st.characters(), max_size=50))
+def test_escape_leaves_nothing_hidden(text: str) -> None:
+    shown = escape(text)
+    assert_harmless(shown)
+    assert "\n" not in shown
+    assert escape(shown) == shown
+
+
+@given(st.text(st.sampled_from("abc-_.()[] äöü漢字🙂\\'\""), max_size=50))
+def test_escape_leaves_ordinary_text(text: str) -> None:
+    assert escape(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31m", "\\x1b[31m"),
+        ("a\nb", "a\\x0ab"),
+        ("\x7f\x9b", "\\x7f\\x9b"),
+        ("invoice\u202efdp.exe", "invoice\\u202efdp.exe"),
+        ("a\u200bb\ufeff", "a\\u200bb\\ufeff"),
+        ("\udcff", "\\udcff"),
+        ("\U000e0041", "\\U000e0041"),
+        ("\u2028", "\\u2028"),
+        ("\u3164", "\\u3164"),
+    ],
+)
+def test_escape_examples(text: str, shown: str) -> None:
+    assert escape(text) == shown
+
+
+def test_escape_cuts() -> None:
+    assert escape("x" * 10_000) == "x" * (LONGEST_NAME - 1) + "…"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (268_435_456, "268.4 MB"),
+        (5 << 30, "5.4 GB"),
+        (10**18, "1.0 EB"),
+        (10**22, "10000.0 EB"),
+    ],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(0, "0.0 kB/s"), (12_345, "12.3 kB/s"), (3.44e6, "3.4 MB/s"), (9.96e6, "10 MB/s"), (1.2e9, "1200 MB/s")],
+)
+def test_rates(rate: float, text: str) -> None:
+    assert rate_text(rate) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.004, "0.00 s"),
+        (9.999, "10.0 s"),
+        (59.97, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (3599.9, "1 h 00 min"),
+        (3719, "1 h 02 min"),
+        (90_000, "25 h 00 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_round_trips() -> None:
+    assert [round_trip_text(seconds) for seconds in (0.00013, 0.034, 0.009996)] == ["0.13 ms", "34 ms", "10 ms"]
+
+
+# --- progress
+
+
+def test_progress_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = 100.0
+    lines = ProgressLines(Terminal(), 10_000_000, 110_000_000, clock=lambda: clock)
+    for step in range(1, 19):  # 0.5 s and 5 MB at a time
+        clock = 100.0 + step / 2
+        lines.advance((2 + step) * 5_000_000)
+    lines.close()
+    assert SECONDS_BETWEEN_LINES == 5
+    assert capsys.readouterr().err == "60.0 MB of 110.0 MB, 54 %, 10 MB/s, 5.00 s left\n"
