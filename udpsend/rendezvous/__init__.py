@@ -1,0 +1,1 @@
+"""Two people with a word -> one key, two lists of candidates."""
