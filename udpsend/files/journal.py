@@ -1,7 +1,7 @@
 """Which bytes of a partial are on the disk: a small file that only grows, one line at a time.
 
     a1b2c3d4 udpsend-journal 1 IDENTITY      the first line; IDENTITY is the manifest's, 64 hex digits
-    5e6f7081 present 0 67108864              these bytes are in the partial, and were flushed before this was written
+    0a554b96 present 0 67108864              these bytes are in the partial, and were flushed before this was written
 
 Each line opens with the CRC-32 of the rest of it, 8 hex digits. Reading stops at the first line that is incomplete or
 does not match: a torn write costs the lines from there on, which costs bytes sent again, and nothing else. Lines that
