@@ -26,17 +26,23 @@ class MemoryFile:
     def __init__(self, content: bytes | bytearray) -> None:
         self.content = content
         self.written = 0
+        self.have = RangeSet()
         self.broken_at: int | None = None  # reading or writing there fails
 
     def read_into(self, offset: int, view: memoryview) -> None:
         self._check(offset, len(view))
         view[:] = self.content[offset : offset + len(view)]
 
-    def write(self, offset: int, view: memoryview) -> None:
+    @property
+    def received(self) -> int:
+        return self.have.total
+
+    def write(self, offset: int, view: memoryview) -> int:
         self._check(offset, len(view))
         assert isinstance(self.content, bytearray)
         self.content[offset : offset + len(view)] = view
         self.written += len(view)
+        return self.have.add(offset, offset + len(view))
 
     def _check(self, offset: int, length: int) -> None:
         if self.broken_at is not None and offset <= self.broken_at < offset + length:
@@ -73,6 +79,7 @@ class Peer:
             self.file = MemoryFile(bytearray(len(content)))
             for start, stop in present:
                 self.file.content[start:stop] = content[start:stop]  # type: ignore[index]
+                self.file.have.add(start, stop)
 
     def datagram_received(self, arrival: Arrival, now: float) -> None:
         self.connection.datagram_received(arrival, now)

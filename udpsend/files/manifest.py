@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from udpsend.errors import BadPacket
 from udpsend.files.names import check_path_untrusted
@@ -26,7 +27,7 @@ MAX_SIZE = (1 << 62) - 1
 MAX_TIME = 1 << 62
 MODE_BITS = 0o777
 
-JSON = dict[str, object]
+JSON = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,11 @@ class Connection:
         side = self.sender or self.receiver
         return (side.done, side.total) if side is not None else (0, 0)
 
+    @property
+    def all_sent(self) -> bool:
+        """Sender: every byte has left at least once; what is lost may leave again."""
+        return self.sender is not None and not self.sender.pending
+
     def counters(self) -> dict[str, float]:
         flight = self.flight
         return {
@@ -164,7 +169,7 @@ class Connection:
                 self._record_received_untrusted(record, arrival.address, now)
             except BadPacket as error:
                 self.drops[str(error)] += 1
-            except LocalFileError as error:
+            except UdpsendError as error:  # the sink's
                 self.fail(error, now)
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:

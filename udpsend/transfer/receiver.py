@@ -20,8 +20,12 @@ from udpsend.wire.ranges import RangeSet
 class WritesRanges(Protocol):
     """Where the bytes go."""
 
-    def write(self, offset: int, view: memoryview) -> None:
-        """Take these bytes; the view is only valid during the call. Raises LocalFileError."""
+    @property
+    def received(self) -> int:
+        """Bytes that are there, those of earlier attempts included."""
+
+    def write(self, offset: int, view: memoryview) -> int:
+        """Take these bytes; the view is only valid during the call. How many were new. Raises UdpsendError."""
 
 
 class Receiver:
@@ -31,13 +35,12 @@ class Receiver:
         self._offered = False
         self._sink: WritesRanges | None = None
         self._digest: bytes | None = None
-        self._have = RangeSet()
         self._reported = False
         self.total = 0
 
     @property
     def done(self) -> int:
-        return self._have.total
+        return self._sink.received if self._sink is not None else 0
 
     def message_received_untrusted(self, message: Message) -> None:
         """Raises BadPacket."""
@@ -55,8 +58,6 @@ class Receiver:
         """Start receiving `size` bytes, of which `present` are in the sink already."""
         self._sink = sink
         self.total = size
-        for start, stop in present:
-            self._have.add(start, stop)
         self._control.queue(accept_message(present))
 
     def verified(self) -> None:
@@ -64,18 +65,14 @@ class Receiver:
         self._control.queue({"type": "verified"})
 
     def data_received_untrusted(self, offset: int, view: memoryview) -> None:
-        """Raises BadPacket (outside of what was offered) and LocalFileError (from the sink)."""
-        stop = offset + len(view)
-        if self._sink is None or stop > self.total:
+        """Raises BadPacket (outside of what was offered) and UdpsendError (from the sink)."""
+        if self._sink is None or offset + len(view) > self.total:
             raise BadPacket("data outside of the transfer")
-        if self._have.covers(offset, stop):
-            return
         self._sink.write(offset, view)
-        self._have.add(offset, stop)
-        if self._have.total == self.total:
+        if self._digest is not None:
             self._report()
 
     def _report(self) -> None:
-        if self._digest is not None and self._have.total == self.total and not self._reported:
+        if self._digest is not None and self.done == self.total and not self._reported:
             self._reported = True
             self._events.append(ContentArrived(self._digest))

@@ -1,0 +1,1 @@
+"""Sealed trains <-> socket: offload, clock and loop."""

@@ -1,0 +1,5 @@
+"""The one clock: monotonic seconds."""
+
+from time import monotonic as now
+
+__all__ = ["now"]

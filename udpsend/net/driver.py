@@ -1,0 +1,106 @@
+"""The loop between a session and the world: datagrams in, timers, calls from other threads, datagrams out, events.
+
+The only reader of the sockets and the only caller of the session. Other threads hand in calls (`call_soon`): messages
+of mailboxes, answers of STUN servers, decisions of the user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from udpsend.net import clock
+from udpsend.net.portable import PortableSocket
+from udpsend.net.udp import UdpEndpoint
+from udpsend.wire.datagram import Address, Arrival, Transmit, is_stun
+
+MAX_RECEIVES = 32  # trains taken from one socket before anything is answered
+MAX_SLEEP = 1.0
+
+
+class Machine(Protocol):
+    """What is driven: the five verbs, the events aside."""
+
+    def datagram_received(self, arrival: Arrival, now: float) -> None: ...
+
+    def datagrams_to_send(self, now: float) -> Iterable[Transmit]: ...
+
+    def next_timer(self) -> float | None: ...
+
+    def timer_expired(self, now: float) -> None: ...
+
+
+class Driver:
+    def __init__(
+        self,
+        endpoint: UdpEndpoint,
+        machine: Machine,
+        on_stun: Callable[[bytes, Address], None],
+        on_turn: Callable[[float], None],
+    ) -> None:
+        """`on_turn(now)` is called once in each turn of the loop, after whatever happened: it takes events and
+        messages off the machine."""
+        self._endpoint = endpoint
+        self._machine = machine
+        self._on_stun = on_stun
+        self._on_turn = on_turn
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wake_receive, self._wake_send = socket.socketpair()
+        self._wake_receive.setblocking(False)
+        self._wake_send.setblocking(False)
+        self.running = False
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Have `call` made by the loop, from any thread."""
+        self._calls.append(call)
+        with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody is left to listen
+            self._wake_send.send(b"\0")
+
+    def stop(self) -> None:
+        """Leave `run` at the end of this turn."""
+        self.running = False
+
+    def run(self) -> None:
+        self.running = True
+        machine, sockets = self._machine, self._endpoint.sockets
+        readers: list[PortableSocket | socket.socket] = [*sockets, self._wake_receive]
+        while self.running:
+            now = clock.now()
+            timer = machine.next_timer()
+            sleep = MAX_SLEEP if timer is None else min(MAX_SLEEP, max(0.0, timer - now))
+            ready, _, _ = select.select(readers, [], [], sleep)
+            now = clock.now()
+            for reader in ready:
+                if isinstance(reader, PortableSocket):
+                    self._receive(reader, now)
+                else:
+                    self._make_calls()
+            if timer is not None and now >= timer:
+                machine.timer_expired(now)
+            self._on_turn(now)
+            for transmit in machine.datagrams_to_send(now):
+                self._endpoint.send(transmit)
+
+    def _make_calls(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_receive.recv(4096)
+        while self._calls:
+            self._calls.popleft()()
+
+    def _receive(self, reader: PortableSocket, now: float) -> None:
+        for _ in range(MAX_RECEIVES):
+            arrival = reader.receive()
+            if arrival is None:
+                return
+            if is_stun(arrival.first_byte()):
+                self._on_stun(arrival.first_datagram(), arrival.address)
+            else:
+                self._machine.datagram_received(arrival, now)
+
+    def close(self) -> None:
+        self._wake_receive.close()
+        self._wake_send.close()

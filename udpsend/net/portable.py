@@ -1,0 +1,82 @@
+"""Trains over any UDP socket: one call for each datagram. The twin of `linux.py`, method by method."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections import Counter
+
+from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Arrival, Transmit
+
+# What the network may answer to a datagram: it is as good as lost, and loss is what the protocol is for.
+LOST = {
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.EHOSTDOWN,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EADDRNOTAVAIL,
+    errno.EPERM,
+    errno.EACCES,
+    errno.EMSGSIZE,
+    errno.ENOBUFS,
+    errno.EINVAL,
+    errno.EIO,
+}
+SEND_WAIT = 0.05  # seconds for the kernel to take a train; then it counts as lost
+
+
+class PortableSocket:
+    """`counters` says what the network did not take, by errno name."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.family = sock.family
+        self.counters: Counter[str] = Counter()
+        self._buffer = memoryview(bytearray(MAX_TRAIN_SIZE + 1))
+        sock.setblocking(False)
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def send(self, transmit: Transmit) -> None:
+        """Blocks for SEND_WAIT at most. Datagrams that the network does not take are counted as lost."""
+        for datagram in transmit.datagrams():
+            self._send_message([datagram], [], transmit)
+
+    def _send_message(
+        self, views: list[bytes | memoryview], ancillary: list[tuple[int, int, bytes]], transmit: Transmit
+    ) -> None:
+        """One call of sendmsg. Raises OSError for what is in LOST only."""
+        for _ in range(2):
+            try:
+                self.sock.sendmsg(views, ancillary, 0, transmit.address)
+            except BlockingIOError:
+                select.select([], [self.sock], [], SEND_WAIT)
+            except OSError as error:
+                if error.errno not in LOST:
+                    raise
+                self.counters[errno.errorcode.get(error.errno or 0, "?")] += 1
+                return
+            else:
+                return
+        self.counters["EAGAIN"] += 1
+
+    def receive(self) -> Arrival | None:
+        """The next train, or None when there is nothing. Its views are valid until the next call."""
+        try:
+            size, address = self.sock.recvfrom_into(self._buffer)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno not in LOST:
+                raise
+            self.counters[errno.errorcode.get(error.errno or 0, "?")] += 1
+            return self.receive()
+        headers, payload = self._buffer[: min(size, HEADER_SIZE)], self._buffer[HEADER_SIZE : max(size, HEADER_SIZE)]
+        return Arrival(headers, payload, size, 1, (address[0], address[1]))
+
+    def close(self) -> None:
+        self.sock.close()
