@@ -272,8 +272,8 @@ def test_serve_prints_the_options_and_waits(number: signal.Signals, status: int)
 @pytest.mark.parametrize(
     ("start", "says"),
     [
-        ("raise OSError(98, 'Address already in use')", "Address already in use"),
-        ("raise ModuleNotFoundError('No module named amqtt', name='amqtt.broker')", "pip install 'udpsend[serve]'"),
+        ("from udpsend.errors import UsageError; raise UsageError('port 1883 is taken.\\nchoose another')", "is taken"),
+        ("from udpsend.errors import UsageError; raise UsageError('no amqtt:\\npip install')", "  pip install"),
     ],
 )
 def test_serve_that_cannot_start(start: str, says: str) -> None:

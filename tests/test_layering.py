@@ -47,12 +47,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.sealing": ("udpsend.wire.packets",),
     "udpsend.wire": (),
     "udpsend.net": ("udpsend.wire.datagram",),
-    "udpsend.serve": ("udpsend.wire.datagram", "udpsend.rendezvous.mailbox"),  # the mailbox for its bounds
+    # serve/ holds strangers to the same bounds and packet sizes as the peers that use it.
+    "udpsend.serve": ("udpsend.wire.datagram", "udpsend.rendezvous.mailbox", "udpsend.rendezvous.mqtt_packets"),
 }
 
 # The edges of rooms that are pure otherwise: sockets and threads. Their caller imports them, and they one another.
 EDGES = (
     "udpsend.rendezvous.broker_connection",
+    "udpsend.rendezvous.broker_mailbox",
     "udpsend.rendezvous.mqtt",
     "udpsend.rendezvous.multicast",
     "udpsend.rendezvous.stun",

@@ -77,11 +77,15 @@ def _threads_report_to(terminal: Terminal) -> Iterator[None]:
 def _termination_as_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end a transfer as Ctrl-C does: the other side is told and what arrived is kept.
 
+    What Ctrl-C does at the moment is asked for when the signal comes: `send` and `receive` have a way of their own.
     A signal that is ignored (SIGHUP under nohup) stays ignored.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(on_interrupt):  # ignored, as in background jobs of a shell without job control
+            raise KeyboardInterrupt
+        on_interrupt(number, frame)
 
     replaced = {}
     try:

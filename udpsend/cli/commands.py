@@ -209,12 +209,11 @@ def _phrase_question(terminal: Terminal) -> Callable[[str], bool]:
 @cli.command()
 @click.option(
     "--host",
-    default="0.0.0.0",  # noqa: S104  # a server for others has to be reachable
+    default="",
     metavar="ADDRESS",
     envvar="UDPSEND_SERVE_HOST",
     show_envvar=True,
-    show_default=True,
-    help="Local address to listen on.",
+    help="Local address to listen on. [default: all]",
 )
 @click.option(
     "--mqtt-port",

@@ -9,21 +9,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from udpsend.cli.terminal import Terminal
-from udpsend.errors import UsageError
 
-if TYPE_CHECKING:
-    from udpsend.serve.server import Server
-
-EVERY_ADDRESS = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1", "": "192.0.2.1"}  # noqa: S104  # RFC 5737, RFC 3849
+# For each way to say "all addresses", one elsewhere (RFC 5737, RFC 3849).
+ELSEWHERE = {"": "192.0.2.1", "0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # noqa: S104
 
 
 def run_server(terminal: Terminal, host: str, mqtt_port: int, stun_port: int) -> None:
     """Serve until Ctrl-C (KeyboardInterrupt is passed on) or SIGTERM. Raises UsageError if it cannot start."""
+    from udpsend.serve.server import Server
+
     with _end_on_sigterm() as ended:
-        server = _started_server(host, mqtt_port, stun_port)
+        server = Server(host, mqtt_port, stun_port)
+        server.start()
         try:
             _tell_options(terminal, host, server.mqtt_port, server.stun_port)
             ended.wait()
@@ -31,31 +30,11 @@ def run_server(terminal: Terminal, host: str, mqtt_port: int, stun_port: int) ->
             server.stop()
 
 
-def _started_server(host: str, mqtt_port: int, stun_port: int) -> Server:
-    try:
-        from udpsend.serve.server import Server
-
-        server = Server(host, mqtt_port, stun_port)
-        server.start()
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == "udpsend":
-            raise
-        raise UsageError(
-            f"'udpsend serve' needs a package that is not installed ({error.name}).\npip install 'udpsend[serve]'"
-        ) from error
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(
-            f"Cannot listen on {host}, ports {mqtt_port} and {stun_port}: {reason}.\n"
-            "Another server may be running there; choose other ones with --host, --mqtt-port, --stun-port."
-        ) from error
-    return server
-
-
 def _tell_options(terminal: Terminal, host: str, mqtt_port: int, stun_port: int) -> None:
     reachable = _reachable_address(host)
     broker, stun = f"mqtt://{_url_host(reachable)}:{mqtt_port}", f"{_url_host(reachable)}:{stun_port}"
-    terminal.note(f"Serving on {host}. Peers that can reach {reachable} add to 'udpsend send' and 'udpsend recv':")
+    terminal.note(f"Serving on {host or 'all addresses'}.")
+    terminal.note(f"Peers that can reach {reachable} add to 'udpsend send' and 'udpsend recv':")
     terminal.result(f"    {shlex.join(['--broker', broker, '--stun', stun])}", even_if_quiet=True)
     terminal.note("or set")
     terminal.result(f"    export UDPSEND_BROKER={shlex.quote(broker)} UDPSEND_STUN={shlex.quote(stun)}")
@@ -64,7 +43,7 @@ def _tell_options(terminal: Terminal, host: str, mqtt_port: int, stun_port: int)
 
 def _reachable_address(host: str) -> str:
     """The address that peers use: `host`, or where it means all of them, the one that a packet outwards would carry."""
-    elsewhere = EVERY_ADDRESS.get(host)
+    elsewhere = ELSEWHERE.get(host)
     if elsewhere is None:
         return host
     family = socket.AF_INET6 if ":" in elsewhere else socket.AF_INET

@@ -179,8 +179,8 @@ class Terminal:
     def ask(self, question: str) -> str | None:
         """The line that the user types, without blanks around it; None where standard input has ended."""
         with self._lock:
-            self.err.write(escape(question, LONGEST_OUTPUT) + " ")
             self._asking = True
+            self.err.write(escape(question, LONGEST_OUTPUT) + " ")
         answer = _read_line()
         with self._lock:
             self._asking = False
