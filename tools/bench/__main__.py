@@ -53,8 +53,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tools", type=_tools, default=_tools(DEFAULT_TOOLS), help=f"default {DEFAULT_TOOLS}")
     parser.add_argument("--network", choices=("loopback", "veth"), default="loopback")
     parser.add_argument("--mtu", type=int, default=1500, help="of the veth pair")
-    parser.add_argument("--gso", choices=("on", "off"), help="segmentation offload of the sender's device (veth)")
-    parser.add_argument("--gro", choices=("on", "off"), help="receive offload of the receiver's device (veth)")
+    parser.add_argument("--gso", choices=("on", "off"), help="segmentation offload of the devices (veth)")
+    parser.add_argument("--gro", choices=("on", "off"), help="receive offload of the devices (veth)")
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="a tmpfs (default /dev/shm)")  # noqa: S108
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
     parser.add_argument("--seconds", type=float, default=900.0, help="no new round after so long (default 900)")

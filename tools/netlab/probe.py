@@ -42,10 +42,10 @@ def answer(addresses: list[tuple[str, int]]) -> None:
                 continue
 
 
-def _gather(own: socket.socket) -> dict[int, list[object]]:
+def _gather(own: socket.socket, expected: int) -> dict[int, list[object]]:
     """Who answered, and which address each of them saw."""
     came: dict[int, list[object]] = {}
-    while select.select([own], [], [], PATIENCE)[0]:
+    while len(came) < expected and select.select([own], [], [], PATIENCE)[0]:
         told = json.loads(own.recv(2048))
         came[told["from"]] = told["seen"]
     return came
@@ -54,7 +54,7 @@ def _gather(own: socket.socket) -> dict[int, list[object]]:
 def _question(own: socket.socket, target: tuple[str, int], indexes: list[int]) -> dict[int, list[object]]:
     for _ in range(ATTEMPTS):
         own.sendto(json.dumps(indexes).encode(), target)
-        came = _gather(own)
+        came = _gather(own, len(indexes))
         if came:
             return came
     return {}

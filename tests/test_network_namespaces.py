@@ -1,0 +1,70 @@
+"""The program between real network stacks: on a LAN with nothing but multicast, and through two Linux NATs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.netlab_fixtures import MQTT_PORT, STUN_PORT, laboratory, start_coturn, start_mosquitto, udpsend
+from tools.netlab import Lab, internet, lan
+
+CODE = "4821-marble-otter"
+LAN_SIZE = 3_000_001
+INTERNET_SIZE = 20_000_000
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.bin"
+    path.write_bytes(os.urandom(LAN_SIZE))
+    return path
+
+
+def transfer(lab: Lab, source: Path, directory: Path, options: tuple[str, ...]) -> tuple[str, str]:
+    """alice sends to bob. What sender and receiver printed; the content has been compared."""
+    target = directory / "received"
+    target.mkdir()
+    receiver = udpsend(lab, "bob", directory / "recv.log", "recv", CODE, "--yes", "-o", str(target), *options)
+    sender = udpsend(lab, "alice", directory / "send.log", "send", str(source), "--code", CODE, "--no-qr", *options)
+    printed = sender.finish(), receiver.finish()
+    assert (target / source.name).read_bytes() == source.read_bytes()
+    return printed
+
+
+def test_lan_without_any_server_by_multicast_alone(tmp_path: Path, source: Path) -> None:
+    with laboratory(lan()) as lab:
+        for printed in transfer(lab, source, tmp_path, ("--broker", "none", "--stun", "none")):
+            assert "Direct path: local network, 10.7.0." in printed
+
+
+def cross_two_nats(lab: Lab, source: Path, directory: Path) -> None:
+    """The transfer, and the proof by the counters that it went from NAT to NAT."""
+    source.write_bytes(os.urandom(INTERNET_SIZE))
+    server = lab.address("server")
+    options = ("--broker", f"mqtt://{server}:{MQTT_PORT}", "--stun", f"{server}:{STUN_PORT}")
+    before = lab.interface_bytes("server", "eth0")
+    printed = transfer(lab, source, directory, options)
+    after = lab.interface_bytes("server", "eth0")
+    for text, other_router in zip(printed, ("198.51.100.2:", "192.0.2.2:"), strict=True):
+        assert f"Direct path: internet, through NAT, {other_router}" in text
+    through_server = after.received_bytes + after.sent_bytes - before.received_bytes - before.sent_bytes
+    assert through_server < INTERNET_SIZE / 100
+    assert lab.packet_counters("router-a")["out"][1] > INTERNET_SIZE
+    assert lab.packet_counters("router-b")["in"][1] > INTERNET_SIZE
+
+
+def test_two_masquerading_nats_with_mosquitto_and_coturn(tmp_path: Path, source: Path) -> None:
+    with laboratory(internet("masquerade", "masquerade")) as lab:
+        start_mosquitto(lab, "server", tmp_path)
+        start_coturn(lab, "server", tmp_path)
+        cross_two_nats(lab, source, tmp_path)
+
+
+def test_two_masquerading_nats_with_the_embedded_server(tmp_path: Path, source: Path) -> None:
+    with laboratory(internet("masquerade", "masquerade")) as lab:
+        ports = ("--mqtt-port", str(MQTT_PORT), "--stun-port", str(STUN_PORT))
+        server = udpsend(lab, "server", tmp_path / "serve.log", "serve", "--host", lab.address("server"), *ports)
+        server.wait_for_text(f"mqtt://{lab.address('server')}:{MQTT_PORT}")
+        cross_two_nats(lab, source, tmp_path)
