@@ -48,6 +48,7 @@ class Peer:
     same_host: bool = False
     socket: Socket[Any] = field(init=False)
     candidates: list[Candidate] = field(default_factory=list)
+    puncher: Puncher = field(init=False)
     path_at: float = -1.0
 
     def discover(self, stun: bool = True) -> None:
@@ -65,21 +66,15 @@ class Peer:
 
     def start(self, remote: list[Candidate], secret: bytes = SECRET) -> None:
         net, name = self.net, f"{self.host.name}:{self.port}"
-        puncher = Puncher(secret, self.role, net.now, net.random_bytes(name), self.same_host)
-        puncher.add_local_candidates(self.candidates, net.now)
-        puncher.add_remote_candidates(remote, net.now)
+        self.puncher = Puncher(secret, self.role, net.now, net.random_bytes(name), self.same_host)
+        self.puncher.add_local_candidates(self.candidates, net.now)
+        self.puncher.add_remote_candidates(remote, net.now)
         self.socket.on_event = self._on_event
-        self.socket.replace(puncher)
+        self.socket.replace(self.puncher)
 
     def _on_event(self, event: PathValidated | PunchFailed) -> None:
         if isinstance(event, PathValidated):
             self.path_at = self.net.now
-
-    @property
-    def puncher(self) -> Puncher:
-        puncher = self.socket.endpoint
-        assert isinstance(puncher, Puncher)
-        return puncher
 
     @property
     def path(self) -> Path | None:
@@ -114,6 +109,22 @@ class Pair:
         assert (self.a.path is None) == (self.b.path is None), (self.a.socket.events, self.b.socket.events)
         if self.a.path and self.b.path:
             assert self.a.path.kind is self.b.path.kind
+            self.check_path(self.a, self.b.path)
+            self.check_path(self.b, self.a.path)
+
+    def check_path(self, sender: Peer, seen: Path) -> None:
+        """What `sender` sends to its path arrives from the path of the other."""
+        receiver = self.b if sender is self.a else self.a
+        recorder = Recorder()
+        receiver.socket.replace(recorder)
+        assert sender.path
+        for _ in range(100):
+            sender.host.send(sender.port, sender.path.address, [b"data"])
+            self.net.run(seconds=0.01)
+        self.net.run(seconds=1.0)
+        receiver.socket.replace(receiver.puncher)
+        sources = {source for _, source, datagram in recorder.received if datagram == b"data"}
+        assert sources == {seen.address}
 
     @property
     def kind(self) -> PathKind | None:
