@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.files",
         "udpsend.rendezvous",
         "udpsend.punching",  # candidates.py asks the system for its addresses: an effect, so not the session's
+        "udpsend.transfer.messages",  # what the connection reports of the file, which the session passes on
         "udpsend.wire",
     ),
     "udpsend.session": ("udpsend.rendezvous", "udpsend.punching", "udpsend.transfer", "udpsend.wire"),
