@@ -33,9 +33,7 @@ PARTIAL, JOURNAL = partial_name(NAME), journal_name(NAME)
 
 
 @pytest.fixture
-def rng() -> random.Random:
-    seed = int(os.environ.get("UDPSEND_SEED") or random.randrange(1 << 32))
-    print(f"UDPSEND_SEED={seed}")
+def rng(seed: int) -> random.Random:
     return random.Random(seed)
 
 
