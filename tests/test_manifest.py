@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket
@@ -27,6 +27,7 @@ def test_golden_form() -> None:
     assert Manifest((ENTRY,)).identity == "582ffeeea8602300191714e8a24c80b2cd4a0cecc05031c69b66669cdf5ee0c0"
 
 
+@settings(deadline=None, print_blob=True)
 @given(st.integers(0, MAX_SIZE), st.integers(0, 0o777), st.integers(-(1 << 62), 1 << 62))
 def test_round_trip(size: int, mode: int, mtime_ns: int) -> None:
     manifest = Manifest((Entry("é.txt", size, mode, mtime_ns),))

@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket, LocalFileError
@@ -40,6 +40,7 @@ def test_what_is_no_text_is_refused(value: object) -> None:
         check_path_untrusted(value)
 
 
+@settings(deadline=None, print_blob=True)
 @given(texts)
 def test_what_is_taken_stays_below_the_directory(name: str) -> None:
     try:
@@ -56,6 +57,7 @@ def test_what_is_taken_stays_below_the_directory(name: str) -> None:
         assert all(unicodedata.category(c) not in ("Cc", "Cs") for c in component)
 
 
+@settings(deadline=None, print_blob=True)
 @given(st.lists(st.sampled_from(["..", ".", "", "a", "b", "con", "x "]), min_size=1, max_size=6))
 def test_no_mixture_of_components_leads_out(components: list[str]) -> None:
     harmless = all(component in ("a", "b") for component in components)
@@ -67,6 +69,7 @@ def test_no_mixture_of_components_leads_out(components: list[str]) -> None:
         assert harmless
 
 
+@settings(deadline=None, print_blob=True)
 @given(st.text(st.characters(exclude_characters="/", exclude_categories=["C"]), min_size=1, max_size=255))
 def test_own_files_fit_beside_any_name(name: str) -> None:
     name = name.encode()[:255].decode(errors="ignore")
@@ -90,6 +93,7 @@ def test_the_sender_hears_of_a_bad_name_first() -> None:
             check_own_name(name)
 
 
+@settings(deadline=None, print_blob=True)
 @given(texts)
 def test_quoted_text_is_safe_to_print(text: str) -> None:
     quoted = quote(text)

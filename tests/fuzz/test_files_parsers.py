@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket
@@ -24,6 +24,7 @@ keys = st.sampled_from(["path", "size", "mode", "mtime_ns", "kind", "entries"])
 entries = st.dictionaries(keys, values | st.sampled_from(["a", "file", 0, 1, 0o644]), max_size=6)
 
 
+@settings(deadline=None, print_blob=True)
 @given(values | st.fixed_dictionaries({"entries": st.lists(entries | values, max_size=2)}))
 def test_any_value_is_a_manifest_or_a_bad_packet(value: Any) -> None:
     try:
@@ -36,6 +37,7 @@ def test_any_value_is_a_manifest_or_a_bad_packet(value: Any) -> None:
     assert parse_manifest_untrusted(json.loads(json.dumps(manifest.to_json()))) == manifest
 
 
+@settings(deadline=None, print_blob=True)
 @given(keys, values)
 def test_one_field_of_a_good_manifest_exchanged(key: str, value: Any) -> None:
     form: dict[str, Any] = Manifest((Entry("a", 5, 0o644, 1),)).to_json()
@@ -44,6 +46,7 @@ def test_one_field_of_a_good_manifest_exchanged(key: str, value: Any) -> None:
         assert check_path_untrusted(parse_manifest_untrusted(form).name)
 
 
+@settings(deadline=None, print_blob=True)
 @given(st.text() | values)
 def test_any_value_is_a_path_or_a_bad_packet(value: Any) -> None:
     try:
@@ -54,6 +57,7 @@ def test_any_value_is_a_path_or_a_bad_packet(value: Any) -> None:
     assert not {"", ".", ".."} & set(components)
 
 
+@settings(deadline=None, print_blob=True)
 @given(
     st.lists(
         st.one_of(
