@@ -122,6 +122,7 @@ class _Shell:
             candidates=candidates,
             host_token=same_host_token(self._code.password),
             max_datagram_size=self._max_datagram_size,
+            receive_buffer=self._endpoint.receive_buffer,
             timeout=self._config.timeout,
         )
         self.driver = Driver(self._endpoint, self.session, self._stun_received, self._turn)

@@ -46,6 +46,7 @@ class Session:
         candidates: Sequence[Candidate],
         host_token: str,
         max_datagram_size: Callable[[Address], int],
+        receive_buffer: int,
         timeout: float,
     ) -> None:
         self._role = role
@@ -53,6 +54,7 @@ class Session:
         self._candidates = list(candidates)
         self._host_token = host_token
         self._max_datagram_size = max_datagram_size
+        self._receive_buffer = receive_buffer
         self._timeout = timeout
         self._give_up = now + timeout
         self._now = now
@@ -230,6 +232,7 @@ class Session:
             self._random_bytes,
             round_trip=path.round_trip,
             max_datagram_size=self._max_datagram_size(path.address),
+            receive_buffer=self._receive_buffer,
         )
         self._events.append(PathFound(path.kind, path.address, path.round_trip))
 

@@ -28,7 +28,7 @@ class UdpEndpoint:
             self._open(socket.AF_INET, "", offload)
             with contextlib.suppress(OSError):  # no IPv6 on this host
                 self._open(socket.AF_INET6, "", offload)
-        self._by_family = {sock.family: sock for sock in self.sockets}
+        self._by_version = {sock.family == socket.AF_INET6: sock for sock in self.sockets}
 
     def _open(self, family: socket.AddressFamily, host: str, offload: bool) -> None:
         sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -51,13 +51,13 @@ class UdpEndpoint:
         return {6 if sock.family == socket.AF_INET6 else 4: sock.sock.getsockname()[1] for sock in self.sockets}
 
     def send(self, transmit: Transmit) -> None:
-        sock = self._by_family.get(_family(transmit.address[0]))
+        sock = self._by_version.get(":" in transmit.address[0])
         if sock is not None:
             sock.send(transmit)
 
     def send_datagram(self, data: bytes, address: Address) -> None:
         """One datagram, from any thread. Raises OSError."""
-        sock = self._by_family.get(_family(address[0]))
+        sock = self._by_version.get(":" in address[0])
         if sock is not None:
             sock.sock.sendto(data, address)
 
@@ -72,6 +72,11 @@ class UdpEndpoint:
         except OSError:  # another system, which does not tell: what Ethernet takes
             mtu = 1500
         return min(MAX_TRAIN_SIZE, mtu - UDP_OVERHEAD[family])
+
+    @property
+    def receive_buffer(self) -> int:
+        """Bytes that may safely wait in a socket: half of what the kernel grants, since it counts its own overhead."""
+        return min(sock.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self.sockets) // 2
 
     def counters(self) -> dict[str, float]:
         return {f"socket, {what}": n for sock in self.sockets for what, n in sock.counters.items()}

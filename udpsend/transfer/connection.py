@@ -50,8 +50,8 @@ from udpsend.wire.ranges import RangeSet
 
 IDLE_TIMEOUT = 30.0  # nothing authentic heard for so long: the path is dead
 KEEPALIVE = 10.0  # NAT mappings live 30 s and more (measured; RFC 4787, REQ-5 asks for 120)
+DEFAULT_RECEIVE_BUFFER = 212_992  # bytes; net.core.rmem_max of a stock Linux
 LINGER = 5.0  # a receiver that has said "verified" waits so long to be told that it was heard
-RECEIVE_WINDOW = 1 << 30  # the sink takes all that comes
 
 SMALL_RECORD = BASE - HEADER_SIZE - TAG_BYTES  # bytes of plaintext in a datagram that passes everywhere
 MAX_ACK = 600  # bytes of the longest ACK frame
@@ -72,6 +72,7 @@ class Connection:
         *,
         round_trip: float | None = None,
         max_datagram_size: int = MAX_TRAIN_SIZE,
+        receive_buffer: int = DEFAULT_RECEIVE_BUFFER,
     ) -> None:
         keys = derive_keys(secret, role, "traffic")
         self.address = address
@@ -87,6 +88,7 @@ class Connection:
         self._events: deque[ConnectionEvent] = deque()
         self._path_check = PathCheck(random_bytes)
         self._responses: deque[tuple[bytes, Address]] = deque(maxlen=4)
+        self._receive_buffer = receive_buffer
         self._closing = Closing()
         self._failure: UdpsendError | None = None
         self._closed = False
@@ -321,7 +323,7 @@ class Connection:
             return None
         frames = b""
         if due is not None:
-            frames = pack_ack(self._acks.take_ack(self._assembly.datagrams, RECEIVE_WINDOW, now))
+            frames = pack_ack(self._acks.take_ack(self._assembly.datagrams, self._receive_buffer, now))
         piece = self._control_out.take(SMALL_RECORD - MAX_ACK - CONTROL_HEADER_SIZE)
         if piece is not None:
             offset, data = piece

@@ -5,6 +5,7 @@ Bytes are those on the wire; seconds; one sample for each acknowledgement, from 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from udpsend.transfer.sent_records import SentRecord
@@ -24,6 +25,27 @@ class RateSample:
     """Bytes in flight just after that record was sent."""
     prior_lost: int
     """`DeliveryRate.lost` when that record was sent."""
+
+
+class MaxFilter:
+    """The largest of the values of the last `window` rounds or seconds, whichever the caller counts by."""
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._values: deque[tuple[float, float]] = deque()  # (time, value): later ones are smaller
+
+    def update(self, time: float, value: float) -> None:
+        values = self._values
+        while values and values[-1][1] <= value:
+            values.pop()
+        values.append((time, value))
+        while values[0][0] < time - self._window:
+            values.popleft()
+
+    @property
+    def value(self) -> float:
+        """0 when there is none."""
+        return self._values[0][1] if self._values else 0.0
 
 
 class DeliveryRate:

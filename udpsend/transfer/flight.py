@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from udpsend.transfer.congestion.base import AckedSample, CongestionController, LostSample
 from udpsend.transfer.congestion.cubic import Cubic
-from udpsend.transfer.delivery_rate import DeliveryRate
+from udpsend.transfer.delivery_rate import DeliveryRate, MaxFilter
 from udpsend.transfer.mtu import MtuSearch
 from udpsend.transfer.pacing import Pacer
 from udpsend.transfer.record_length import RecordLength
@@ -17,7 +17,8 @@ from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.frames import Ack
 
 PERSISTENT_CONGESTION = 3  # probe timeouts (RFC 9002, 7.6.1)
-INITIAL_PEER_WINDOW = 1 << 20  # until the peer has told
+BANDWIDTH_WINDOW = 2.0  # seconds over which the best delivery rate counts
+INITIAL_PEER_WINDOW = 1 << 16  # until the peer has told
 
 
 class Flight:
@@ -41,16 +42,24 @@ class Flight:
         self.probes_allowed = 0  # records that a probe timeout lets pass window and pacing
         self._pacer = Pacer()
         self._delivery = DeliveryRate()
+        self._bandwidth = MaxFilter(BANDWIDTH_WINDOW)
         self._peer_window = INITIAL_PEER_WINDOW
 
     # what may leave
+
+    @property
+    def window(self) -> int:
+        """Bytes that may be in flight: what the congestion controller allows, and no more than the path holds at its
+        best rate plus what may wait at the receiver. Without the latter a fast sender fills the receiver's socket
+        buffer before it can know, and loses a window at once."""
+        held = self._bandwidth.value * self.rtt.minimum if self.rtt.sampled else 0
+        return min(self.congestion.window, int(held) + self._peer_window)
 
     def data_time(self, now: float) -> float | None:
         """When a data record may leave: `now`, a later time (pacing), or None (the window is full)."""
         if self.probes_allowed:
             return now
-        in_flight = self.recovery.sent.bytes_in_flight
-        if in_flight >= self.congestion.window or in_flight >= self._peer_window:
+        if self.recovery.sent.bytes_in_flight >= self.window:
             return None
         return self._pacer.next_send_time(now) or now
 
@@ -58,7 +67,7 @@ class Flight:
         """How many datagrams the next data record takes, at most `maximum`."""
         size = self.mtu.size
         rate = self.congestion.pacing_rate or self.congestion.window / self.rtt.smoothed
-        room = max(self.congestion.window - self.recovery.sent.bytes_in_flight, size) // size
+        room = max(self.window - self.recovery.sent.bytes_in_flight, size) // size
         return min(room, self.record_length.datagrams(rate, size, maximum))
 
     def take_number(self) -> int:
@@ -104,6 +113,8 @@ class Flight:
         if acked:
             self.probes_allowed = 0
             rate = self._delivery.on_acked(acked, now)
+            if rate is not None:
+                self._bandwidth.update(now, rate.rate)
             newest = max(acked, key=lambda record: record.number)
             self.record_length.on_ack(newest.datagrams_total, ack.datagrams)
             for record in acked:
@@ -120,7 +131,7 @@ class Flight:
                     rtt=self.rtt,
                     rtt_sample=outcome.rtt_sample,
                     rate=rate,
-                    app_limited=self._delivery.app_limited and in_use < self.congestion.window // 2,
+                    app_limited=self._delivery.app_limited and in_use < self.window // 2,
                     delivered=self._delivery.delivered,
                 )
             )

@@ -31,7 +31,7 @@ class MtuSearch:
 
     def next_probe(self, now: float) -> int | None:
         """The size to probe now, or None: a probe is out, or the search is over."""
-        if self._probing is not None:
+        if self._probing is not None or self.size == self._ceiling:
             return None
         if self._raise_at is not None:
             if now < self._raise_at:
@@ -40,8 +40,7 @@ class MtuSearch:
             self._failed = self._ceiling + 1
         sizes = [s for s in (*USUAL_SIZES, self._ceiling) if self.size < s < self._failed and s <= self._ceiling]
         if not sizes:
-            if self.size < self._ceiling:
-                self._raise_at = now + RAISE_INTERVAL
+            self._raise_at = now + RAISE_INTERVAL
             return None
         return self._ceiling if self._failed > self._ceiling else sorted(sizes)[len(sizes) // 2]
 

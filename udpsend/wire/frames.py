@@ -9,8 +9,8 @@
     0x07 CLOSE     code u8 | length u16 | UTF-8 text        the end, at once
 
 Integers are big endian. `datagrams` counts all that came with the session's tag, whether or not their record was
-completed, so that the sender knows loss in datagrams. `window` is how many bytes the receiver can take beyond what it
-has acknowledged.
+completed, so that the sender knows loss in datagrams. `window` is how many bytes may wait at the receiver: the sender
+keeps no more in flight than this and what the path itself holds.
 """
 
 from __future__ import annotations
