@@ -78,6 +78,24 @@ def test_verbose_shows_mailboxes_stun_and_counters(library: Library, capsys: pyt
         assert f"  {line}\n" in text
 
 
+@pytest.mark.parametrize(
+    ("places", "warns"),
+    [
+        ([("mqtts://a:1", False), ("wss://b", False)], True),
+        ([("mqtts://a:1", False), ("local network", True), ("wss://b", False), ("wss://b", False)], True),
+        ([("mqtts://a:1", False), ("local network", False)], False),
+        ([("mqtts://a:1", False), ("wss://b", True), ("wss://b", False)], False),
+        ([("mqtts://a:1", True), ("wss://b", False), ("mqtts://a:1", False)], False),
+    ],
+)
+def test_only_brokers_that_are_all_down_are_told(
+    library: Library, capsys: pytest.CaptureFixture[str], places: list[tuple[str, bool]], warns: bool
+) -> None:
+    library.telling = [events.MeetingPlace(name, up) for name, up in places]
+    assert main(["send", "f", "--broker", "mqtts://a:1", "--broker", "mqtt://a", "--broker", "wss://b"]) == 0
+    assert capsys.readouterr().err.count("no broker can be reached") == warns
+
+
 def test_a_weak_code_draws_a_warning(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
     library.telling = [events.CodeReady("abc", weak="The code is short.")]
     for options in ([], ["-q"]):

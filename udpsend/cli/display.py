@@ -38,12 +38,17 @@ class Display:
         self._already = 0
         self._progress: ProgressView | None = None
         self._progress_opened = False
+        # Brokers that have not been reached yet; URLs of one host are alternatives and count as one.
+        self._brokers_missing = {_host(url) for url in config.brokers}
 
     def __call__(self, event: events.Event) -> None:
         match event:
             case events.CodeReady():
                 self._show_code(event)
-            case events.MeetingPlace() | events.PublicAddress() | events.Statistics():
+            case events.MeetingPlace(name, up):
+                self._show_debug(event)
+                self._watch_brokers(name, up)
+            case events.PublicAddress() | events.Statistics():
                 self._show_debug(event)
             case events.WrongGuess(remaining):
                 self._show_wrong_guess(remaining)
@@ -104,6 +109,16 @@ class Display:
                 detail = ""
                 text = "counters: " + ", ".join(f"{name} {value:g}" for name, value in sorted(counters.items()))
         self._terminal.debug(f"{text} ({detail})" if detail else text)
+
+    def _watch_brokers(self, name: str, up: bool) -> None:
+        """One broker that is down is nothing to tell; all of them are what a user would wait for in vain."""
+        if up and _host(name) is not None:
+            self._brokers_missing.clear()
+        elif _host(name) in self._brokers_missing:
+            self._brokers_missing.discard(_host(name))
+            if not self._brokers_missing:
+                rest = "The two can meet on the local network only." if self._config.lan else "Trying again."
+                self._terminal.warning(f"no broker can be reached (-v shows why). {rest}")
 
     def _show_wrong_guess(self, remaining: int) -> None:
         what = "Somebody came with another code: a typing error, or a guess."
@@ -185,6 +200,14 @@ def qr_rows(text: str) -> list[str]:
     drawing = io.StringIO()
     segno.make_qr(text).terminal(drawing, border=2, compact=True)
     return drawing.getvalue().splitlines()
+
+
+def _host(url: str) -> str | None:
+    """The host of a URL; None for what is no URL, such as the name of the local network's mailbox."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _without_password(url: str) -> str:

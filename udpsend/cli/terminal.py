@@ -184,7 +184,7 @@ class Terminal:
         answer = _read_line()
         with self._lock:
             self._asking = False
-            if answer is None:
+            if answer is None or not _typed_on_terminal():
                 self.err.write("\n")
         return answer
 
@@ -199,6 +199,14 @@ class Terminal:
                 return True
             if answer.lower() in ("", "n", "no"):
                 return False
+        return False
+
+
+def _typed_on_terminal() -> bool:
+    """Whether the terminal itself has shown the answer and its end of line."""
+    try:
+        return sys.stdin is not None and sys.stdin.isatty()
+    except ValueError:  # closed
         return False
 
 
