@@ -110,7 +110,10 @@ class Channel:
             self._check.decrypt(_nonce(number), tag, None)
         except InvalidTag:
             raise BadPacket("does not open") from None
-        self._unacknowledged = {n: body for n, body in self._unacknowledged.items() if n > number}
+        remaining = {n: body for n, body in self._unacknowledged.items() if n > number}
+        if len(remaining) < len(self._unacknowledged):
+            self._repeats = 0
+        self._unacknowledged = remaining
         self._unsaid = [n for n in self._unsaid if n > number]
         if not self._unacknowledged:
             self._repeat.stop()

@@ -167,12 +167,9 @@ class Rendezvous:
             raise BadPacket("before agreement")
 
     def _hello_received_untrusted(self, message: Message, now: float) -> None:
-        if self._meeting.is_known(message.origin, now):
-            return
         if message.version != PROTOCOL_VERSION:
             self._version_watch.hello_received(message.version, now)
-        elif self._role is Role.RECEIVER:
-            self._meeting.start_untrusted(message.origin, now)
+        elif self._meeting.hello_received_untrusted(message.origin, now):
             return
         # They may have come after our last hello.
         self._hello_repeat.provoked(now, HELLO_SPACING)

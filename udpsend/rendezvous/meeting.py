@@ -1,6 +1,6 @@
 """Which of all who came knows the code: the handshake runs with each of them, until one confirms.
 
-    receiver    start_untrusted (a sender said hello) -> PAKE -> pake_received_untrusted -> SEALED -> sealed_received...
+    receiver    hello_received_untrusted -> PAKE -> pake_received_untrusted -> SEALED -> sealed_received...
     sender      pake_received_untrusted -> PAKE -> sealed_received_untrusted -> SEALED, or FAIL and one guess less
 
 The receiver repeats what it waits an answer to; the sender answers each repetition with what it said before. The
@@ -26,7 +26,7 @@ from udpsend.rendezvous.outcome import (
     too_many_senders,
 )
 from udpsend.rendezvous.patience import GiveUp
-from udpsend.rendezvous.run import Run, Runs, Stage
+from udpsend.rendezvous.run import DORMANT_AFTER, REPLACED_AFTER, Run, Runs, Stage
 
 MAX_WRONG_GUESSES = 3  # a code of two words then falls to 1 attack in 560,000
 MAX_CONFIRMATIONS = 6  # each lets one sender test one guess; other pairs may share the nameplate, so it is not 1
@@ -77,20 +77,26 @@ class Meeting:
 
     def runs_to_speak(self, now: float) -> list[Run]:
         """The runs in which something is to be said now."""
-        self._runs.forget_silent(now)
         runs = [run for run in self._runs if run.repeat.is_due(now)]
         for run in runs:
-            run.repeat.said(now, again=self._role is Role.RECEIVER)
+            # A confirmation is said until it is answered: whom it reached says hello no more.
+            gone = run.stage is Stage.EXCHANGING and run.heard + DORMANT_AFTER < now
+            run.repeat.said(now, again=self._role is Role.RECEIVER and not gone)
         return runs
 
-    def is_known(self, peer: bytes, now: float) -> bool:
-        """Whether there is a run with `peer`, of whom something was heard just now."""
+    def hello_received_untrusted(self, peer: bytes, now: float) -> bool:
+        """Whether there is a run with `peer` now. The receiver starts one; the sender waits to be asked."""
         run = self._runs.get(peer)
-        if run is not None:
-            run.heard = now
-        return run is not None
+        if run is None:
+            if self._role is Role.RECEIVER:
+                self._start_untrusted(peer, now)
+            return self._role is Role.RECEIVER
+        run.heard = now
+        if self._role is Role.RECEIVER and run.repeat.due is None:
+            run.repeat.at_once(now)
+        return True
 
-    def start_untrusted(self, peer: bytes, now: float) -> None:
+    def _start_untrusted(self, peer: bytes, now: float) -> None:
         """Receiver: our PAKE message for a sender that said hello."""
         self._check_confirmations_untrusted()
         run = self._new_run_untrusted(peer, now)
@@ -99,21 +105,21 @@ class Meeting:
 
     def pake_received_untrusted(self, message: Message, now: float) -> None:
         run = self._runs.get(message.origin)
-        if run is not None and run.peer_pake:
-            if message.body != run.peer_pake:
-                raise BadPacket("another PAKE message")
-            run.heard = now
+        if run is not None and message.body == run.peer_pake:
+            run.heard = run.peer_pake_heard = now
             if self._role is Role.SENDER:
                 run.answer_again(now)
+        elif run is not None and run.peer_pake and not self._may_be_replaced(run, now):
+            raise BadPacket("another PAKE message")
         elif self._role is Role.SENDER:
             run = self._new_run_untrusted(message.origin, now)
-            self._finish_pake_untrusted(run, message, now)
+            run.take_pake_untrusted(message.body, message.commitment, now)
             self._runs.add(run)
             run.say(Kind.PAKE, run.handshake.pake, now, run.handshake.commitment)
         elif run is not None:
             self._check_confirmations_untrusted()
             self._runs.spend_untrusted(now)
-            self._finish_pake_untrusted(run, message, now)
+            run.take_pake_untrusted(message.body, message.commitment, now)
             self._confirm(run, now)
         else:
             raise BadPacket("no such run")
@@ -160,12 +166,12 @@ class Meeting:
     def _new_run_untrusted(self, peer: bytes, now: float) -> Run:
         self._runs.make_room_untrusted(now)
         handshake = Handshake(self._role, self._code, self._instance, peer, self._random_bytes)
-        return Run(peer, handshake, started=now, heard=now)
+        return Run(peer, handshake, heard=now)
 
-    def _finish_pake_untrusted(self, run: Run, message: Message, now: float) -> None:
-        run.handshake.finish_pake_untrusted(message.body, message.commitment)
-        run.peer_pake = message.body
-        run.heard = now
+    def _may_be_replaced(self, run: Run, now: float) -> bool:
+        """Sender: a receiver under a flood can have lost its run; it does not repeat that message any more."""
+        is_waiting = self._role is Role.SENDER and run.stage is Stage.EXCHANGING
+        return is_waiting and run.peer_pake_heard + REPLACED_AFTER <= now
 
     def _check_confirmations_untrusted(self) -> None:
         if self._confirmations == MAX_CONFIRMATIONS:

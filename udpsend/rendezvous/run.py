@@ -1,7 +1,7 @@
 """One handshake run as the machine keeps it, and the bounded set of them: who, how far, what is to be said when.
 
 A run belongs to one instance of the other role. A stranger can invent as many instances as it likes, so there are at
-most MAX_RUNS, a newcomer displaces only a run that is old and got nowhere, and a rate limit bounds the work.
+most MAX_RUNS, a newcomer displaces only a run that is silent and got nowhere, and a rate limit bounds the work.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from udpsend.rendezvous.repeat import Repeat
 
 MAX_RUNS = 16
 ANSWER_SPACING = 0.25  # between the answers that repetitions provoke
-DISPLACED_AFTER = 3.0  # a run on a slow broker takes two round trips, well below a second
-FORGOTTEN_AFTER = 60.0  # since the other side was heard last
+DISPLACED_AFTER = 3.0  # of silence; a run on a slow broker takes two round trips, well below a second
+REPLACED_AFTER = 10.0  # of silence: twice the time between two repetitions of the other side
+DORMANT_AFTER = 60.0  # of silence: they are gone, or come back with a hello
 # SPAKE2 in Python takes about 8 ms for a run: a flood of them costs at most a tenth of one core.
 WORK_BURST = 24.0
 WORK_PER_SECOND = 12.0
@@ -35,10 +36,10 @@ class Stage(Enum):
 class Run:
     peer: bytes
     handshake: Handshake
-    started: float
     heard: float
     stage: Stage = Stage.EXCHANGING
     peer_pake: bytes = b""
+    peer_pake_heard: float = float("-inf")
     # What we said last in this run, and say again as long as it is asked for.
     kind: Kind = Kind.PAKE
     body: bytes = b""
@@ -48,6 +49,10 @@ class Run:
     def say(self, kind: Kind, body: bytes, now: float, commitment: bytes = b"") -> None:
         self.kind, self.body, self.commitment = kind, body, commitment
         self.repeat.at_once(now)
+
+    def take_pake_untrusted(self, pake: bytes, commitment: bytes, now: float) -> None:
+        self.handshake.finish_pake_untrusted(pake, commitment)
+        self.peer_pake, self.peer_pake_heard, self.heard = pake, now, now
 
     def answer_again(self, now: float) -> None:
         self.repeat.provoked(now, ANSWER_SPACING)
@@ -77,11 +82,10 @@ class Runs:
 
     def make_room_untrusted(self, now: float) -> None:
         """Before a new run. Raises BadPacket if there is no room or too much was done lately."""
-        self.forget_silent(now)
         displaced = None
         if len(self._runs) >= MAX_RUNS:
-            displaced = min((r for r in self if r.stage is Stage.EXCHANGING), key=lambda r: r.started, default=None)
-            if displaced is None or displaced.started + DISPLACED_AFTER > now:
+            displaced = min((run for run in self if run.stage is Stage.EXCHANGING), key=lambda r: r.heard, default=None)
+            if displaced is None or displaced.heard + DISPLACED_AFTER > now:
                 raise BadPacket("too many runs")
         self.spend_untrusted(now)
         if displaced is not None:
@@ -91,12 +95,6 @@ class Runs:
         """Before a SPAKE2 computation that a stranger asked for. Raises BadPacket if there were too many lately."""
         if not self._work.take(now):
             raise BadPacket("too much work")
-
-    def forget_silent(self, now: float) -> None:
-        """Runs whose other side went away; but those that cost a guess are remembered, so that none costs two."""
-        silent = [r.peer for r in self if r.heard + FORGOTTEN_AFTER < now and r.stage is not Stage.FAILED]
-        for peer in silent:
-            del self._runs[peer]
 
     def last_heard_of_open_runs(self) -> float | None:
         return max((run.heard for run in self if run.stage is not Stage.FAILED), default=None)
