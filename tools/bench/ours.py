@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,13 @@ def _program() -> str:
     """The `udpsend` of this interpreter's environment, or the one on the path."""
     beside = Path(sys.executable).with_name("udpsend")
     return str(beside) if beside.exists() else shutil.which("udpsend") or str(beside)
+
+
+def _package() -> Path:
+    """Where the package is."""
+    import udpsend
+
+    return Path(udpsend.__file__).parent
 
 
 class Udpsend:
@@ -41,6 +49,8 @@ class Udpsend:
 
     @contextmanager
     def session(self, place: Place) -> Iterator[None]:
+        # As pip does when it installs; a source tree in an environment that writes no bytecode would compile each time.
+        subprocess.run([sys.executable, "-m", "compileall", "-q", _package()], check=False, timeout=60)
         host = place.network.address("receiver")
         mqtt_port, stun_port = free_port(), free_port(socket.SOCK_DGRAM)
         ports = ["--mqtt-port", str(mqtt_port), "--stun-port", str(stun_port)]

@@ -75,6 +75,8 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "net.core.rmem_max": receive_buffer,
+        # Of the minute before: above about 0.3 something else was running, and the figures are worth less.
+        "load": f"{os.getloadavg()[0]:.1f}",
     }
 
 
@@ -132,7 +134,7 @@ def table(report: Report, base: str = "scp") -> str:
     where = report["machine"]
     how = f"{rounds} interleaved rounds, medians; whole commands, warm memory"
     title = f"{report['size']:,} bytes, {report['network']}, {how}"
-    place = f"{report['date']}; {where['cpu']}; {where['system']}; Python {where['python']}"
+    place = f"{report['date']}; {where['cpu']}; {where['system']}; Python {where['python']}; load {where['load']}"
     known = [f"{tool['name']}: {tool['about']} ({tool['version']})" for tool in report["tools"]]
     failed = [f"{tool['name']} failed: {text}" for tool in report["tools"] for text in tool["failures"]]
     return "\n".join([title, place, "", *lines, "", *known, *failed])
