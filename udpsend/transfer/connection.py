@@ -6,8 +6,7 @@ Inbound, in the order in which it happens:
 3. A record from a new address starts a check of that path.
 4. Its frames act: acknowledgements on `Recovery` and the congestion controller, control messages on `Sender` or
    `Receiver`, data on the sink.
-Outbound, by precedence: CLOSE, path checks, small records (acknowledgements, control messages, pings), path MTU
-probes, data as far as window and pacing allow.
+Outbound: `outbound.py`.
 """
 
 from __future__ import annotations
@@ -21,29 +20,19 @@ from udpsend.sealing.keys import derive_keys
 from udpsend.sealing.seal import TAG_BYTES, Opener
 from udpsend.transfer.acks import AckTracker
 from udpsend.transfer.assembly import Assembly, SealedRecord
-from udpsend.transfer.closing import Closing, close_of, error_of
-from udpsend.transfer.control_stream import ControlReceiver, ControlSender, Json
+from udpsend.transfer.closing import close_of, error_of
+from udpsend.transfer.control_stream import ControlReceiver, Json
 from udpsend.transfer.flight import Flight
 from udpsend.transfer.messages import Closed, ConnectionEvent
-from udpsend.transfer.mtu import BASE
+from udpsend.transfer.outbound import Outbound
 from udpsend.transfer.path import PathCheck
 from udpsend.transfer.receiver import Receiver, WritesRanges
 from udpsend.transfer.sender import ReadsRanges, Sender
 from udpsend.transfer.sent_records import SentRecord
-from udpsend.transfer.train import TrainWriter
-from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Address, Arrival, Transmit
+from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Arrival, Transmit
 from udpsend.wire.frames import (
-    CONTROL_HEADER_SIZE,
-    DATA_HEADER_SIZE,
-    PING_FRAME,
     Close,
     Frames,
-    pack_ack,
-    pack_challenge,
-    pack_close,
-    pack_control,
-    pack_data_header_into,
-    pack_response,
     parse_frames_untrusted,
 )
 from udpsend.wire.ranges import RangeSet
@@ -53,9 +42,6 @@ KEEPALIVE = 10.0  # NAT mappings live 30 s and more (measured; RFC 4787, REQ-5 a
 DEFAULT_RECEIVE_BUFFER = 212_992  # bytes; net.core.rmem_max of a stock Linux
 LINGER = 5.0  # a receiver that has said "verified" waits so long to be told that it was heard
 
-SMALL_RECORD = BASE - HEADER_SIZE - TAG_BYTES  # bytes of plaintext in a datagram that passes everywhere
-MAX_ACK = 600  # bytes of the longest ACK frame
-MTU_SEARCH_FROM = 65_536  # bytes still to send: below that a search does not pay
 MAX_TRAINS_PER_CALL = 32  # then it is time to look what has arrived
 
 
@@ -82,29 +68,22 @@ class Connection:
         self._assembly = Assembly(keys.receive.tag, self._acks.is_known, self.drops)
         self._opener = Opener(keys.receive)
         self._opened = memoryview(bytearray(MAX_TRAIN_SIZE))
-        self._train = TrainWriter(keys.send, BASE)
-        self._control_out = ControlSender()
         self._control_in = ControlReceiver()
         self._events: deque[ConnectionEvent] = deque()
         self._path_check = PathCheck(random_bytes)
-        self._responses: deque[tuple[bytes, Address]] = deque(maxlen=4)
-        self._receive_buffer = receive_buffer
-        self._closing = Closing()
+        self._out = Outbound(keys.send, self.flight, self._acks, self._assembly, self._path_check, receive_buffer, now)
         self._failure: UdpsendError | None = None
         self._closed = False
-        self._ping = False
         self._verified = False
-        self._wake: float | None = None  # when pacing lets the next data record leave
         self._last_heard = now
-        self._last_eliciting = now
         self.sender: Sender | None = None
-        self.receiver = Receiver(self._control_out, self._events) if role is Role.RECEIVER else None
+        self.receiver = Receiver(self._out.control, self._events) if role is Role.RECEIVER else None
 
     # what the owner does
 
     def offer(self, source: ReadsRanges, size: int, manifest: Json) -> None:
         """Sender: offer `size` bytes of `source`; the manifest says what they are."""
-        self.sender = Sender(source, size, manifest, self._control_out, self._events)
+        self.sender = Sender(source, size, manifest, self._out.control, self._events)
 
     def accept(self, sink: WritesRanges, size: int, present: RangeSet) -> None:
         """Receiver: take them, except for those that are `present` in the sink."""
@@ -126,7 +105,7 @@ class Connection:
     def close(self, close: Close, now: float, failure: UdpsendError | None = None) -> None:
         """Tell the other side that it is over, and why; `failure` is what this side's Closed event carries."""
         self._failure = failure
-        self._closing.start(close, now)
+        self._out.closing.start(close, now)
 
     def fail(self, error: UdpsendError, now: float) -> None:
         self.close(close_of(error), now, error)
@@ -176,29 +155,33 @@ class Connection:
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
         for _ in range(MAX_TRAINS_PER_CALL):
-            transmit = self._next_train(now)
+            try:
+                transmit = self._out.next_train(now, self.address, self.sender) if not self._closed else None
+            except LocalFileError as error:
+                self.fail(error, now)
+                continue
             if transmit is None:
                 return
             yield transmit
-        self._wake = now
+        self._out.wake = now
 
     def next_timer(self) -> float | None:
         if self._closed:
             return None
-        if self._closing.started:
-            return self._closing.timer()
+        if self._out.closing.started:
+            return self._out.closing.timer()
         times = [
             self._last_heard + (LINGER if self._verified else IDLE_TIMEOUT),
-            self._last_eliciting + KEEPALIVE,
+            self._out.last_eliciting + KEEPALIVE,
             self._acks.timer(),
             self._path_check.timer(),
             self.flight.timer(),
-            self._wake,
+            self._out.wake,
         ]
         return min(time for time in times if time is not None)
 
     def timer_expired(self, now: float) -> None:
-        if self._closed or self._closing.started:
+        if self._closed or self._out.closing.started:
             return
         if self._verified and now >= self._last_heard + LINGER:
             self._end(None)
@@ -209,8 +192,8 @@ class Connection:
                     "or it was switched off. What has arrived is kept: run the same commands again."
                 )
             )
-        if now >= self._last_eliciting + KEEPALIVE:
-            self._ping = True
+        if now >= self._out.last_eliciting + KEEPALIVE:
+            self._out.ping = True
         timer = self.flight.timer()
         if timer is not None and now >= timer:
             self._requeue(self.flight.detect_lost(now))
@@ -218,7 +201,7 @@ class Connection:
                 self._probe()
 
     def next_event(self) -> ConnectionEvent | None:
-        if self._closing.over and not self._closed:
+        if self._out.closing.over and not self._closed:
             self._end(self._failure)
         return self._events.popleft() if self._events else None
 
@@ -252,10 +235,10 @@ class Connection:
                 if sent.data is not None and self.sender is not None:
                     self.sender.on_acked(*sent.data)
                 if sent.control is not None:
-                    self._control_out.on_acked(*sent.control)
+                    self._out.control.on_acked(*sent.control)
             self._requeue(lost)
         if frames.challenge is not None:
-            self._responses.append((frames.challenge, address))
+            self._out.responses.append((frames.challenge, address))
         if frames.response is not None:
             proved = self._path_check.response_received(frames.response)
             if proved is not None:
@@ -288,111 +271,11 @@ class Connection:
             if record.data is not None and self.sender is not None:
                 self.sender.on_lost(*record.data)
             if record.control is not None:
-                self._control_out.on_lost(*record.control)
+                self._out.control.on_lost(*record.control)
 
     def _probe(self) -> None:
         """A probe timeout: a small record that passes everywhere, and the oldest content again (RFC 9002, 6.2.4)."""
-        self._ping = True
+        self._out.ping = True
         oldest = self.flight.oldest_outstanding()
         if oldest is not None:
             self._requeue([oldest])
-
-    # outbound
-
-    def _next_train(self, now: float) -> Transmit | None:
-        self._wake = None
-        if self._closed:
-            return None
-        if self._closing.started:
-            close = self._closing.take(now)
-            return self._small_record(pack_close(close), now) if close is not None else None
-        return self._path_record(now) or self._control_record(now) or self._data_record(now)
-
-    def _path_record(self, now: float) -> Transmit | None:
-        if self._responses:
-            token, address = self._responses.popleft()
-            return self._small_record(pack_response(token), now, address)
-        challenge = self._path_check.take_challenge(now)
-        return self._small_record(pack_challenge(challenge[0]), now, challenge[1]) if challenge else None
-
-    def _control_record(self, now: float) -> Transmit | None:
-        """Acknowledgements, control messages and pings, as far as there is something to say."""
-        due = self._acks.timer()
-        speak = self._ping or self._control_out.pending
-        if not speak and (due is None or due > now):
-            return None
-        frames = b""
-        if due is not None:
-            frames = pack_ack(self._acks.take_ack(self._assembly.datagrams, self._receive_buffer, now))
-        piece = self._control_out.take(SMALL_RECORD - MAX_ACK - CONTROL_HEADER_SIZE)
-        if piece is not None:
-            offset, data = piece
-            frames += pack_control(offset, data)
-            return self._small_record(frames, now, eliciting=True, control=(offset, offset + len(data)))
-        if self._ping:
-            self._ping = False
-            return self._small_record(frames + PING_FRAME, now, eliciting=True)
-        return self._small_record(frames, now)
-
-    def _small_record(
-        self,
-        frames: bytes,
-        now: float,
-        address: Address | None = None,
-        *,
-        eliciting: bool = False,
-        control: tuple[int, int] | None = None,
-    ) -> Transmit:
-        number = self.flight.take_number()
-        self._train.plaintext[: len(frames)] = frames
-        transmit = self._train.seal_single(number, len(frames), address or self.address)
-        self._sent(SentRecord(number, now, transmit.size, 1, transmit.size, eliciting, control=control))
-        return transmit
-
-    def _data_record(self, now: float) -> Transmit | None:
-        sender = self.sender
-        if sender is None or not sender.unfinished:
-            return None
-        when = self.flight.data_time(now)
-        if when is None:
-            return None
-        if not sender.pending:
-            self.flight.on_app_limited()
-            return None
-        if when > now:
-            self._wake = when
-            return None
-        probe = self.flight.mtu.next_probe(now) if sender.total - sender.done > MTU_SEARCH_FROM else None
-        if probe is not None:
-            return self._mtu_probe(probe, now)
-        train = self._train
-        train.set_datagram_size(self.flight.mtu.size)
-        limit = train.capacity(self.flight.record_datagrams(train.max_datagrams)) - DATA_HEADER_SIZE
-        piece = sender.take(limit)
-        assert piece is not None  # noqa: S101 - it is pending
-        start, stop = piece
-        length = DATA_HEADER_SIZE + stop - start
-        pack_data_header_into(train.plaintext, start)
-        try:
-            sender.read_into(start, train.plaintext[DATA_HEADER_SIZE:length])
-        except LocalFileError as error:
-            self.fail(error, now)
-            return self._next_train(now)
-        number = self.flight.take_number()
-        transmit = train.seal(number, length, self.address)
-        datagrams = train.datagrams_for(length)
-        largest = min(transmit.size, transmit.segment_size)
-        self._sent(SentRecord(number, now, transmit.size, datagrams, largest, True, data=piece))
-        return transmit
-
-    def _mtu_probe(self, size: int, now: float) -> Transmit:
-        number = self.flight.take_number()
-        self._train.plaintext[:2] = PING_FRAME + b"\0"
-        transmit = self._train.seal_single(number, size - HEADER_SIZE - TAG_BYTES, self.address)
-        self._sent(SentRecord(number, now, transmit.size, 1, size, True, mtu_probe=size))
-        return transmit
-
-    def _sent(self, record: SentRecord) -> None:
-        if record.ack_eliciting:
-            self._last_eliciting = record.time
-        self.flight.on_sent(record)

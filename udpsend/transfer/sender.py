@@ -67,7 +67,10 @@ class Sender:
                     self._unsent.add(start, stop)
                 self._events.append(OfferAccepted(self._delivered.total))
                 self._say_finished()
-            case "verified" if self._accepted and self._digest is not None and not self.unfinished:
+            case "verified" if self._accepted and self._digest is not None:
+                # It may overtake the last acknowledgements, and says more than they do.
+                self._unsent.clear()
+                self._delivered.add(0, self.total)
                 self._events.append(PeerVerified())
             case _:
                 raise BadPacket("unexpected message")

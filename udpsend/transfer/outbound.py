@@ -1,0 +1,156 @@
+"""Outbound: what leaves next. By precedence: CLOSE, path checks, small records (acknowledgements, control messages,
+pings), path MTU probes, data as far as window and pacing allow."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from udpsend.sealing.keys import DirectionKeys
+from udpsend.sealing.seal import TAG_BYTES
+from udpsend.transfer.acks import AckTracker
+from udpsend.transfer.assembly import Assembly
+from udpsend.transfer.closing import Closing
+from udpsend.transfer.control_stream import ControlSender
+from udpsend.transfer.flight import Flight
+from udpsend.transfer.mtu import BASE
+from udpsend.transfer.path import PathCheck
+from udpsend.transfer.sender import Sender
+from udpsend.transfer.sent_records import SentRecord
+from udpsend.transfer.train import TrainWriter
+from udpsend.wire.datagram import HEADER_SIZE, Address, Transmit
+from udpsend.wire.frames import (
+    CONTROL_HEADER_SIZE,
+    DATA_HEADER_SIZE,
+    PING_FRAME,
+    pack_ack,
+    pack_challenge,
+    pack_close,
+    pack_control,
+    pack_data_header_into,
+    pack_response,
+)
+
+SMALL_RECORD = BASE - HEADER_SIZE - TAG_BYTES  # bytes of plaintext in a datagram that passes everywhere
+MAX_ACK = 600  # bytes of the longest ACK frame
+MTU_SEARCH_FROM = 65_536  # bytes still to send: below that a search does not pay
+
+
+class Outbound:
+    """The one place where record numbers are taken and records are sealed."""
+
+    def __init__(
+        self,
+        keys: DirectionKeys,
+        flight: Flight,
+        acks: AckTracker,
+        assembly: Assembly,
+        path_check: PathCheck,
+        receive_buffer: int,
+        now: float,
+    ) -> None:
+        self.flight = flight
+        self.control = ControlSender()
+        self.closing = Closing()
+        self.responses: deque[tuple[bytes, Address]] = deque(maxlen=4)
+        self.ping = False
+        self.last_eliciting = now
+        self.wake: float | None = None
+        """When pacing lets the next data record leave, if that is what it waits for."""
+        self._train = TrainWriter(keys, BASE)
+        self._acks = acks
+        self._assembly = assembly
+        self._path_check = path_check
+        self._receive_buffer = receive_buffer
+
+    def next_train(self, now: float, address: Address, sender: Sender | None) -> Transmit | None:
+        """What leaves now, or None. Raises LocalFileError from the sender's file."""
+        self.wake = None
+        if self.closing.started:
+            close = self.closing.take(now)
+            return self._small_record(pack_close(close), now, address) if close is not None else None
+        train = self._path_record(now) or self._control_record(now, address)
+        if train is None and sender is not None and sender.unfinished:
+            train = self._data_record(now, address, sender)
+        return train
+
+    def _path_record(self, now: float) -> Transmit | None:
+        if self.responses:
+            token, address = self.responses.popleft()
+            return self._small_record(pack_response(token), now, address)
+        challenge = self._path_check.take_challenge(now)
+        return self._small_record(pack_challenge(challenge[0]), now, challenge[1]) if challenge else None
+
+    def _control_record(self, now: float, address: Address) -> Transmit | None:
+        """Acknowledgements, control messages and pings, as far as there is something to say."""
+        due = self._acks.timer()
+        speak = self.ping or self.control.pending
+        if not speak and (due is None or due > now):
+            return None
+        frames = b""
+        if due is not None:
+            frames = pack_ack(self._acks.take_ack(self._assembly.datagrams, self._receive_buffer, now))
+        piece = self.control.take(SMALL_RECORD - MAX_ACK - CONTROL_HEADER_SIZE)
+        if piece is not None:
+            offset, data = piece
+            frames += pack_control(offset, data)
+            return self._small_record(frames, now, address, eliciting=True, control=(offset, offset + len(data)))
+        if self.ping:
+            self.ping = False
+            return self._small_record(frames + PING_FRAME, now, address, eliciting=True)
+        return self._small_record(frames, now, address)
+
+    def _small_record(
+        self,
+        frames: bytes,
+        now: float,
+        address: Address,
+        *,
+        eliciting: bool = False,
+        control: tuple[int, int] | None = None,
+    ) -> Transmit:
+        number = self.flight.take_number()
+        self._train.plaintext[: len(frames)] = frames
+        transmit = self._train.seal_single(number, len(frames), address)
+        self._sent(SentRecord(number, now, transmit.size, 1, transmit.size, eliciting, control=control))
+        return transmit
+
+    def _data_record(self, now: float, address: Address, sender: Sender) -> Transmit | None:
+        when = self.flight.data_time(now)
+        if when is None:
+            return None
+        if not sender.pending:
+            self.flight.on_app_limited()
+            return None
+        if when > now:
+            self.wake = when
+            return None
+        probe = self.flight.mtu.next_probe(now) if sender.total - sender.done > MTU_SEARCH_FROM else None
+        if probe is not None:
+            return self._mtu_probe(probe, now, address)
+        train = self._train
+        train.set_datagram_size(self.flight.mtu.size)
+        limit = train.capacity(self.flight.record_datagrams(train.max_datagrams)) - DATA_HEADER_SIZE
+        piece = sender.take(limit)
+        assert piece is not None  # noqa: S101 - it is pending
+        start, stop = piece
+        length = DATA_HEADER_SIZE + stop - start
+        pack_data_header_into(train.plaintext, start)
+        sender.read_into(start, train.plaintext[DATA_HEADER_SIZE:length])
+        number = self.flight.take_number()
+        transmit = train.seal(number, length, address)
+        datagrams = train.datagrams_for(length)
+        largest = min(transmit.size, transmit.segment_size)
+        self._sent(SentRecord(number, now, transmit.size, datagrams, largest, True, data=piece))
+        return transmit
+
+    def _mtu_probe(self, size: int, now: float, address: Address) -> Transmit:
+        number = self.flight.take_number()
+        self._train.plaintext[:2] = PING_FRAME + b"\0"
+        transmit = self._train.seal_single(number, size - HEADER_SIZE - TAG_BYTES, address)
+        self._sent(SentRecord(number, now, transmit.size, 1, size, True, mtu_probe=size))
+        return transmit
+
+    def _sent(self, record: SentRecord) -> None:
+        if record.ack_eliciting:
+            self.last_eliciting = record.time
+        self.flight.on_sent(record)
