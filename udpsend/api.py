@@ -1,54 +1,31 @@
-"""`send` and `receive`: build the stages, run the driver, and be where pure and effectful parts meet.
+"""`send` and `receive`: one end each, and what it does at the session's events.
 
-1. Say the code; open the file (sender) and the sockets.
-2. Open the mailboxes and ask the STUN servers, all in threads of their own; the session meets and punches meanwhile.
-3. Answer what the session reports: offer the file, ask whether to accept, compare the hashes. Whatever may block (the
-   user, the disk) runs in a thread and comes back through the driver.
-4. Leave: the other side is told, what arrived is kept, every thread is stopped.
+The sender offers its file when there is a path, hashes it while it is sent, and is done when the other side has
+verified. The receiver asks whether to accept, opens the sink, compares the hashes, and says so.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import TypeVar
 
 from udpsend import events
 from udpsend.config import Config, Role
-from udpsend.errors import BadPacket, Cancelled, PeerError, Refused, TransferFailed, UdpsendError, UsageError
+from udpsend.errors import BadPacket, LocalFileError, PeerError, Refused
 from udpsend.files.manifest import Manifest, parse_manifest_untrusted
 from udpsend.files.sink import Sink, open_sink
 from udpsend.files.source import Source, open_source
 from udpsend.net import clock
-from udpsend.net.driver import Driver
-from udpsend.net.udp import UdpEndpoint
-from udpsend.punching.candidates import gather_host_candidates, same_host_token
 from udpsend.rendezvous.code import Code, generate_code, parse_code
-from udpsend.rendezvous.mailbox import Mailbox
-from udpsend.rendezvous.mqtt import open_mqtt
-from udpsend.rendezvous.multicast import open_multicast
-from udpsend.rendezvous.stun import StunClient, StunError
-from udpsend.session import Session, SessionEvent
-from udpsend.transfer.messages import Closed, ContentArrived, OfferAccepted, OfferReceived, PeerVerified
-from udpsend.wire.candidate import Candidate, CandidateType
-from udpsend.wire.datagram import Address
+from udpsend.session import SessionEvent
+from udpsend.shell import Confirm, OnEvent, Shell
+from udpsend.transfer.messages import ContentArrived, OfferAccepted, OfferReceived, PeerVerified
 from udpsend.wire.frames import Close, CloseCode
 from udpsend.wire.ranges import RangeSet
 
-STUN_TIMEOUT = 3.0
-PROGRESS_INTERVAL = 0.1
-GOODBYE_TIMEOUT = 1.0  # to leave a last word in the mailboxes
-
-OnEvent = Callable[[events.Event], None]
 Accept = Callable[[events.Offered], bool]
-Confirm = Callable[[str], bool]
-T = TypeVar("T")
 
 
 def send(
@@ -86,205 +63,12 @@ def receive(
     `accept(offered)` is asked whether to take what is offered; None takes it. `overwrite` replaces a file of the same
     name. `confirm` as with `send`. Raises a subclass of UdpsendError."""
     if not os.path.isdir(directory):
-        raise UsageError(f"{os.fspath(directory)!r} is no directory. Make it, or name another one.")
+        raise LocalFileError(f"{os.fspath(directory)!r} is no directory. Make it, or name another one.")
     receiving = _Receiving(parse_code(code), config or Config(), on_event, confirm, Path(directory), overwrite, accept)
     return receiving.run()
 
 
-class _Shell:
-    """What both sides share: sockets, mailboxes, STUN, the driver, and the way out."""
-
-    role: Role
-
-    def __init__(self, code: Code, config: Config, on_event: OnEvent | None, confirm: Confirm | None) -> None:
-        self.emit: OnEvent = on_event or (lambda event: None)
-        self._confirm = confirm
-        self._config = config
-        self._code = code
-        self._mailboxes: list[Mailbox] = []
-        self._stun_clients: list[StunClient] = []
-        self._error: UdpsendError | None = None
-        self._ended = False
-        self._verified: events.Verified | None = None
-        self._progress_time = 0.0
-        self._progress = (-1, -1)
-        self.started = 0.0
-
-    def run(self) -> events.Verified:
-        self.emit(events.CodeReady(self._code.text, self._code.weak))
-        self._endpoint = UdpEndpoint(self._config.bind, offload=self._config.offload)
-        candidates = gather_host_candidates(self._endpoint.ports, self._config.bind)
-        self.session = Session(
-            self.role,
-            self._code,
-            clock.now(),
-            secrets.token_bytes,
-            candidates=candidates,
-            host_token=same_host_token(self._code.password),
-            max_datagram_size=self._max_datagram_size,
-            receive_buffer=self._endpoint.receive_buffer,
-            timeout=self._config.timeout,
-        )
-        self.driver = Driver(self._endpoint, self.session, self._stun_received, self._turn)
-        try:
-            self._open_mailboxes()
-            self._ask_stun_servers(candidates)
-            with _interruptible(lambda: self.driver.call_soon(self._interrupted)):
-                self.driver.run()
-        finally:
-            self._leave()
-        self.emit(events.Statistics(self.session.counters() | self._endpoint.counters()))
-        if self._verified is None:
-            raise self._error or TransferFailed("The other side ended the transfer.")
-        return self._verified
-
-    def _max_datagram_size(self, address: Address) -> int:
-        limit = self._endpoint.max_datagram_size(address)
-        return min(limit, self._config.max_datagram_size or limit)
-
-    # mailboxes and STUN: everything comes from other threads
-
-    def _open_mailboxes(self) -> None:
-        def on_message(message: bytes) -> None:
-            self.driver.call_soon(lambda: self.session.message_received(message, clock.now()))
-
-        def on_state(name: str, up: bool, detail: str) -> None:
-            self.driver.call_soon(lambda: self._mailbox_changed(events.MeetingPlace(name, up, detail)))
-
-        topic = self._code.topic
-        self._mailboxes += open_mqtt(self._config.brokers, topic, on_message, on_state)
-        if self._config.lan:
-            interfaces = None if self._config.bind is None else (self._config.bind,)
-            self._mailboxes.append(open_multicast(topic, on_message, on_state, interfaces))
-
-    def _mailbox_changed(self, place: events.MeetingPlace) -> None:
-        self.emit(place)
-        if place.up:
-            self.session.mailbox_up(clock.now())
-
-    def _ask_stun_servers(self, candidates: list[Candidate]) -> None:
-        has_ipv6 = any(c.is_ipv6 and c.type is CandidateType.HOST for c in candidates)
-        for sock in self._endpoint.sockets:
-            if ":" in sock.sock.getsockname()[0] and not has_ipv6 and self._config.bind is None:
-                continue
-            for server in self._config.stun_servers:
-                client = StunClient(server, self._endpoint.send_datagram, sock.family)
-                self._stun_clients.append(client)
-                threading.Thread(target=self._query_stun, args=(client,), name="udpsend-stun", daemon=True).start()
-
-    def _query_stun(self, client: StunClient) -> None:
-        try:
-            address = client.query(STUN_TIMEOUT).address
-        except StunError as error:
-            failed = events.PublicAddress(client.server, None, str(error))
-            self.driver.call_soon(lambda: self.emit(failed))
-            return
-        self.driver.call_soon(lambda: self._mapped(events.PublicAddress(client.server, address)))
-
-    def _mapped(self, public: events.PublicAddress) -> None:
-        self.emit(public)
-        if public.address is not None:
-            candidate = Candidate(CandidateType.SERVER_REFLEXIVE, public.address)
-            self.session.add_candidates([candidate], clock.now())
-
-    def _stun_received(self, datagram: bytes, address: Address) -> None:
-        for client in self._stun_clients:
-            client.datagram_received(datagram, address)
-
-    # the session's events
-
-    def _turn(self, now: float) -> None:
-        while (event := self.session.next_event()) is not None:
-            self._session_event(event, now)
-        for message in self.session.messages_to_send(now):
-            for mailbox in self._mailboxes:
-                mailbox.publish(message)
-        if now - self._progress_time >= PROGRESS_INTERVAL:
-            self._show_progress(now)
-
-    def _show_progress(self, now: float) -> None:
-        self._progress_time = now
-        connection = self.session.connection
-        if connection is not None and self.started and connection.progress != self._progress:
-            self._progress = connection.progress
-            self.emit(events.Progress(*self._progress))
-
-    def _session_event(self, event: SessionEvent, now: float) -> None:
-        match event:
-            case events.PeerMet(phrase):
-                self.emit(event)
-                self._phrase = phrase
-            case events.PathFound():
-                self.emit(event)
-                self._ask_phrase()
-            case events.WrongGuess():
-                self.emit(event)
-            case Closed(error):
-                self._error = error
-                self._ended = True
-                self.driver.stop()
-
-    def _ask_phrase(self) -> None:
-        if self._confirm is None:
-            self._path_confirmed()
-            return
-        confirm, phrase = self._confirm, self._phrase
-        self.beside(lambda: confirm(phrase), self._phrase_answered)
-
-    def _phrase_answered(self, same: bool) -> None:
-        if same:
-            self._path_confirmed()
-        else:
-            self.end(Refused("The phrases differ: somebody stands between the two sides. Take another code."))
-
-    def _path_confirmed(self) -> None:
-        """The file may move."""
-        raise NotImplementedError
-
-    def beside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Run `work` in a thread, and `then` with its result in the loop. What `work` raises ends the session."""
-
-        def run() -> None:
-            try:
-                result = work()
-            except UdpsendError as error:
-                failure = error
-                self.driver.call_soon(lambda: self.end(failure))
-            except Exception as error:  # a bug, in the caller's function or ours: raised where the caller sees it
-                bug = error
-                self.driver.call_soon(lambda: _raise(bug))
-            else:
-                self.driver.call_soon(lambda: None if self._ended else then(result))
-
-        threading.Thread(target=run, name="udpsend-beside", daemon=True).start()
-
-    # the way out
-
-    def end(self, error: UdpsendError) -> None:
-        self.session.end(error, clock.now())
-
-    def _interrupted(self) -> None:
-        self.end(Cancelled("Stopped. What has arrived is kept: the same commands go on from there."))
-
-    def done(self, verified: events.Verified) -> None:
-        self._show_progress(clock.now())
-        self._verified = verified
-        self.emit(verified)
-
-    def _leave(self) -> None:
-        for message in self.session.messages_to_send(clock.now()):
-            for mailbox in self._mailboxes:
-                mailbox.publish(message)
-        closing = [threading.Thread(target=mailbox.close, daemon=True) for mailbox in self._mailboxes]
-        for thread in closing:
-            thread.start()
-        for thread in closing:
-            thread.join(GOODBYE_TIMEOUT)
-        self.driver.close()
-        self._endpoint.close()
-
-
-class _Sending(_Shell):
+class _Sending(Shell):
     role = Role.SENDER
 
     def __init__(
@@ -294,13 +78,13 @@ class _Sending(_Shell):
         self._source = source
         self._hashing = False
 
-    def _path_confirmed(self) -> None:
+    def path_confirmed(self) -> None:
         manifest = self._source.manifest
         if self.session.connection is not None:
             self.emit(events.Offered(manifest.name, manifest.size, len(manifest.entries)))
             self.session.connection.offer(self._source, manifest.size, manifest.to_json())
 
-    def _session_event(self, event: SessionEvent, now: float) -> None:
+    def session_event(self, event: SessionEvent, now: float) -> None:
         match event:
             case OfferAccepted(already):
                 self.started = now
@@ -311,10 +95,10 @@ class _Sending(_Shell):
                 self.done(events.Verified(manifest.name, manifest.size, now - self.started, self._digest.hex()))
                 self.session.connection.close(Close(CloseCode.DONE, ""), now)
             case _:
-                super()._session_event(event, now)
+                super().session_event(event, now)
 
-    def _turn(self, now: float) -> None:
-        super()._turn(now)
+    def turn(self, now: float) -> None:
+        super().turn(now)
         connection = self.session.connection
         if self.started and not self._hashing and connection is not None and connection.all_sent:
             self._hashing = True
@@ -331,7 +115,7 @@ class _Sending(_Shell):
             self.session.connection.digest_ready(digest)
 
 
-class _Receiving(_Shell):
+class _Receiving(Shell):
     role = Role.RECEIVER
 
     def __init__(
@@ -352,11 +136,11 @@ class _Receiving(_Shell):
         self._offer: Manifest | None = None
         self._confirmed = False
 
-    def _path_confirmed(self) -> None:
+    def path_confirmed(self) -> None:
         self._confirmed = True
         self._answer_offer()
 
-    def _session_event(self, event: SessionEvent, now: float) -> None:
+    def session_event(self, event: SessionEvent, now: float) -> None:
         match event:
             case OfferReceived(value):
                 try:
@@ -367,12 +151,12 @@ class _Receiving(_Shell):
                 self._answer_offer()
             case ContentArrived(digest) if self._sink is not None:
                 sink = self._sink
-                self._show_progress(now)
+                self.show_progress(now)
                 self.emit(events.Verifying())
                 seconds = now - self.started
                 self.beside(lambda: sink.finish(digest), lambda path: self._finished(path, digest, seconds))
             case _:
-                super()._session_event(event, now)
+                super().session_event(event, now)
 
     def _answer_offer(self) -> None:
         if self._offer is None or not self._confirmed:
@@ -402,32 +186,9 @@ class _Receiving(_Shell):
         if self.session.connection is not None:
             self.session.connection.verified(clock.now())
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         try:
-            super()._leave()
+            super().leave()
         finally:
             if self._sink is not None:
                 self._sink.abandon()
-
-
-def _raise(error: Exception) -> None:
-    raise error
-
-
-@contextmanager
-def _interruptible(interrupted: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C calls `interrupted`, between two turns of the loop; a second one leaves at once. Only the main thread has
-    signals: elsewhere KeyboardInterrupt is the caller's business."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        interrupted()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

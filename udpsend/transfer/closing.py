@@ -6,7 +6,7 @@ from udpsend.errors import LocalFileError, Refused, TransferFailed, UdpsendError
 from udpsend.wire.frames import Close, CloseCode
 
 REPEATS = 3
-INTERVAL = 0.05
+INTERVAL = 0.02
 
 
 class Closing:

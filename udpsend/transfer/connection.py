@@ -169,7 +169,7 @@ class Connection:
         if self._closed:
             return None
         if self._out.closing.started:
-            return self._out.closing.timer()
+            return self._last_heard if self._out.closing.over else self._out.closing.timer()  # over: at once
         times = [
             self._last_heard + (LINGER if self._verified else IDLE_TIMEOUT),
             self._out.last_eliciting + KEEPALIVE,
