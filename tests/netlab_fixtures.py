@@ -58,13 +58,13 @@ class Started:
             assert time.monotonic() < deadline, f"{self._what} never said {text!r}:\n{self.printed()}"
             time.sleep(0.01)
 
-    def finish(self) -> str:
-        """Waits for its good end; what it has printed."""
+    def finish(self, expected: int = 0) -> str:
+        """Waits for its end with this exit code; what it has printed."""
         try:
             code = self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             pytest.fail(f"{self._what} does not end:\n{self.printed()}")
-        assert code == 0, f"{self._what} ended with {code}:\n{self.printed()}"
+        assert code == expected, f"{self._what} ended with {code}:\n{self.printed()}"
         return self.printed()
 
 

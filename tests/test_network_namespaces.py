@@ -9,6 +9,7 @@ import pytest
 
 from tests.netlab_fixtures import MQTT_PORT, STUN_PORT, laboratory, start_coturn, start_mosquitto, udpsend
 from tools.netlab import Lab, internet, lan
+from udpsend.errors import NoDirectPath
 
 CODE = "4821-marble-otter"
 LAN_SIZE = 3_000_001
@@ -39,11 +40,22 @@ def test_lan_without_any_server_by_multicast_alone(tmp_path: Path, source: Path)
             assert "Direct path: local network, 10.7.0." in printed
 
 
-def cross_two_nats(lab: Lab, source: Path, directory: Path) -> None:
+def meeting_options(lab: Lab) -> tuple[str, ...]:
+    server = lab.address("server")
+    return ("--broker", f"mqtt://{server}:{MQTT_PORT}", "--stun", f"{server}:{STUN_PORT}")
+
+
+def start_embedded_server(lab: Lab, directory: Path) -> tuple[str, ...]:
+    """`udpsend serve` on the server; the options for the peers."""
+    ports = ("--mqtt-port", str(MQTT_PORT), "--stun-port", str(STUN_PORT))
+    server = udpsend(lab, "server", directory / "serve.log", "serve", "--host", lab.address("server"), *ports)
+    server.wait_for_text(f"mqtt://{lab.address('server')}:{MQTT_PORT}")
+    return meeting_options(lab)
+
+
+def cross_two_nats(lab: Lab, source: Path, directory: Path, options: tuple[str, ...]) -> None:
     """The transfer, and the proof by the counters that it went from NAT to NAT."""
     source.write_bytes(os.urandom(INTERNET_SIZE))
-    server = lab.address("server")
-    options = ("--broker", f"mqtt://{server}:{MQTT_PORT}", "--stun", f"{server}:{STUN_PORT}")
     before = lab.interface_bytes("server", "eth0")
     printed = transfer(lab, source, directory, options)
     after = lab.interface_bytes("server", "eth0")
@@ -59,12 +71,18 @@ def test_two_masquerading_nats_with_mosquitto_and_coturn(tmp_path: Path, source:
     with laboratory(internet("masquerade", "masquerade")) as lab:
         start_mosquitto(lab, "server", tmp_path)
         start_coturn(lab, "server", tmp_path)
-        cross_two_nats(lab, source, tmp_path)
+        cross_two_nats(lab, source, tmp_path, meeting_options(lab))
 
 
 def test_two_masquerading_nats_with_the_embedded_server(tmp_path: Path, source: Path) -> None:
     with laboratory(internet("masquerade", "masquerade")) as lab:
-        ports = ("--mqtt-port", str(MQTT_PORT), "--stun-port", str(STUN_PORT))
-        server = udpsend(lab, "server", tmp_path / "serve.log", "serve", "--host", lab.address("server"), *ports)
-        server.wait_for_text(f"mqtt://{lab.address('server')}:{MQTT_PORT}")
-        cross_two_nats(lab, source, tmp_path)
+        cross_two_nats(lab, source, tmp_path, start_embedded_server(lab, tmp_path))
+
+
+def test_two_symmetric_nats_are_said_to_have_no_direct_path(tmp_path: Path, source: Path) -> None:
+    with laboratory(internet("symmetric-random", "symmetric-random")) as lab:
+        options = start_embedded_server(lab, tmp_path)
+        receiver = udpsend(lab, "bob", tmp_path / "recv.log", "recv", CODE, "--yes", "-o", str(tmp_path), *options)
+        sender = udpsend(lab, "alice", tmp_path / "send.log", "send", str(source), "--code", CODE, "--no-qr", *options)
+        assert "no direct path" in sender.finish(NoDirectPath.exit_code)
+        assert "no direct path" in receiver.finish(NoDirectPath.exit_code)
