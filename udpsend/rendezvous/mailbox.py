@@ -1,0 +1,68 @@
+"""What the two sides leave messages in until they can talk directly: the interface of all mailboxes, and its bounds.
+
+A mailbox is a place where everybody who knows the topic may write and read: an MQTT broker (`mqtt.py`) or the local
+network (`multicast.py`). It promises nothing: messages may be lost, doubled, reordered, one's own, or a stranger's.
+What is to be believed is decided in `machine.py`, what is lost is sent again there.
+
+`on_message(message)` and `on_state(name, up, detail)` are called from the mailbox's own thread, never after `close`
+has returned. `on_state` is called once per change; `detail` says why it is down, or how it is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+MAX_MESSAGE_SIZE = 8192
+"""Bytes of one message. The largest of ours is a sealed hello of 4 KiB in base64."""
+
+MAX_MESSAGES_PER_SECOND = 1000.0
+"""What one mailbox hands on; the rest is dropped before it is parsed. A pair that meets needs about ten in all, but the
+limit falls on friend and stranger alike: at 200 per second a flood of 2,000 would leave one in ten of the peer's."""
+
+BURST = 1000.0
+"""Messages that may come at once after silence."""
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that `close` may take at the most."""
+
+OnMessage = Callable[[bytes], None]
+OnState = Callable[[str, bool, str], None]
+
+
+class Mailbox(Protocol):
+    name: str
+    """For the user: the URL without its password, or `local network`."""
+
+    def publish(self, message: bytes) -> None:
+        """Leaves `message` to all readers of the topic. From any thread; never blocks, never raises; while the
+        mailbox is down, messages are dropped."""
+
+    def close(self) -> None:
+        """Sends what was published, then leaves, within CLOSE_TIMEOUT seconds. May be called more than once."""
+
+
+class RateLimit:
+    """A token bucket: `rate` per second, `burst` at once. Starts full."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._last: float | None = None
+
+    def take(self, now: float, amount: float = 1.0) -> bool:
+        """Takes `amount` if it is there; else takes nothing and is False."""
+        if self._last is not None:
+            self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
+        self._last = now
+        if self._tokens < amount:
+            return False
+        self._tokens -= amount
+        return True
+
+    def owed(self, now: float, amount: float) -> float:
+        """Takes `amount` in any case; the seconds to wait until the bucket is even again."""
+        if not self.take(now, amount):
+            self._tokens -= amount
+        return max(0.0, -self._tokens / self._rate)
