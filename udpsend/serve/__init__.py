@@ -1,0 +1,1 @@
+"""The embedded rendezvous server: an MQTT broker and a STUN responder in one process."""
