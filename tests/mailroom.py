@@ -23,6 +23,9 @@ from udpsend.events import WrongGuess
 from udpsend.rendezvous.code import Code, parse_code
 from udpsend.rendezvous.machine import Agreed, Failed, Rendezvous, SealedMessage
 
+CODE = "4821-marble-otter"
+WRONG = "4821-marble-acorn"
+
 MAX_STEPS = 200_000
 
 read_code = lru_cache(parse_code)  # Argon2id once for each text
@@ -138,3 +141,24 @@ def forge(message: bytes, **changes: object) -> bytes:
     """The same message with other fields; None leaves a field out."""
     changed = {**fields(message), **changes}
     return json.dumps({name: value for name, value in changed.items() if value is not None}).encode()
+
+
+def pair(room: Mailroom, sender_hello: dict[str, Any] | None = None) -> tuple[Party, Party]:
+    return room.join(Role.SENDER, CODE, sender_hello), room.join(Role.RECEIVER, CODE)
+
+
+def both_agreed(*parties: Party) -> bool:
+    return all(party.agreed for party in parties)
+
+
+def assert_agreed(one: Party, other: Party) -> None:
+    assert one.agreed is not None
+    assert other.agreed is not None
+    assert one.error is None
+    assert other.error is None
+    assert one.agreed.secret == other.agreed.secret
+    assert one.agreed.phrase == other.agreed.phrase
+
+
+def kinds(party: Party) -> list[str]:
+    return [fields(message)["kind"] for message in party.published]

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import base64
+import copy
+import hashlib
+import hmac
+import json
+import struct
 from random import Random
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from tests.mailroom import read_code
 from udpsend.config import Role
 from udpsend.errors import BadPacket
+from udpsend.rendezvous.code import words
 from udpsend.rendezvous.handshake import Agreement, Handshake
 from udpsend.rendezvous.messages import pack_payload, parse_payload_untrusted
 
@@ -191,3 +199,44 @@ def test_a_hello_that_is_too_large_is_the_callers_mistake() -> None:
 def test_padding_is_read_back() -> None:
     for size in range(300):
         assert parse_payload_untrusted(pack_payload({"x": "y" * size})) == {"x": "y" * size}
+
+
+def hkdf(material: bytes, salt: bytes, info: bytes, length: int = 32) -> bytes:
+    """RFC 5869, from the standard library alone."""
+    key = hmac.digest(salt or bytes(32), material, "sha256")
+    block, output = b"", b""
+    for counter in range(1, -(-length // 32) + 1):
+        block = hmac.digest(key, block + info + bytes([counter]), "sha256")
+        output += block
+    return output[:length]
+
+
+def test_keys_secret_and_phrase_are_what_the_protocol_text_says() -> None:
+    """Computed a second time, by the text."""
+    sender, receiver = make_pair()
+    exchange_pakes(sender, receiver)
+    spake_key = copy.copy(sender._spake).finish(receiver.pake)
+    from_receiver = receiver.seal({"host": "r"})
+    peer = sender.read_hello_untrusted(sender.open_untrusted(from_receiver))
+    from_sender = sender.seal({"host": "s"})
+    agreement = sender.agree_untrusted(peer.public_key)
+
+    items = [b"udpsend rendezvous", b"1", b"udpsend/1/4821", b"sender", SENDER, b"receiver", RECEIVER]
+    items += [sender.pake, sender.commitment, receiver.pake, from_receiver, from_sender]
+    t0, t1, t2 = (
+        hashlib.sha256(b"".join(struct.pack("!I", len(item)) + item for item in items[:count])).digest()
+        for count in (10, 11, 12)
+    )
+    opened = {}
+    for role, data, sealed in (("receiver", t0, from_receiver), ("sender", t1, from_sender)):
+        key = hkdf(spake_key, t0, f"udpsend 1 handshake {role}".encode())
+        opened[role] = json.loads(ChaCha20Poly1305(key).decrypt(bytes(12), sealed, data))
+        assert opened[role]["versions"] == [1]
+        assert opened[role]["hello"] == {"host": role[0]}
+    public = {role: base64.b64decode(payload["key"]) for role, payload in opened.items()}
+    assert sender.commitment == hashlib.sha256(public["sender"]).digest()
+    shared = sender._private.exchange(X25519PublicKey.from_public_bytes(public["receiver"]))
+    assert agreement.secret == hkdf(shared + spake_key, t2, b"udpsend 1 secret")
+    entropy = hkdf(public["sender"] + public["receiver"], b"", b"udpsend 1 phrase", 48)
+    numbers = [int.from_bytes(entropy[i : i + 16]) % 1296 for i in (0, 16, 32)]
+    assert agreement.phrase == " ".join(words()[number] for number in numbers)

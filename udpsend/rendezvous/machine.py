@@ -65,7 +65,8 @@ class Rendezvous:
         self.set_hello(hello)
 
     def set_hello(self, hello: dict[str, JSON]) -> None:
-        """Replace what will be sealed for the other side. Raises ValueError above 4 KiB."""
+        """Replace what will be sealed for the other side. If it is sealed already and there is no agreement yet, the
+        new one will be the first SealedMessage there. Raises ValueError above 4 KiB."""
         check_payload(hello)
         self._meeting.hello = hello
 
@@ -195,6 +196,8 @@ class Rendezvous:
             return
         if isinstance(outcome, Met):
             self._channel = Channel(outcome.agreement.secret, self._role, outcome.peer)
+            if self._meeting.hello != outcome.told:
+                self._channel.send(self._meeting.hello)
             self._hello_repeat.stop()
             self._version_watch.stop()
             self._events.append(Agreed(outcome.agreement.secret, outcome.agreement.phrase, outcome.hello))

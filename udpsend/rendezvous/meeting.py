@@ -39,6 +39,8 @@ class Met:
     peer: bytes
     agreement: Agreement
     hello: dict[str, JSON]
+    told: dict[str, JSON]
+    """Our hello as it was when it was sealed."""
 
 
 class Meeting:
@@ -180,7 +182,7 @@ class Meeting:
     def _confirm(self, run: Run, now: float) -> None:
         """Receiver: seal our hello under the key of this run, which shows the sender whether we know the code."""
         run.stage = Stage.CONFIRMING
-        run.say(Kind.SEALED, run.handshake.seal(self.hello), now)
+        self._say_hello(run, now)
         self._confirmations += 1
         if self._confirmations == MAX_CONFIRMATIONS:
             self._give_up.no_more_runs(now)
@@ -200,13 +202,17 @@ class Meeting:
         """They know the code: from here on BadPacket is a breach of the protocol by the other side."""
         peer = run.handshake.read_hello_untrusted(plaintext)
         if self._role is Role.SENDER:
-            run.say(Kind.SEALED, run.handshake.seal(self.hello), now)
+            self._say_hello(run, now)
         agreement = run.handshake.agree_untrusted(peer.public_key)
         if peer.has_common_version():
             self._runs.keep_only(run)
-            self._finish(Met(run.peer, agreement, peer.hello))
+            self._finish(Met(run.peer, agreement, peer.hello, run.told))
         else:
             self._finish(another_version(f"{peer.versions[:8]} instead of {list(SUPPORTED_VERSIONS)}"))
+
+    def _say_hello(self, run: Run, now: float) -> None:
+        run.told = self.hello
+        run.say(Kind.SEALED, run.handshake.seal(self.hello), now)
 
     def _finish(self, outcome: Met | UdpsendError) -> None:
         self.outcome = outcome

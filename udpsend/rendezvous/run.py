@@ -13,7 +13,7 @@ from enum import Enum
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.handshake import Handshake
 from udpsend.rendezvous.mailbox import RateLimit
-from udpsend.rendezvous.messages import Kind
+from udpsend.rendezvous.messages import JSON, Kind
 from udpsend.rendezvous.repeat import Repeat
 
 MAX_RUNS = 16
@@ -40,6 +40,7 @@ class Run:
     stage: Stage = Stage.EXCHANGING
     peer_pake: bytes = b""
     peer_pake_heard: float = float("-inf")
+    told: dict[str, JSON] = field(default_factory=dict)
     # What we said last in this run, and say again as long as it is asked for.
     kind: Kind = Kind.PAKE
     body: bytes = b""
