@@ -53,6 +53,7 @@ class ControlSender:
 
     def on_acked(self, start: int, stop: int) -> None:
         self._acked.add(start, stop)
+        self._unsent.subtract(start, stop)  # it had been taken for lost
         ranges = list(self._acked)
         if ranges and ranges[0][0] == 0:
             done = ranges[0][1]

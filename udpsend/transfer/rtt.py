@@ -5,6 +5,7 @@ from __future__ import annotations
 GRANULARITY = 0.001  # RFC 9002, 6.1.2
 INITIAL_RTT = 0.1  # RFC 9002 says 0.333; the path's probes have measured it already, this is for when they have not
 MAX_ACK_DELAY = 0.025
+MINIMUM = 1e-6  # some clocks tick in 16 ms and measure nothing at all: rates are divided by this
 
 
 class RttEstimator:
@@ -21,6 +22,7 @@ class RttEstimator:
 
     def update(self, latest: float, ack_delay: float) -> None:
         """A newly acknowledged, ack-eliciting largest record gave this sample."""
+        latest = max(latest, MINIMUM)
         self.latest = latest
         self.minimum = min(self.minimum, latest)
         if not self.sampled:

@@ -94,6 +94,7 @@ class Sender:
 
     def on_acked(self, start: int, stop: int) -> None:
         self._delivered.add(start, stop)
+        self._unsent.subtract(start, stop)  # it had been taken for lost
 
     def on_lost(self, start: int, stop: int) -> None:
         for gap in list(self._delivered.gaps(start, stop)):
