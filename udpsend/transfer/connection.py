@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
 from udpsend.config import Role
-from udpsend.errors import BadPacket, LocalFileError, TransferFailed, UdpsendError
+from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed, UdpsendError
 from udpsend.sealing.keys import derive_keys
 from udpsend.sealing.seal import TAG_BYTES, Opener
 from udpsend.transfer.acks import AckTracker
@@ -103,9 +103,11 @@ class Connection:
         self.receiver.verified()
 
     def close(self, close: Close, now: float, failure: UdpsendError | None = None) -> None:
-        """Tell the other side that it is over, and why; `failure` is what this side's Closed event carries."""
-        self._failure = failure
-        self._out.closing.start(close, now)
+        """Tell the other side that it is over, and why; `failure` is what this side's Closed event carries. Once only:
+        what goes wrong afterwards is of no interest."""
+        if not self._out.closing.started:
+            self._failure = failure
+            self._out.closing.start(close, now)
 
     def fail(self, error: UdpsendError, now: float) -> None:
         self.close(close_of(error), now, error)
@@ -146,11 +148,13 @@ class Connection:
             self.drops[str(error)] += arrival.count
             return
         for record in records:
+            if self._closed:
+                return
             try:
                 self._record_received_untrusted(record, arrival.address, now)
             except BadPacket as error:
                 self.drops[str(error)] += 1
-            except UdpsendError as error:  # the sink's
+            except UdpsendError as error:  # the sink's, or the peer's fault
                 self.fail(error, now)
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
@@ -216,10 +220,19 @@ class Connection:
         opened = self._opened[:length]
         self._opener.open_into_untrusted(record.number, record.header, record.ciphertext, opened)
         self._last_heard = now
+        try:
+            self._authentic_received_untrusted(record.number, opened, address, now)
+        except BadPacket as error:  # under the peer's seal: no stranger's doing, and no chance that it mends itself
+            raise PeerError(
+                f"The other side does not keep to the protocol ({error}): another version of udpsend, or a fault in it. "
+                "Take the same version on both sides and try again."
+            ) from error
+
+    def _authentic_received_untrusted(self, number: int, opened: memoryview, address: Address, now: float) -> None:
         frames = parse_frames_untrusted(opened)
-        if address != self.address and record.number > self._acks.largest:
+        if address != self.address and number > self._acks.largest:
             self._path_check.start(address, now)
-        self._acks.record_received(record.number, frames.ack_eliciting, now)
+        self._acks.record_received(number, frames.ack_eliciting, now)
         if frames.data is not None and self.receiver is not None:
             self.receiver.data_received_untrusted(frames.data_offset, frames.data)
         else:
@@ -256,6 +269,9 @@ class Connection:
             self.flight.restart()
 
     def _peer_closed(self, close: Close) -> None:
+        if self._out.closing.started:  # both at once: each side has its own reason
+            self._end(self._failure)
+            return
         error = error_of(close)
         if error is None and not self._verified:
             error = TransferFailed("The other side ended the transfer before the content was verified.")
