@@ -224,8 +224,8 @@ class Connection:
             self._authentic_received_untrusted(record.number, opened, address, now)
         except BadPacket as error:  # under the peer's seal: no stranger's doing, and no chance that it mends itself
             raise PeerError(
-                f"The other side does not keep to the protocol ({error}): another version of udpsend, or a fault in it. "
-                "Take the same version on both sides and try again."
+                f"The other side does not keep to the protocol ({error}): another version of udpsend, or a fault "
+                "in it. Take the same version on both sides and try again."
             ) from error
 
     def _authentic_received_untrusted(self, number: int, opened: memoryview, address: Address, now: float) -> None:
