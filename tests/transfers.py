@@ -1,20 +1,28 @@
-"""Two connections over the virtual network, with the shell's part played in memory: the harness of the transfer tests."""
+"""Two connections over the virtual network, the shell's part played in memory: the harness of the transfer tests."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.sim import Link, Network, Socket
+from tests.sim import Link, Network, Socket, Train
 from udpsend.config import Role
 from udpsend.errors import LocalFileError, TransferFailed, UdpsendError
 from udpsend.transfer.connection import Connection
-from udpsend.transfer.messages import Closed, ConnectionEvent, ContentArrived, OfferReceived, PeerVerified
-from udpsend.wire.datagram import Address, Arrival, Transmit
+from udpsend.transfer.messages import (
+    Closed,
+    ConnectionEvent,
+    ContentArrived,
+    OfferAccepted,
+    OfferReceived,
+    PeerVerified,
+)
+from udpsend.wire.datagram import HEADER_SIZE, Address, Arrival, Transmit
 from udpsend.wire.frames import Close, CloseCode
+from udpsend.wire.packets import KIND_RECORD
 from udpsend.wire.ranges import RangeSet
 
 SECRET = bytes(range(32))
@@ -62,19 +70,23 @@ class Peer:
         network: Network,
         content: bytes,
         present: tuple[tuple[int, int], ...] = (),
+        hash_time: float = 0.0,
         **options: Any,
     ) -> None:
         self.network = network
+        self.hash_time = hash_time
+        self.drive: Callable[[], None] = lambda: None  # the socket's
         self.connection = Connection(role, SECRET, address, network.now, network.random_bytes(role.value), **options)
         self.size = len(content)
         self.closed: Closed | None = None
         self.closed_at = 0.0
         self.decline = False
+        self.accepted = False
+        self.hashed = False
         self.present = RangeSet(present)
         if role is Role.SENDER:
             self.file = MemoryFile(content)
             self.connection.offer(self.file, len(content), {"name": "x"})
-            self.connection.digest_ready(self.file.digest())
         else:
             self.file = MemoryFile(bytearray(len(content)))
             for start, stop in present:
@@ -85,6 +97,9 @@ class Peer:
         self.connection.datagram_received(arrival, now)
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
+        if self.accepted and not self.hashed and self.connection.all_sent:  # as the shell does
+            self.hashed = True
+            self._beside(lambda: self.connection.digest_ready(self.file.digest()))
         return self.connection.datagrams_to_send(now)
 
     def next_timer(self) -> float | None:
@@ -102,11 +117,10 @@ class Peer:
                     self.connection.close(Close(CloseCode.REFUSED, "no, thank you"), now)
                 else:
                     self.connection.accept(self.file, self.size, self.present)
+            case OfferAccepted():
+                self.accepted = True
             case ContentArrived(digest):
-                if digest == self.file.digest():
-                    self.connection.verified(now)
-                else:
-                    self.connection.fail(TransferFailed("The content is damaged."), now)
+                self._beside(lambda: self._compare(digest))
             case PeerVerified():
                 self.connection.close(Close(CloseCode.DONE, ""), now)
             case Closed():
@@ -114,14 +128,32 @@ class Peer:
                 self.closed_at = now
         return event
 
+    def _beside(self, work: Callable[[], None]) -> None:
+        """Hashing takes time, in a thread; the loop goes on meanwhile."""
+        if not self.hash_time:
+            work()
+            return
+
+        def done() -> None:
+            work()
+            self.drive()
+
+        self.network.after(self.hash_time, done)
+
+    def _compare(self, digest: bytes) -> None:
+        if digest == self.file.digest():
+            self.connection.verified(self.network.now)
+        else:
+            self.connection.fail(TransferFailed("The content is damaged."), self.network.now)
+
 
 @dataclass
 class Transfer:
     network: Network
     sender: Peer
     receiver: Peer
-    sender_socket: Socket
-    receiver_socket: Socket
+    sender_socket: Socket[Peer]
+    receiver_socket: Socket[Peer]
     there: Link
     back: Link
     events: list[object] = field(default_factory=list)
@@ -139,6 +171,32 @@ class Transfer:
     def assert_verified(self) -> None:
         assert self.errors() == (None, None)
         assert self.receiver.file.content == self.sender.file.content
+        for peer in (self.sender, self.receiver):
+            assert_flight_adds_up(peer.connection)
+
+
+def assert_flight_adds_up(connection: Connection) -> None:
+    """Bytes in flight are those of the records that are outstanding."""
+    sent = connection.flight.recovery.sent
+    assert sent.bytes_in_flight == sum(record.size for record in sent) >= 0
+
+
+class NumberWatch:
+    """Taps a link: no fragment of a record leaves twice, so no record number does, and numbers only grow."""
+
+    def __init__(self, link: Link) -> None:
+        self.sizes: list[int] = []
+        """Of every datagram that was offered."""
+        self._last = b""
+        link.tap = self._offered
+
+    def _offered(self, train: Train) -> None:
+        for datagram in train.datagrams:
+            assert datagram[0] == KIND_RECORD
+            place = datagram[8 : HEADER_SIZE - 1]  # number and fragment, big endian
+            assert place > self._last, "a record number was used twice"
+            self._last = place
+            self.sizes.append(len(datagram))
 
 
 def transfer(
@@ -148,6 +206,7 @@ def transfer(
     gro: bool = False,
     present: tuple[tuple[int, int], ...] = (),
     options: dict[str, Any] | None = None,
+    hash_time: float = 0.0,
     **link: Any,
 ) -> Transfer:
     """A transfer of `size` random bytes over a cable with the keywords of `Network.cable`."""
@@ -158,8 +217,9 @@ def transfer(
     options = {"max_datagram_size": 1472, **(options or {})}
 
     def peer(role: Role, address: Address) -> Peer:
-        return Peer(role, address, network, content, present if role is Role.RECEIVER else (), **options)
+        return Peer(role, address, network, content, present if role is Role.RECEIVER else (), hash_time, **options)
 
     sa = a.bind(4000, lambda _: peer(Role.SENDER, ("10.0.0.2", 5000)), gro=gro)
     sb = b.bind(5000, lambda _: peer(Role.RECEIVER, ("10.0.0.1", 4000)), gro=gro)
-    return Transfer(network, sa.endpoint, sb.endpoint, sa, sb, there, back)  # type: ignore[arg-type]
+    sa.endpoint.drive, sb.endpoint.drive = sa.drive, sb.drive
+    return Transfer(network, sa.endpoint, sb.endpoint, sa, sb, there, back)
