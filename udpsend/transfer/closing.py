@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from udpsend.errors import LocalFileError, Refused, TransferFailed, UdpsendError
+from udpsend.errors import BadPacket, LocalFileError, PeerError, Refused, TransferFailed, UdpsendError
 from udpsend.wire.frames import Close, CloseCode
 
 REPEATS = 3
@@ -62,3 +62,19 @@ def error_of(close: Close) -> UdpsendError | None:
             return TransferFailed("The other side has a problem with its file or disk" + why)
         case CloseCode.FAILED:
             return TransferFailed("The other side gave up" + why)
+
+
+def silent(seconds: float) -> TransferFailed:
+    """Nothing was heard for so long."""
+    return TransferFailed(
+        f"Nothing was heard from the other side for {seconds:.0f} s: its network or this one is gone, or it was "
+        "switched off. What has arrived is kept: run the same commands again."
+    )
+
+
+def broken(reason: BadPacket) -> PeerError:
+    """What the peer sealed cannot be taken."""
+    return PeerError(
+        f"The other side does not keep to the protocol ({reason}): another version of udpsend, or a fault in it. "
+        "Take the same version on both sides and try again."
+    )

@@ -15,12 +15,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
 from udpsend.config import Role
-from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed, UdpsendError
+from udpsend.errors import BadPacket, LocalFileError, TransferFailed, UdpsendError
 from udpsend.sealing.keys import derive_keys
 from udpsend.sealing.seal import TAG_BYTES, Opener
 from udpsend.transfer.acks import AckTracker
 from udpsend.transfer.assembly import Assembly, SealedRecord
-from udpsend.transfer.closing import close_of, error_of
+from udpsend.transfer.closing import broken, close_of, error_of, silent
 from udpsend.transfer.control_stream import ControlReceiver, Json
 from udpsend.transfer.flight import Flight
 from udpsend.transfer.messages import Closed, ConnectionEvent
@@ -40,7 +40,8 @@ from udpsend.wire.ranges import RangeSet
 IDLE_TIMEOUT = 30.0  # nothing authentic heard for so long: the path is dead
 KEEPALIVE = 10.0  # NAT mappings live 30 s and more (measured; RFC 4787, REQ-5 asks for 120)
 DEFAULT_RECEIVE_BUFFER = 212_992  # bytes; net.core.rmem_max of a stock Linux
-LINGER = 5.0  # a receiver that has said "verified" waits so long to be told that it was heard
+LINGER = 5.0  # a receiver whose "verified" was acknowledged waits so long to be told that all is over
+LINGER_UNHEARD = 15.0  # the same while it was not: an outage may pass, and the sender would not know that all is well
 
 MAX_TRAINS_PER_CALL = 32  # then it is time to look what has arrived
 
@@ -175,7 +176,7 @@ class Connection:
         if self._out.closing.started:
             return self._last_heard if self._out.closing.over else self._out.closing.timer()  # over: at once
         times = [
-            self._last_heard + (LINGER if self._verified else IDLE_TIMEOUT),
+            self._last_heard + self._patience,
             self._out.last_eliciting + KEEPALIVE,
             self._acks.timer(),
             self._path_check.timer(),
@@ -187,15 +188,8 @@ class Connection:
     def timer_expired(self, now: float) -> None:
         if self._closed or self._out.closing.started:
             return
-        if self._verified and now >= self._last_heard + LINGER:
-            self._end(None)
-        elif now >= self._last_heard + IDLE_TIMEOUT:
-            self._end(
-                TransferFailed(
-                    f"Nothing was heard from the other side for {IDLE_TIMEOUT:.0f} s: its network or this one is gone, "
-                    "or it was switched off. What has arrived is kept: run the same commands again."
-                )
-            )
+        if now >= self._last_heard + self._patience:
+            self._end(None if self._verified else silent(IDLE_TIMEOUT))
         if now >= self._out.last_eliciting + KEEPALIVE:
             self._out.ping = True
         timer = self.flight.timer()
@@ -203,6 +197,13 @@ class Connection:
             self._requeue(self.flight.detect_lost(now))
             if self.flight.on_timer(now):
                 self._probe()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds without anything authentic from the peer after which it is over."""
+        if not self._verified:
+            return IDLE_TIMEOUT
+        return LINGER if self._out.control.all_acked else LINGER_UNHEARD
 
     def next_event(self) -> ConnectionEvent | None:
         if self._out.closing.over and not self._closed:
@@ -223,10 +224,7 @@ class Connection:
         try:
             self._authentic_received_untrusted(record.number, opened, address, now)
         except BadPacket as error:  # under the peer's seal: no stranger's doing, and no chance that it mends itself
-            raise PeerError(
-                f"The other side does not keep to the protocol ({error}): another version of udpsend, or a fault "
-                "in it. Take the same version on both sides and try again."
-            ) from error
+            raise broken(error) from error
 
     def _authentic_received_untrusted(self, number: int, opened: memoryview, address: Address, now: float) -> None:
         frames = parse_frames_untrusted(opened)
