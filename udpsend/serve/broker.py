@@ -10,7 +10,6 @@ full name: nobody can watch all of them. What goes on is not logged.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import time
@@ -36,6 +35,7 @@ CONNECT_TIMEOUT = 10.0
 IDLE_TIMEOUT = 180.0  # udpsend pings every 20 s, most clients every 60
 LINGER = 2.0  # seconds for the last bytes to a client
 DELIVERY_TICK = 0.002
+LOOP_STEPS = 10  # after which asyncio has done what it had begun: it takes 3 to accept a connection, 2 to close one
 DISCONNECT = 14
 SUBSCRIPTION_REFUSED = 0x80
 
@@ -82,7 +82,7 @@ class EmbeddedBroker:
         self.bytes_received = 0
         self._listeners = listeners
         self._servers: list[asyncio.Server] = []
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> None:
         names = [f"{cls.__module__}.{cls.__qualname__}" for cls in (Anyone, FullTopicsOnly)]
@@ -95,12 +95,21 @@ class EmbeddedBroker:
             self._servers.append(await asyncio.start_server(self._connected, sock=listener, limit=MAX_PACKET_SIZE))
 
     async def stop(self) -> None:
+        # In this order: asyncio 3.11 leaves a socket open that it has accepted and not yet passed on when its server is
+        # closed.
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+        await _let_loop_run()
         for server in self._servers:
             server.close()
         await self._broker.shutdown()
+        for writer in self._connections.values():
+            writer.transport.abort()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=LINGER)
         for task in self._connections:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await _let_loop_run()  # what was aborted is closed
 
     async def let_deliver(self, leaving: _PacketReader) -> None:
         """Waits until amqtt has passed on what a client has published: when the client leaves, it forgets the rest."""
@@ -116,7 +125,7 @@ class EmbeddedBroker:
     async def _connected(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - start_server runs this in one
-        self._connections.add(task)
+        self._connections[task] = writer
         reader = _PacketReader(stream, self)
         try:
             if len(self._connections) > MAX_CONNECTIONS:
@@ -125,15 +134,21 @@ class EmbeddedBroker:
                 writer.write(UNACCEPTABLE_PROTOCOL)
             else:
                 await self._broker.external_connected(reader, _Writer(writer), "default")
+            writer.close()
+            async with asyncio.timeout(LINGER):
+                await writer.wait_closed()
+        except asyncio.CancelledError:
+            return  # `stop` has ended it; asyncio would log it
         except Exception:  # whatever a client's bytes did to amqtt ends that client only
             logging.getLogger(__name__).debug("client dropped", exc_info=True)
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):  # TimeoutError is one
-                async with asyncio.timeout(LINGER):
-                    await writer.wait_closed()
             writer.transport.abort()
-            self._connections.discard(task)
+            del self._connections[task]
+
+
+async def _let_loop_run() -> None:
+    for _ in range(LOOP_STEPS):
+        await asyncio.sleep(0)
 
 
 class _PacketReader(ReaderAdapter):  # type: ignore[misc]
