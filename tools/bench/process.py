@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
-_START = '"$@" >"$BENCH_LOG" 2>&1 & echo $!'
+# The command holds until standard input ends, and by then `sh` has gone: it would wait for a quick child itself.
+_START = 'exec 3<&0; { read _ <&3; exec 3<&-; exec "$@"; } >"$BENCH_LOG" 2>&1 & echo $!'
 
 
 class BenchError(Exception):
@@ -56,15 +57,18 @@ class Running:
         self.argv = [os.fspath(word) for word in argv]
         self.ended: float | None = None
         whole = {**os.environ, **(env or {}), "BENCH_LOG": os.fspath(log)}
-        told = subprocess.run(
+        with subprocess.Popen(
             ["sh", "-c", _START, "sh", *self.argv],
             env=whole,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            check=True,
             start_new_session=True,
-        )
-        self._pid = int(told.stdout)
-        self.descriptor = os.pidfd_open(self._pid)
+        ) as starter:
+            assert starter.stdin is not None
+            assert starter.stdout is not None
+            self._pid = int(starter.stdout.readline())
+            starter.wait()
+            self.descriptor = os.pidfd_open(self._pid)
 
     def printed(self) -> str:
         """What the command has printed so far."""
