@@ -11,6 +11,8 @@ from typing import Any
 from tests.sim import Link, Network, Socket, Train
 from udpsend.config import Role
 from udpsend.errors import LocalFileError, TransferFailed, UdpsendError
+from udpsend.sealing.keys import derive_keys
+from udpsend.sealing.seal import Sealer
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import (
     Closed,
@@ -20,9 +22,9 @@ from udpsend.transfer.messages import (
     OfferReceived,
     PeerVerified,
 )
-from udpsend.wire.datagram import HEADER_SIZE, Address, Arrival, Transmit
-from udpsend.wire.frames import Close, CloseCode
-from udpsend.wire.packets import KIND_RECORD
+from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Address, Arrival, Transmit
+from udpsend.wire.frames import DATA_HEADER_SIZE, Close, CloseCode
+from udpsend.wire.packets import KIND_RECORD, Header
 from udpsend.wire.ranges import RangeSet
 
 SECRET = bytes(range(32))
@@ -35,22 +37,31 @@ class MemoryFile:
         self.content = content
         self.written = 0
         self.have = RangeSet()
+        self.full = False
+        self._room = memoryview(bytearray(MAX_TRAIN_SIZE))
         self.broken_at: int | None = None  # reading or writing there fails
 
-    def read_into(self, offset: int, view: memoryview) -> None:
-        self._check(offset, len(view))
-        view[:] = self.content[offset : offset + len(view)]
+    def read(self, start: int, stop: int) -> memoryview:
+        self._check(start, stop - start)
+        return memoryview(bytearray(bytes(DATA_HEADER_SIZE) + self.content[start:stop]))
 
     @property
     def received(self) -> int:
         return self.have.total
 
-    def write(self, offset: int, view: memoryview) -> int:
-        self._check(offset, len(view))
+    @property
+    def is_full(self) -> bool:
+        return self.full
+
+    def room(self) -> memoryview | None:
+        return None if self.full else self._room
+
+    def write(self, offset: int, size: int) -> int:
+        self._check(offset, size)
         assert isinstance(self.content, bytearray)
-        self.content[offset : offset + len(view)] = view
-        self.written += len(view)
-        return self.have.add(offset, offset + len(view))
+        self.content[offset : offset + size] = self._room[DATA_HEADER_SIZE : DATA_HEADER_SIZE + size]
+        self.written += size
+        return self.have.add(offset, offset + size)
 
     def _check(self, offset: int, length: int) -> None:
         if self.broken_at is not None and offset <= self.broken_at < offset + length:
@@ -81,8 +92,6 @@ class Peer:
         self.closed: Closed | None = None
         self.closed_at = 0.0
         self.decline = False
-        self.accepted = False
-        self.hashed = False
         self.present = RangeSet(present)
         if role is Role.SENDER:
             self.file = MemoryFile(content)
@@ -97,9 +106,6 @@ class Peer:
         self.connection.datagram_received(arrival, now)
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
-        if self.accepted and not self.hashed and self.connection.all_sent:  # as the shell does
-            self.hashed = True
-            self._beside(lambda: self.connection.digest_ready(self.file.digest()))
         return self.connection.datagrams_to_send(now)
 
     def next_timer(self) -> float | None:
@@ -118,7 +124,7 @@ class Peer:
                 else:
                     self.connection.accept(self.file, self.size, self.present)
             case OfferAccepted():
-                self.accepted = True
+                self._beside(lambda: self.connection.digest_ready(self.file.digest()))
             case ContentArrived(digest):
                 self._beside(lambda: self._compare(digest))
             case PeerVerified():
@@ -223,3 +229,21 @@ def transfer(
     sb = b.bind(5000, lambda _: peer(Role.RECEIVER, ("10.0.0.1", 4000)), gro=gro)
     sa.endpoint.drive, sb.endpoint.drive = sa.drive, sb.drive
     return Transfer(network, sa.endpoint, sb.endpoint, sa, sb, there, back)
+
+
+class Rogue:
+    """A peer that has the keys and says what it likes."""
+
+    def __init__(self, role: Role) -> None:
+        keys = derive_keys(SECRET, role, "traffic").send
+        self.tag = keys.tag
+        self._sealer = Sealer(keys)
+        self.number = 0
+
+    def datagram(self, frames: bytes) -> bytes:
+        header = Header(KIND_RECORD, self.tag, self.number, 0, 1).pack()
+        self.number += 1
+        return header + self._sealer.seal(self.number - 1, header, frames)
+
+    def says(self, connection: Connection, frames: bytes, address: Address = ("10.0.0.9", 9), now: float = 1.0) -> None:
+        connection.datagram_received(Arrival.of([self.datagram(frames)], address), now)

@@ -76,7 +76,6 @@ class _Sending(Shell):
     ) -> None:
         super().__init__(code, config, on_event, confirm)
         self._source = source
-        self._hashing = False
 
     def path_confirmed(self) -> None:
         manifest = self._source.manifest
@@ -86,9 +85,10 @@ class _Sending(Shell):
 
     def session_event(self, event: SessionEvent, now: float) -> None:
         match event:
-            case OfferAccepted(already):
+            case OfferAccepted(already, missing):
                 self.started = now
-                self._source.start_hashing()
+                self._source.start(missing, lambda: self.driver.call_soon(lambda: None))
+                self.beside(self._hash, self._hashed)
                 self.emit(events.Accepted(already))
             case PeerVerified() if self.session.connection is not None:
                 manifest = self._source.manifest
@@ -96,13 +96,6 @@ class _Sending(Shell):
                 self.session.connection.close(Close(CloseCode.DONE, ""), now)
             case _:
                 super().session_event(event, now)
-
-    def turn(self, now: float) -> None:
-        super().turn(now)
-        connection = self.session.connection
-        if self.started and not self._hashing and connection is not None and connection.all_sent:
-            self._hashing = True
-            self.beside(self._hash, self._hashed)
 
     def _hash(self) -> bytes:
         digest = self._source.digest()
@@ -177,8 +170,9 @@ class _Receiving(Shell):
         self.started = clock.now()
         present = RangeSet(sink.present)
         self.emit(events.Accepted(present.total))
-        if self.session.connection is not None:
-            self.session.connection.accept(sink, manifest.size, present)
+        if (connection := self.session.connection) is not None:
+            sink.start(lambda: self.driver.call_soon(lambda: connection.room_again(clock.now())))
+            connection.accept(sink, manifest.size, present)
 
     def _finished(self, path: Path, digest: bytes, seconds: float) -> None:
         assert self._offer is not None  # noqa: S101 - it was accepted

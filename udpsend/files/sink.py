@@ -1,8 +1,8 @@
 """The receiver's end: a transfer's byte space becomes a file, and never loses what has arrived.
 
 1. `open_sink` opens the directory once, refuses what exists, locks the partial, reads the journal, checks the space.
-2. `write` puts a range where it belongs. In order, it is one pwrite and two comparisons.
-3. A thread hashes what lies before the first gap, and every 64 MiB or second flushes the partial and then tells the
+2. `room` gives the loop a place to decrypt a record into, `write` keeps of it what is new.
+3. A thread writes and hashes it (write_behind.py), and every 64 MiB or second flushes the partial and then tells the
    journal which bytes are on the disk. Only those are believed by the next attempt.
 4. `finish` compares the hashes, flushes, sets mode and time, and renames into place without replacing anything; or
    `abandon` keeps partial and journal for the next attempt.
@@ -15,14 +15,15 @@ import hmac
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk
-from udpsend.files.hashing import HashThread
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import check_path_untrusted, quote
 from udpsend.files.partial import Partial
+from udpsend.files.write_behind import WriteBehind
 from udpsend.wire.ranges import RangeSet
 
 FLUSH_SIZE = 64 << 20  # bytes; at 1 GB/s a kill then costs 1 % of 10 GB, and a flush is one call in 64 ms
@@ -49,7 +50,7 @@ def open_sink(manifest: Manifest, directory: str | os.PathLike[str], overwrite: 
 
 
 class Sink:
-    """A file being received. `write` is for one thread, `finish` or `abandon` ends it once and for all."""
+    """A file being received. `room` and `write` are for one thread, `finish` or `abandon` ends it once and for all."""
 
     def __init__(self, manifest: Manifest, directory: Path, partial: Partial) -> None:
         self.present: list[tuple[int, int]] = list(partial.journal.present)
@@ -58,94 +59,78 @@ class Sink:
         self._size = self._entry.size
         self._directory = directory
         self._partial = partial
-        self._fd = partial.fd
         self._ended = False
         self._given_up = False
-        # All below the frontier is present; _ahead is what is present beyond it, and _limit where that begins.
-        self._ahead = RangeSet(self.present)
-        self._frontier = 0
-        self._limit = self._size
-        self._advance()
-        self._lock = threading.Lock()  # the thread copies _ahead; the frontier is one integer and needs none
+        self._lock = threading.Lock()
+        self._have = RangeSet(self.present)
         self._flushed = self.received
         self._flush_due = time.monotonic() + FLUSH_INTERVAL
-        self._hash = HashThread(self._size, self._read_back, lambda: self._frontier, self._flush_if_due, self._end)
+        self._on_room: Callable[[], None] = lambda: None
+        self._behind = WriteBehind(
+            self._size,
+            self._have,
+            self._write_all,
+            self._read_back,
+            self._flush_if_due,
+            lambda: self._on_room(),
+            self._end,
+        )
 
     # What arrives
 
-    def write(self, offset: int, view: memoryview) -> int:
-        """Put these bytes at `offset` of the transfer; `view` (of bytes) is not kept. What is present already is not
-        written again: it may be hashed or vouched for. Returns how many bytes were new. Raises LocalFileError on a disk
-        error, PeerError for bytes outside of the file."""
-        end = offset + len(view)
-        if offset == self._frontier and end < self._limit and self._hash.failure is None:
-            try:
-                count = os.pwrite(self._fd, view, offset)
-            except OSError as error:
-                raise disk.local_error(error, "write", self._partial.name) from error
-            self._frontier = offset + count
-            if offset + count == end:
-                return count
-            return count + self.write(offset + count, view[count:])
-        return self._write_anywhere(offset, end, view)
+    def start(self, on_room: Callable[[], None]) -> None:
+        """`on_room` is called from the thread when the disk has caught up, or has failed."""
+        self._on_room = on_room
 
-    def _write_anywhere(self, offset: int, end: int, view: memoryview) -> int:
-        """Out of order, or meeting what is there already, or the last."""
-        if self._hash.failure is not None:
-            raise self._hash.failure
+    def room(self) -> memoryview | None:
+        """Where to decrypt the next record: room for its header (write_behind.HEADROOM), then for its data. None while
+        the disk is behind. Raises LocalFileError when it failed."""
+        return self._behind.room()
+
+    def write(self, offset: int, size: int) -> int:
+        """The latest room holds `size` bytes of data, which belong at `offset` of the transfer. What is present already
+        is not written again: it may be hashed or vouched for. Returns how many bytes were new. Raises PeerError for
+        bytes outside of the file."""
+        end = offset + size
+        have, behind = self._have, self._behind
         if offset < 0 or end > self._size:
             raise PeerError("The other side sent bytes beyond the end of the file that it offered.")
-        start = max(offset, self._frontier)
-        for first, last in list(self._ahead.gaps(start, end)):
-            self._write_all(view[first - offset : last - offset], first)
-        with self._lock:
-            new = self._ahead.add(start, end)
-            self._advance()
-        if len(self._ahead) > MAX_PIECES:
-            raise PeerError("The other side sends the file in too many pieces.")
-        if self._frontier == self._size:
-            self._hash.wake()
+        if not have or offset > have.last:
+            have.add(offset, end)
+            behind.keep(offset, 0, size)
+            new = size
+        else:
+            gaps = list(have.gaps(offset, end))
+            for start, stop in gaps:
+                behind.keep(start, start - offset, stop - start)
+            new = have.add(offset, end)
+            if len(have) > MAX_PIECES:
+                raise PeerError("The other side sends the file in too many pieces.")
+        behind.end_record(size)
+        if have.total == self._size:
+            behind.flush()
         return new
 
-    def _write_all(self, view: memoryview, offset: int) -> None:
-        try:
-            while len(view):
-                count = os.pwrite(self._fd, view, offset)
-                offset += count
-                view = view[count:]
-        except OSError as error:
-            raise disk.local_error(error, "write", self._partial.name) from error
-
-    def _advance(self) -> None:
-        """Move the frontier over what was waiting right behind it."""
-        ahead = self._ahead
-        if not ahead:
-            self._limit = self._size
-        elif ahead.first > self._frontier:
-            self._limit = ahead.first
-        else:
-            _, self._frontier = ahead.pop_first(self._size) or (0, 0)
-            self._limit = ahead.first if ahead else self._size
+    @property
+    def is_full(self) -> bool:
+        """Whether the sender had better wait for the disk."""
+        return self._behind.is_full
 
     @property
     def received(self) -> int:
         """Bytes present, those of earlier attempts included."""
-        return self._frontier + self._ahead.total
-
-    @property
-    def complete(self) -> bool:
-        return self._frontier == self._size
-
-    @property
-    def hashed(self) -> int:
-        """Bytes hashed so far."""
-        return self._hash.hashed
-
-    def hash_done(self) -> bool:
-        """Whether `finish` has no hashing to wait for any more."""
-        return self._hash.finished
+        return self._have.total
 
     # In the thread
+
+    def _write_all(self, offset: int, view: memoryview) -> None:
+        try:
+            while len(view):
+                count = os.pwrite(self._partial.fd, view, offset)
+                offset += count
+                view = view[count:]
+        except OSError as error:
+            raise disk.local_error(error, "write", self._partial.name) from error
 
     def _read_back(self, offset: int, view: memoryview) -> None:
         try:
@@ -153,24 +138,21 @@ class Sink:
         except OSError as error:
             raise disk.local_error(error, "read back", self._partial.name) from error
 
-    def _flush_if_due(self) -> None:
-        fresh = self.received - self._flushed
+    def _flush_if_due(self, written: RangeSet) -> None:
+        fresh = written.total - self._flushed
         if not fresh:
             return
         now = time.monotonic()
         if fresh >= FLUSH_SIZE or now >= self._flush_due:
-            self._flush()
+            self._flush(written)
             self._flush_due = time.monotonic() + FLUSH_INTERVAL
 
-    def _flush(self) -> None:
-        received = self.received  # before the copy: what comes in between is flushed now, and counted the next time
-        with self._lock:
-            ranges = [(0, self._frontier), *self._ahead]
+    def _flush(self, written: RangeSet) -> None:
         try:
-            self._partial.flush(ranges)
+            self._partial.flush(list(written))
         except OSError as error:
             raise disk.local_error(error, "write", self._partial.name) from error
-        self._flushed = received
+        self._flushed = written.total
 
     def _end(self) -> None:
         """The last thing the thread does, if the transfer is given up: flush once more, and close everything."""
@@ -178,10 +160,10 @@ class Sink:
             return
         # Not after a flush that failed: the kernel reports lost pages once, and the next fdatasync would be a lie.
         with contextlib.suppress(LocalFileError, OSError):
-            if not self.received:
+            if not self._behind.written:
                 self._partial.discard()
-            elif self._hash.failure is None:
-                self._flush()
+            elif self._behind.failure is None:
+                self._flush(self._behind.written)
         self._partial.close()
 
     # The end
@@ -192,22 +174,22 @@ class Sink:
 
         Raises TransferFailed if bytes are missing or the content is not what was read (the partial is then thrown away:
         nothing in it can be trusted), LocalFileError if the disk or the destination fail (it is then kept)."""
-        if not self.complete:
+        if self.received < self._size:
             raise TransferFailed("The other side ended the transfer before all of it had arrived: try again.")
         name = self._partial.name
-        mine = self._hash.digest()
+        mine = self._behind.digest()
         if not self._claim_end():
             raise TransferFailed("The transfer was stopped before its content was verified.")
-        self._hash.stop(None)
+        self._behind.stop(None)
         try:
-            if self._hash.failure is not None:
-                raise self._hash.failure
+            if self._behind.failure is not None:
+                raise self._behind.failure
             if not hmac.compare_digest(mine, digest):
                 self._partial.discard()
                 raise TransferFailed(
                     f"The content of {quote(name)} is not what the other side read; it was thrown away. Try again."
                 )
-            self._flush()
+            self._flush(self._behind.written)
             self._partial.place(self._entry)
         except OSError as error:
             raise disk.local_error(error, "finish", name) from error
@@ -221,12 +203,12 @@ class Sink:
         again, and after `finish` has begun to rename; a `finish` that still waits for the hash raises."""
         if self._claim_end():
             self._given_up = True
-            self._hash.stop(STOP_TIMEOUT)
+            self._behind.flush()
+            self._behind.stop(STOP_TIMEOUT)
 
     def _claim_end(self) -> bool:
-        """Whether this is the first to end it. From here on nothing is written: the number may be another file's."""
+        """Whether this is the first to end it."""
         with self._lock:
             first = not self._ended
             self._ended = True
-            self._fd = -1
         return first

@@ -1,8 +1,8 @@
 """The sender's end: one regular file as the byte space of a transfer.
 
 1. `open_source` opens the file and fixes what is offered: name, size, mode, time.
-2. `read_into` gives any range of it, as often as it is asked: what is lost is read again, nothing is kept.
-3. A thread hashes the file a little ahead of what is read (`start_hashing`, `hash_done`, `digest`).
+2. `start` has a thread read ahead what the receiver lacks, and hash all of it (read_ahead.py).
+3. `read` gives any range of it, as often as it is asked: what is lost is read again, nothing is kept.
 4. `check_unchanged` tells whether the file is still the one that was offered. A file that changes while it is sent ends
    in an error here or in hashes that differ, never in a false 'verified'.
 """
@@ -12,15 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Callable, Iterable
 
 from udpsend.errors import LocalFileError
 from udpsend.files.disk import local_error
-from udpsend.files.hashing import HashThread
 from udpsend.files.manifest import MODE_BITS, Entry, Manifest
 from udpsend.files.names import check_own_name, quote
+from udpsend.files.read_ahead import ReadAhead
 
-# How far the hash may run ahead of the sender. Further, and a file larger than memory is read from the disk twice.
-HASH_AHEAD = 64 << 20
 STOP_TIMEOUT = 2.0  # seconds
 
 
@@ -61,7 +60,7 @@ def _check_kind(status: os.stat_result, name: str) -> None:
 
 
 class Source:
-    """An open file to be sent. `read_into` may be called from one thread; `digest` from any."""
+    """An open file to be sent. `read` is for one thread; `digest` for any."""
 
     def __init__(self, path: str, name: str, fd: int, status: os.stat_result) -> None:
         entry = Entry(name, status.st_size, stat.S_IMODE(status.st_mode) & MODE_BITS, status.st_mtime_ns)
@@ -71,59 +70,26 @@ class Source:
         self._fd = fd
         self._status = status
         self._size = status.st_size
-        self._high = 0  # all that was read so far lies below
-        self._hash: HashThread | None = None
+        self._ahead: ReadAhead | None = None
         self._closed = False
 
-    def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill `view` (of bytes) with what is at `offset` of the transfer. Raises LocalFileError when the file has
+    def start(self, missing: Iterable[tuple[int, int]], on_ready: Callable[[], None]) -> None:
+        """Begin to read the ranges that will be asked for first, ascending, and to hash everything. `on_ready` is
+        called from the thread after a `read` that had to give None."""
+        if self._ahead is None and not self._closed:
+            self._ahead = ReadAhead(self._size, self._fill, missing, on_ready, self._release)
+
+    def read(self, start: int, stop: int) -> memoryview | None:
+        """Room for a record's header (read_ahead.HEADROOM), then bytes from `start` of the transfer, at most up to
+        `stop`; None if they are not in memory yet. Valid until the next call. Raises LocalFileError when the file has
         become shorter, or cannot be read."""
-        try:
-            count = os.preadv(self._fd, (view,), offset)
-        except OSError as error:
-            raise local_error(error, "read", self._name) from error
-        end = offset + len(view)
-        if count != len(view):
-            self._read_rest(offset + count, view[count:], count)
-        if end > self._high:
-            self._high = end
-
-    def _read_rest(self, offset: int, view: memoryview, count: int) -> None:
-        """Go on after a short read; a read of nothing is the end of a file that was longer before."""
-        while len(view):
-            if not count:
-                raise LocalFileError(
-                    f"{quote(self._name)} became shorter while it was sent: send it again when nothing writes to it."
-                )
-            try:
-                count = os.preadv(self._fd, (view,), offset)
-            except OSError as error:
-                raise local_error(error, "read", self._name) from error
-            offset += count
-            view = view[count:]
-
-    @property
-    def hashed(self) -> int:
-        """Bytes hashed so far."""
-        return self._hash.hashed if self._hash else 0
-
-    def start_hashing(self) -> None:
-        """Begin to hash, in a thread. Called when the other side has accepted; again, it does nothing."""
-        if self._hash is None and not self._closed:
-            self._hash = HashThread(self._size, self._read_for_hash, self._ready_to_hash, None, self._release)
-
-    def hash_done(self) -> bool:
-        """Whether `digest` returns (or raises) at once."""
-        return self._hash is not None and self._hash.finished
+        return self._ahead.take(start, stop) if self._ahead is not None else None
 
     def digest(self) -> bytes:
         """BLAKE3 of the content, 32 bytes; waits for it. Raises LocalFileError, or TransferFailed when closed."""
-        self._high = self._size  # nothing more to stay behind of
-        self.start_hashing()
-        if self._hash is None:
-            raise ValueError("digest of a closed source")
-        self._hash.wake()
-        return self._hash.digest()
+        if self._ahead is None:
+            raise ValueError("digest before start")
+        return self._ahead.digest()
 
     def check_unchanged(self) -> None:
         """Raises LocalFileError if the file is not what it was when it was offered. Removing or renaming it meanwhile
@@ -159,16 +125,24 @@ class Source:
         if self._closed:
             return
         self._closed = True
-        if self._hash is None:
+        if self._ahead is None:
             self._release()
         else:
-            self._hash.stop(STOP_TIMEOUT)
+            self._ahead.stop(STOP_TIMEOUT)
 
-    def _ready_to_hash(self) -> int:
-        return min(self._high + HASH_AHEAD, self._size)
-
-    def _read_for_hash(self, offset: int, view: memoryview) -> None:
-        self._read_rest(offset, view, len(view))
+    def _fill(self, offset: int, view: memoryview) -> None:
+        """Raises LocalFileError."""
+        while len(view):
+            try:
+                count = os.preadv(self._fd, (view,), offset)
+            except OSError as error:
+                raise local_error(error, "read", self._name) from error
+            if not count:
+                raise LocalFileError(
+                    f"{quote(self._name)} became shorter while it was sent: send it again when nothing writes to it."
+                )
+            offset += count
+            view = view[count:]
 
     def _release(self) -> None:
         os.close(self._fd)

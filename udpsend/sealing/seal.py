@@ -24,7 +24,7 @@ class Sealer:
     def seal(self, number: int, header: bytes, plaintext: bytes) -> bytes:
         return self._aead.encrypt((self._iv ^ number).to_bytes(12), plaintext, header)
 
-    def seal_into(self, number: int, header: bytes, plaintext: memoryview, out: memoryview) -> None:
+    def seal_into(self, number: int, header: bytes, plaintext: memoryview | bytes, out: memoryview) -> None:
         """`out` must be exactly TAG_BYTES longer than `plaintext` and must not overlap it."""
         self._aead.encrypt_into((self._iv ^ number).to_bytes(12), plaintext, header, out)
 

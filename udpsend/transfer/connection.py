@@ -73,6 +73,7 @@ class Connection:
         self._events: deque[ConnectionEvent] = deque()
         self._path_check = PathCheck(random_bytes)
         self._out = Outbound(keys.send, self.flight, self._acks, self._assembly, self._path_check, receive_buffer, now)
+        self._receive_buffer = receive_buffer
         self._failure: UdpsendError | None = None
         self._closed = False
         self._verified = False
@@ -90,6 +91,16 @@ class Connection:
         """Receiver: take them, except for those that are `present` in the sink."""
         assert self.receiver is not None  # noqa: S101
         self.receiver.accept(sink, size, present)
+
+    def room_again(self, now: float) -> None:
+        """Receiver: the sink has room again, or has failed. The sender may be waiting to hear of it."""
+        try:
+            if self.receiver is not None:
+                self.receiver.room()
+        except UdpsendError as error:
+            self.fail(error, now)
+        self._acks.ack_now(now)
+        self._out.ping = True  # repeated until it is acknowledged
 
     def digest_ready(self, digest: bytes) -> None:
         """Sender: the BLAKE3 of everything that was read."""
@@ -118,11 +129,6 @@ class Connection:
         """(bytes at the receiver, bytes in all)."""
         side = self.sender or self.receiver
         return (side.done, side.total) if side is not None else (0, 0)
-
-    @property
-    def all_sent(self) -> bool:
-        """Sender: every byte has left at least once; what is lost may leave again."""
-        return self.sender is not None and not self.sender.pending
 
     def counters(self) -> dict[str, float]:
         flight = self.flight
@@ -159,6 +165,8 @@ class Connection:
                 self.fail(error, now)
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
+        if self.receiver is not None:
+            self._out.receive_window = 0 if self.receiver.is_full else self._receive_buffer
         for _ in range(MAX_TRAINS_PER_CALL):
             try:
                 transmit = self._out.next_train(now, self.address, self.sender) if not self._closed else None
@@ -218,21 +226,27 @@ class Connection:
         length = len(record.ciphertext) - TAG_BYTES
         if length <= 0:
             raise BadPacket("short record")
-        opened = self._opened[:length]
+        room = self.receiver.room() if self.receiver is not None else None
+        opened = (self._opened if room is None else room)[:length]
         self._opener.open_into_untrusted(record.number, record.header, record.ciphertext, opened)
         self._last_heard = now
         try:
-            self._authentic_received_untrusted(record.number, opened, address, now)
+            frames = parse_frames_untrusted(opened)
+            if frames.data is not None and self.receiver is not None:
+                self.receiver.check_untrusted(frames.data_offset, len(frames.data))
+                if room is None:  # the disk is behind: the sender is being told, and sends it again
+                    self.drops["no room"] += 1
+                    return
+            self._authentic_received_untrusted(record.number, frames, address, now)
         except BadPacket as error:  # under the peer's seal: no stranger's doing, and no chance that it mends itself
             raise broken(error) from error
 
-    def _authentic_received_untrusted(self, number: int, opened: memoryview, address: Address, now: float) -> None:
-        frames = parse_frames_untrusted(opened)
+    def _authentic_received_untrusted(self, number: int, frames: Frames, address: Address, now: float) -> None:
         if address != self.address and number > self._acks.largest:
             self._path_check.start(address, now)
         self._acks.record_received(number, frames.ack_eliciting, now)
         if frames.data is not None and self.receiver is not None:
-            self.receiver.data_received_untrusted(frames.data_offset, frames.data)
+            self.receiver.data_received(frames.data_offset, len(frames.data))
         else:
             self._act_untrusted(frames, address, now)
 

@@ -30,9 +30,10 @@ class OfferReceived:
 
 @dataclass(frozen=True, slots=True)
 class OfferAccepted:
-    """Sender: the receiver wants it, and has `already` bytes of it."""
+    """Sender: the receiver wants it, and has `already` bytes of it; the `missing` ranges will be read next."""
 
     already: int
+    missing: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)

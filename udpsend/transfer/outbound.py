@@ -45,13 +45,15 @@ class Outbound:
         acks: AckTracker,
         assembly: Assembly,
         path_check: PathCheck,
-        receive_buffer: int,
+        receive_window: int,
         now: float,
     ) -> None:
         self.flight = flight
         self.control = ControlSender()
         self.closing = Closing()
         self.responses: deque[tuple[bytes, Address]] = deque(maxlen=4)
+        self.receive_window = receive_window
+        """What the peer is told of the room here; 0 asks it to wait."""
         self.ping = False
         self.last_eliciting = now
         self.wake: float | None = None
@@ -60,7 +62,6 @@ class Outbound:
         self._acks = acks
         self._assembly = assembly
         self._path_check = path_check
-        self._receive_buffer = receive_buffer
 
     def next_train(self, now: float, address: Address, sender: Sender | None) -> Transmit | None:
         """What leaves now, or None. Raises LocalFileError from the sender's file."""
@@ -88,7 +89,7 @@ class Outbound:
             return None
         frames = b""
         if due is not None:
-            frames = pack_ack(self._acks.take_ack(self._assembly.datagrams, self._receive_buffer, now))
+            frames = pack_ack(self._acks.take_ack(self._assembly.datagrams, self.receive_window, now))
         piece = self.control.take(SMALL_RECORD - MAX_ACK - CONTROL_HEADER_SIZE)
         if piece is not None:
             offset, data = piece
@@ -109,8 +110,7 @@ class Outbound:
         control: tuple[int, int] | None = None,
     ) -> Transmit:
         number = self.flight.take_number()
-        self._train.plaintext[: len(frames)] = frames
-        transmit = self._train.seal_single(number, len(frames), address)
+        transmit = self._train.seal_single(number, frames, address)
         self._sent(SentRecord(number, now, transmit.size, 1, transmit.size, eliciting, control=control))
         return transmit
 
@@ -131,22 +131,22 @@ class Outbound:
         train.set_datagram_size(self.flight.mtu.size)
         limit = train.capacity(self.flight.record_datagrams(train.max_datagrams)) - DATA_HEADER_SIZE
         piece = sender.take(limit)
-        assert piece is not None  # noqa: S101 - it is pending
-        start, stop = piece
-        length = DATA_HEADER_SIZE + stop - start
-        pack_data_header_into(train.plaintext, start)
-        sender.read_into(start, train.plaintext[DATA_HEADER_SIZE:length])
+        if piece is None:
+            self.flight.on_app_limited()
+            return None
+        start, plaintext = piece
+        pack_data_header_into(plaintext, start)
         number = self.flight.take_number()
-        transmit = train.seal(number, length, address)
-        datagrams = train.datagrams_for(length)
+        transmit, datagrams = train.seal(number, plaintext, address)
         largest = min(transmit.size, transmit.segment_size)
-        self._sent(SentRecord(number, now, transmit.size, datagrams, largest, True, data=piece))
+        data = (start, start + len(plaintext) - DATA_HEADER_SIZE)
+        self._sent(SentRecord(number, now, transmit.size, datagrams, largest, True, data=data))
         return transmit
 
     def _mtu_probe(self, size: int, now: float, address: Address) -> Transmit:
         number = self.flight.take_number()
-        self._train.plaintext[:2] = PING_FRAME + b"\0"
-        transmit = self._train.seal_single(number, size - HEADER_SIZE - TAG_BYTES, address)
+        padded = PING_FRAME + bytes(size - HEADER_SIZE - TAG_BYTES - 1)
+        transmit = self._train.seal_single(number, padded, address)
         self._sent(SentRecord(number, now, transmit.size, 1, size, True, mtu_probe=size))
         return transmit
 

@@ -24,8 +24,16 @@ class WritesRanges(Protocol):
     def received(self) -> int:
         """Bytes that are there, those of earlier attempts included."""
 
-    def write(self, offset: int, view: memoryview) -> int:
-        """Take these bytes; the view is only valid during the call. How many were new. Raises UdpsendError."""
+    @property
+    def is_full(self) -> bool:
+        """Whether the sender had better wait."""
+
+    def room(self) -> memoryview | None:
+        """Where to open the next record: DATA_HEADER_SIZE bytes for its header, then its data. None: there is no
+        room now. Raises UdpsendError."""
+
+    def write(self, offset: int, size: int) -> int:
+        """The latest room holds `size` bytes that belong at `offset`. How many were new. Raises UdpsendError."""
 
 
 class Receiver:
@@ -64,11 +72,23 @@ class Receiver:
         """The sink's hash is the sender's."""
         self._control.queue({"type": "verified"})
 
-    def data_received_untrusted(self, offset: int, view: memoryview) -> None:
-        """Raises BadPacket (outside of what was offered) and UdpsendError (from the sink)."""
-        if self._sink is None or offset + len(view) > self.total:
+    @property
+    def is_full(self) -> bool:
+        return self._sink is not None and self._sink.is_full
+
+    def room(self) -> memoryview | None:
+        """Where to open a record that may carry data; None: nowhere now. Raises UdpsendError."""
+        return self._sink.room() if self._sink is not None else None
+
+    def check_untrusted(self, offset: int, size: int) -> None:
+        """Raises BadPacket for data outside of what was offered."""
+        if self._sink is None or offset + size > self.total:
             raise BadPacket("data outside of the transfer")
-        self._sink.write(offset, view)
+
+    def data_received(self, offset: int, size: int) -> None:
+        """The latest room was filled with data that was checked. Raises UdpsendError (from the sink)."""
+        if self._sink is not None:
+            self._sink.write(offset, size)
         if self._digest is not None:
             self._report()
 

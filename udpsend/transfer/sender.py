@@ -13,14 +13,16 @@ from udpsend.transfer.messages import (
     PeerVerified,
     parse_present_untrusted,
 )
+from udpsend.wire.frames import DATA_HEADER_SIZE
 from udpsend.wire.ranges import RangeSet
 
 
 class ReadsRanges(Protocol):
     """Where the bytes come from. The file is the send buffer: what is lost is read again."""
 
-    def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill `view` from `offset` of the transfer's byte space. Raises LocalFileError."""
+    def read(self, start: int, stop: int) -> memoryview | None:
+        """DATA_HEADER_SIZE bytes that may be overwritten, then those from `start` of the transfer's byte space, at most
+        up to `stop`; None if they are not there yet. Valid until the next call. Raises LocalFileError."""
 
 
 class Sender:
@@ -65,7 +67,7 @@ class Sender:
                 self._accepted = True
                 for start, stop in self._delivered.gaps(0, self.total):
                     self._unsent.add(start, stop)
-                self._events.append(OfferAccepted(self._delivered.total))
+                self._events.append(OfferAccepted(self._delivered.total, tuple(self._unsent)))
                 self._say_finished()
             case "verified" if self._accepted and self._digest is not None:
                 # It may overtake the last acknowledgements, and says more than they do.
@@ -84,13 +86,15 @@ class Sender:
         if self._accepted and self._digest is not None:
             self._control.queue({"type": "finished", "digest": self._digest.hex()})
 
-    def take(self, limit: int) -> tuple[int, int] | None:
-        """The next (start, stop) to send, at most `limit` bytes."""
-        return self._unsent.pop_first(limit)
-
-    def read_into(self, start: int, view: memoryview) -> None:
-        """Raises LocalFileError."""
-        self._source.read_into(start, view)
+    def take(self, limit: int) -> tuple[int, memoryview] | None:
+        """(start, plaintext of a DATA record without its header written) of at most `limit` bytes to send next, or None
+        when the file is not there yet. Raises LocalFileError."""
+        start, stop = self._unsent.peek_first(limit)
+        plaintext = self._source.read(start, stop)
+        if plaintext is not None:
+            self._unsent.pop_first(len(plaintext) - DATA_HEADER_SIZE)
+            return start, plaintext
+        return None
 
     def on_acked(self, start: int, stop: int) -> None:
         self._delivered.add(start, stop)

@@ -1,6 +1,6 @@
 """Outbound: the plaintext of one record -> a sealed train of datagrams.
 
-1. The caller writes frames into `plaintext`.
+1. The caller has the frames of a record in one piece.
 2. `seal` encrypts it in one call into the ciphertext buffer, whose end-to-end slices are the payloads.
 3. The headers are written in a handful of strided operations.
 4. The views that interleave both are built once per datagram size and reused in every train.
@@ -20,7 +20,6 @@ class TrainWriter:
     def __init__(self, keys: DirectionKeys, datagram_size: int) -> None:
         self._sealer = Sealer(keys)
         self._tag = keys.tag
-        self.plaintext = memoryview(bytearray(MAX_TRAIN_SIZE))
         self._ciphertext = memoryview(bytearray(MAX_TRAIN_SIZE))
         self._headers = memoryview(bytearray(MAX_SEGMENTS * HEADER_SIZE))
         self._header_views = [self._headers[i : i + HEADER_SIZE] for i in range(0, len(self._headers), HEADER_SIZE)]
@@ -44,37 +43,29 @@ class TrainWriter:
         """Bytes of plaintext that a record of so many datagrams holds."""
         return min(datagrams, self.max_datagrams) * self._payload_size - TAG_BYTES
 
-    def datagrams_for(self, length: int) -> int:
-        """How many datagrams a record with so many bytes of plaintext takes."""
-        return -(-(length + TAG_BYTES) // self._payload_size)
-
-    def seal(self, number: int, length: int, address: Address) -> Transmit:
-        """The train of record `number`, whose plaintext are the first `length` bytes of `plaintext`."""
-        size = length + TAG_BYTES
+    def seal(self, number: int, plaintext: memoryview, address: Address) -> tuple[Transmit, int]:
+        """The train of record `number`, and of how many datagrams it is."""
+        size = len(plaintext) + TAG_BYTES
         full, rest = divmod(size, self._payload_size)
         count = full + (rest > 0)
-        headers = self._seal_record(number, length, count)
+        headers = self._seal_record(number, plaintext, count)
         if rest:
             last = self._ciphertext[full * self._payload_size : size]
             views = [*self._views[: 2 * full], self._header_views[full], last]
         else:
             views = self._views[: 2 * full]
-        return Transmit(views, self.datagram_size, size + headers, address)
+        return Transmit(views, self.datagram_size, size + headers, address), count
 
-    def seal_single(self, number: int, length: int, address: Address) -> Transmit:
+    def seal_single(self, number: int, plaintext: memoryview | bytes, address: Address) -> Transmit:
         """The same as one datagram, whatever its size: how path MTU probes are sent."""
-        size = length + TAG_BYTES
-        self._seal_record(number, length, 1)
+        size = len(plaintext) + TAG_BYTES
+        self._seal_record(number, plaintext, 1)
         views = [self._header_views[0], self._ciphertext[:size]]
         return Transmit(views, HEADER_SIZE + size, HEADER_SIZE + size, address)
 
-    def _seal_record(self, number: int, length: int, count: int) -> int:
+    def _seal_record(self, number: int, plaintext: memoryview | bytes, count: int) -> int:
         headers = pack_headers(KIND_RECORD, self._tag, number, 0, count, count)
         self._headers[: len(headers)] = headers
-        self._sealer.seal_into(
-            number,
-            bytes(headers[:HEADER_SIZE]),
-            self.plaintext[:length],
-            self._ciphertext[: length + TAG_BYTES],
-        )
+        ciphertext = self._ciphertext[: len(plaintext) + TAG_BYTES]
+        self._sealer.seal_into(number, bytes(headers[:HEADER_SIZE]), plaintext, ciphertext)
         return len(headers)

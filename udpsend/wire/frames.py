@@ -1,4 +1,4 @@
-"""Frames: what a record says once it is opened. A record is one or more frames; DATA, if any, is the last.
+"""Frames: what a record says once it is opened. A record is one DATA frame, or one or more of the others.
 
     0x00 PADDING   the rest of the record says nothing
     0x01 PING      only asks to be acknowledged
@@ -10,7 +10,7 @@
 
 Integers are big endian. `datagrams` counts all that came with the session's tag, whether or not their record was
 completed, so that the sender knows loss in datagrams. `window` is how many bytes may wait at the receiver: the sender
-keeps no more in flight than this and what the path itself holds.
+keeps no more in flight than this and what the path itself holds, and nothing while it is 0.
 """
 
 from __future__ import annotations
@@ -138,10 +138,6 @@ def _parse_small_untrusted(record: memoryview, frames: Frames) -> None:
             at += _CONTROL.size
             frames.control.append((offset, _take_untrusted(record, at, length)))
             at += length
-        elif kind == DATA:
-            frames.data_offset = _DATA.unpack_from(record, at)[1]
-            frames.data = record[at + _DATA.size :]
-            return
         elif kind == CHALLENGE:
             frames.challenge = _take_untrusted(record, at + 1, 8)
             at += 9

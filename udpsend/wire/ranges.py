@@ -72,6 +72,11 @@ class RangeSet:
         self.total -= removed
         return removed
 
+    def peek_first(self, limit: int) -> tuple[int, int]:
+        """At most `limit` integers off the first range. Raises IndexError if the set is empty."""
+        start = self._starts[0]
+        return start, min(self._stops[0], start + limit)
+
     def pop_first(self, limit: int) -> tuple[int, int] | None:
         """Take at most `limit` integers off the first range, or None if the set is empty."""
         if not self._starts:
