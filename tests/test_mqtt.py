@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.servers import LOOPBACK, Mailman, Mosquitto, free_port, make_certificates, mosquitto, wait_until
@@ -45,7 +45,7 @@ def mailbox(*urls: str, topic: str = TOPIC) -> Iterator[tuple[Mailbox, Mailman]]
     finally:
         box.close()
         assert isinstance(box, BrokerMailbox)
-        assert not box._thread.is_alive()
+        wait_until(lambda: not box._thread.is_alive(), "the end of the mailbox's thread")
 
 
 # Real brokers.
@@ -231,12 +231,17 @@ def websocket_server(frames: bytes) -> Callable[[socket.socket], object]:
     """Accepts the WebSocket handshake, then sends `frames`."""
 
     def serve(connection: socket.socket) -> None:
-        request = connection.recv(4096).decode()
-        key = next(line.split(": ")[1] for line in request.split("\r\n") if line.startswith("Sec-WebSocket-Key"))
-        accept = base64.b64encode(hashlib.sha1((key + WEBSOCKET_GUID).encode()).digest()).decode()  # noqa: S324
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            part = connection.recv(4096)
+            if not part:
+                return
+            request += part
+        key = request.split(b"Sec-WebSocket-Key: ")[1].split(b"\r\n")[0]
+        accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET_GUID).digest())  # noqa: S324
         connection.sendall(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept.encode() + b"\r\n\r\n" + frames
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + frames
         )
         until_closed(connection)
 
@@ -247,7 +252,7 @@ def sending(data: bytes) -> Callable[[socket.socket], object]:
     return lambda connection: connection.sendall(data)
 
 
-WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONNACK_5 = bytes.fromhex("2003000000")
 HOSTILE: dict[str, tuple[str, Callable[[socket.socket], object]]] = {
     "closes at once": ("mqtt", lambda connection: None),
@@ -308,7 +313,26 @@ def test_silent_brokers_do_not_hold_up_close() -> None:
         with tcp_server(silent(event)) as port, mailbox(f"{scheme}://{LOOPBACK}:{port}") as (_, man):
             assert event.wait(20)
             assert not man.states
-        # `mailbox` has checked that the thread is gone: it was waiting for no timeout.
+        # `mailbox` has waited for the end of the thread.
+
+
+def test_a_broker_that_falls_silent_does_not_hold_up_close() -> None:
+    """It grants the subscription, and never confirms what is published."""
+    published = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(CONNACK_5)
+        subscribe = connection.recv(4096)
+        connection.sendall(b"\x90\x04" + subscribe[2:4] + b"\x00\x00")
+        connection.recv(1)
+        published.set()
+        until_closed(connection)
+
+    with tcp_server(serve) as port, mailbox(f"mqtt://{LOOPBACK}:{port}") as (box, man):
+        man.wait_until_up()
+        box.publish(b"bye")
+        assert published.wait(20)
 
 
 def test_a_name_that_cannot_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,6 +413,7 @@ def test_errors_do_not_show_passwords() -> None:
     assert "secret" not in str(caught.value)
 
 
+@settings(deadline=None, print_blob=True)
 @given(st.text(max_size=60), st.sampled_from(["mqtt://", "wss://", "ws://u:p@", ""]))
 def test_parsing_a_url_raises_usage_errors_only(text: str, prefix: str) -> None:
     with contextlib.suppress(UsageError):
@@ -423,6 +448,7 @@ def publish_packet(payload: bytes) -> bytes:
             return b"\x30" + encoded + rest
 
 
+@settings(deadline=None, print_blob=True)
 @given(st.lists(st.integers(0, 3 * MAX_PACKET_SIZE), max_size=6), st.integers(1, 20_000))
 def test_packets_pass_whole_or_not_at_all(sizes: list[int], step: int) -> None:
     packets = [publish_packet(bytes(size)) for size in sizes]
@@ -443,6 +469,7 @@ def test_too_many_messages_are_skipped() -> None:
     assert len(passed) == 10 * len(publish_packet(b"x"))
 
 
+@settings(deadline=None, print_blob=True)
 @given(st.binary(max_size=200))
 def test_any_bytes_raise_bad_packet_only(data: bytes) -> None:
     with contextlib.suppress(BadPacket):

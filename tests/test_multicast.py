@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.servers import LOOPBACK, Mailman, wait_until
@@ -132,6 +132,7 @@ def test_golden_frame() -> None:
     assert parse_frame_untrusted("udpsend/1/0000", frame("udpsend/1/0000", b"hi")) == b"hi"
 
 
+@settings(deadline=None, print_blob=True)
 @given(st.binary(max_size=60), st.booleans())
 def test_any_datagram_raises_bad_packet_only(data: bytes, has_magic: bool) -> None:
     with contextlib.suppress(BadPacket):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.servers import LOOPBACK, UdpServer, coturn
@@ -70,7 +70,7 @@ def driver() -> Iterator[Driver]:
     driver.close()
 
 
-def ask(driver: Driver, port: int, timeout: float = 3.0) -> Mapping:
+def ask(driver: Driver, port: int, timeout: float = 20.0) -> Mapping:
     return driver.client(f"{LOOPBACK}:{port}").query(timeout)
 
 
@@ -97,7 +97,8 @@ def xored(request: bytes, host: str, port: int) -> bytes:
 # The four servers.
 
 
-def test_our_server(driver: Driver) -> None:
+def test_our_server(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stun_module, "RFC3489_SHARE", 6.0)  # this machine may be busy
     with Server(LOOPBACK, 0, 0) as server:
         assert ask(driver, server.stun_port) == Mapping(f"{LOOPBACK}:{server.stun_port}", driver.address)
         assert server.stun_answers == 1
@@ -250,6 +251,7 @@ def test_hostile_answers_cost_time_only(driver: Driver, what: str) -> None:
         ask(driver, server.port, timeout=0.3)
 
 
+@settings(deadline=None, print_blob=True)
 @given(data=st.binary(max_size=120), is_response=st.booleans())
 def test_any_answer_raises_bad_packet_only(data: bytes, is_response: bool) -> None:
     if is_response:
@@ -259,6 +261,7 @@ def test_any_answer_raises_bad_packet_only(data: bytes, is_response: bool) -> No
             stun_module._read_answer_untrusted(data, True, family)
 
 
+@settings(deadline=None, print_blob=True)
 @given(attributes=st.lists(st.tuples(st.sampled_from([1, 4, 5, 32, 0x8022, 77]), st.binary(max_size=12)), max_size=6))
 def test_pystun3_survives_what_it_is_given(attributes: list[tuple[int, bytes]]) -> None:
     """Whatever passes for readable gives an address or a StunError."""
