@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Seconds after which a test run that hangs is ended.
 TEST_TIMEOUT ?= 900
 
-.PHONY: build demo test lint bench dist clean
+.PHONY: build demo test lint bench netlab dist clean
 
 build: $(STAMP)
 	@echo "udpsend is built. Run it:    $(BIN)/udpsend --help"
@@ -35,6 +35,12 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tools.bench
+
+# Needs root, nftables and iproute2; RUNS times each pair of networks.
+RUNS ?= 20
+netlab: $(STAMP)
+	$(BIN)/python -m tools.netlab check
+	$(BIN)/python -m tools.netlab matrix --runs $(RUNS)
 
 dist: $(STAMP)
 	$(BIN)/python -m hatchling build -d dist

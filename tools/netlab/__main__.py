@@ -1,4 +1,4 @@
-"""`python -m tools.netlab list | up | down | run | check`: the laboratory from the command line.
+"""`python -m tools.netlab list | up | down | run | check | matrix`: the laboratory from the command line.
 
 python -m tools.netlab up internet --nat masquerade --nat symmetric-random
 python -m tools.netlab run alice -- ping -c1 198.51.100.130
@@ -12,7 +12,7 @@ import atexit
 import os
 import sys
 
-from . import check
+from . import check, matrix
 from .lab import PREFIX, Lab, LabError, destroy, missing_requirements, tags
 from .nat import NAT_KINDS
 from .topology import TOPOLOGIES, by_name
@@ -59,6 +59,11 @@ def _arguments() -> argparse.Namespace:
     run.add_argument("host")
     run.add_argument("argv", nargs="+", metavar="COMMAND")
     commands.add_parser("check", help="prove the behaviour of every kind of NAT")
+    every = commands.add_parser("matrix", help="transfers between all pairs of networks: path and time to path")
+    every.add_argument("--runs", type=int, default=3, help="of each pair")
+    every.add_argument(
+        "--pairs", nargs="+", default=[], metavar="WORDS", help="only rows with one of these in their names"
+    )
     return parser.parse_args()
 
 
@@ -78,6 +83,8 @@ def main() -> int:
             destroy(chosen.tag)
         elif chosen.command == "check":
             return check.main()
+        elif chosen.command == "matrix":
+            return matrix.main(chosen.runs, chosen.pairs)
         else:
             namespace = f"{PREFIX}-{chosen.tag}-{chosen.host}"
             os.execvp("ip", ["ip", "netns", "exec", namespace, *chosen.argv])  # noqa: S606 - the user's own command

@@ -19,17 +19,20 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from .nat import NAT_KINDS
+from .nat import NAT_KINDS, NatKind
 from .topology import Host, Topology
 
 PREFIX = "udpsend-lab"
 _SWITCH = "switch"
+_USERSPACE_NAT = Path(__file__).with_name("usernat.py")
 _counter = itertools.count(1)
 
 # What Debian sets at start (systemd's 50-default.conf) and the kernel does not: strictness of the reverse path check.
@@ -204,7 +207,9 @@ class Lab:
     def _configure(self, host: Host) -> None:
         lines = []
         for port in host.ports:
-            lines += [f"address add {address} dev {port.interface}" for address in port.addresses]
+            # IPv6 would otherwise look for a second or two whether somebody else has the address.
+            nodad = {True: " nodad", False: ""}
+            lines += [f"address add {a} dev {port.interface}{nodad[':' in a]}" for a in port.addresses]
             lines.append(f"link set {port.interface} up")
         if host.gateway is not None:
             lines.append(f"route add default via {host.gateway}")
@@ -214,8 +219,21 @@ class Lab:
             )
         self._ip(host.name, *lines)
         if host.nat is not None:
-            ruleset = NAT_KINDS[host.nat].ruleset
-            _command("ip", "netns", "exec", self.namespace(host.name), "nft", "-f", "-", text=ruleset)
+            self._start_nat(host, NAT_KINDS[host.nat])
+
+    def _start_nat(self, host: Host, kind: NatKind) -> None:
+        _command(*self.on(host.name, ["nft", "-f", "-"]), text=kind.ruleset)
+        if kind.settings:
+            _command(*self.on(host.name, ["sysctl", "-q", "-w", *kind.settings]))
+        if not kind.userspace:
+            return
+        ports = {port.interface: port for port in host.ports}
+        public = ports["wan"].addresses[0].split("/")[0]
+        inside = str(ip_network(ports["lan"].addresses[0], strict=False))
+        program: list[str | Path] = [sys.executable, _USERSPACE_NAT, public, inside, *kind.userspace]
+        process = self.run(host.name, program, stdout=subprocess.PIPE)
+        if process.stdout is None or process.stdout.readline() != b"READY\n":
+            raise LabError(f"the NAT of {host.name} did not start")
 
     # Using
 

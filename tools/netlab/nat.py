@@ -1,8 +1,9 @@
 """The kinds of NAT that a laboratory's router can have, each with its behaviour in the words of RFC 4787.
 
-A router has two interfaces, `lan` and `wan`. A kind is an nftables ruleset for it and the behaviour that the self-check
-must find. What `masquerade` shows is endpoint-independent mapping as long as no two connections want the same outside
-port: Linux keeps the port where it can, and only a clash shows that its mappings are per connection.
+A router has two interfaces, `lan` and `wan`. A kind is an nftables ruleset for it, or options of the NAT in user space
+(`usernat.py`), and the behaviour that the self-check must find. What `masquerade` shows is endpoint-independent mapping
+as long as no two connections want the same outside port: Linux keeps the port where it can, and only a clash shows that
+its mappings are per connection.
 """
 
 from __future__ import annotations
@@ -18,6 +19,15 @@ class Behaviour(Enum):
     ENDPOINT_INDEPENDENT = "endpoint-independent"
     ADDRESS_DEPENDENT = "address-dependent"
     ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+    BLOCKED = "blocked"
+
+
+class Ports(Enum):
+    """How a new mapping gets its port on the outside."""
+
+    KEPT = "kept"
+    SEQUENTIAL = "sequential"
+    RANDOM = "random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,13 @@ class NatKind:
     """NONE where everything from outside is let in."""
     ruleset: str
     """For `nft -f`."""
+    ports: Ports = Ports.KEPT
+    hairpin: bool = False
+    """Whether hosts behind it reach each other at their outside addresses."""
+    userspace: tuple[str, ...] = ()
+    """Options for `usernat.py`, if that does the translation."""
+    settings: tuple[str, ...] = ()
+    """For `sysctl` in the router's namespace."""
 
     @property
     def translates(self) -> bool:
@@ -77,12 +94,12 @@ def _table(*chains: str) -> str:
     return "table inet lab {" + "".join(chains) + "}\n"
 
 
-def _masquerade(flags: str = "") -> str:
+def _masquerade(flags: str = "", protocol: str = "") -> str:
     return f"""
 table ip lab_nat {{
     chain postrouting {{
         type nat hook postrouting priority srcnat;
-        oifname "wan" masquerade {flags}
+        oifname "wan" {protocol} masquerade {flags}
     }}
 }}
 """
@@ -112,6 +129,58 @@ table ip lab_nat {{
     }}
 }}
 """
+
+
+# What the NAT in user space leaves to the kernel: TCP, which masquerades, and two passes for each UDP packet, which the
+# connection table is not to see.
+_AROUND_USERSPACE = """
+    counter out { }
+    counter in { }
+    chain untracked {
+        type filter hook prerouting priority raw;
+        meta l4proto udp notrack
+    }
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        iifname "nat0" oifname "wan" counter name out accept
+        iifname "nat0" oifname "lan" counter name in accept
+        iifname "lan" accept
+        iifname "wan" oifname "nat0" accept
+        iifname "wan" oifname "lan" ct state established,related accept
+    }
+"""
+
+_NO_UDP = """
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        meta l4proto udp drop
+        iifname "lan" oifname "wan" accept
+        iifname "wan" oifname "lan" ct state established,related accept
+    }
+"""
+
+_SHORT_LIVED = ("net.netfilter.nf_conntrack_udp_timeout=5", "net.netfilter.nf_conntrack_udp_timeout_stream=5")
+
+
+def _userspace(
+    name: str,
+    about: str,
+    mapping: Behaviour,
+    filtering: Behaviour,
+    ports: Ports = Ports.KEPT,
+    *,
+    hairpin: bool = False,
+    lifetime: float = 120.0,
+) -> NatKind:
+    words = {
+        Behaviour.ENDPOINT_INDEPENDENT: "none",
+        Behaviour.ADDRESS_DEPENDENT: "address",
+        Behaviour.ADDRESS_AND_PORT_DEPENDENT: "port",
+    }
+    options = ["--mapping", words[mapping], "--filtering", words[filtering], "--ports", ports.value]
+    options += ["--lifetime", str(lifetime), *(["--hairpin"] if hairpin else [])]
+    ruleset = _table(_CLOSED_INPUT, _AROUND_USERSPACE) + _masquerade(protocol="ip protocol tcp")
+    return NatKind(name, about, mapping, filtering, ruleset, ports, hairpin, tuple(options))
 
 
 _KINDS = (
@@ -165,6 +234,52 @@ _KINDS = (
         Behaviour.ADDRESS_AND_PORT_DEPENDENT,
         Behaviour.ADDRESS_AND_PORT_DEPENDENT,
         _table(_CLOSED_INPUT, _FORWARD_ANSWERS_ONLY) + _masquerade("random,fully-random"),
+        Ports.RANDOM,
+    ),
+    _userspace(
+        "port-restricted",
+        "one random outside port per inside port, open to the addresses and ports that were written to",
+        Behaviour.ENDPOINT_INDEPENDENT,
+        Behaviour.ADDRESS_AND_PORT_DEPENDENT,
+        Ports.RANDOM,
+    ),
+    _userspace(
+        "hairpin",
+        "the same, and hosts behind it reach each other at their outside addresses",
+        Behaviour.ENDPOINT_INDEPENDENT,
+        Behaviour.ADDRESS_AND_PORT_DEPENDENT,
+        Ports.RANDOM,
+        hairpin=True,
+    ),
+    _userspace(
+        "symmetric-sequential",
+        "the next outside port for each destination",
+        Behaviour.ADDRESS_AND_PORT_DEPENDENT,
+        Behaviour.ADDRESS_AND_PORT_DEPENDENT,
+        Ports.SEQUENTIAL,
+    ),
+    _userspace(
+        "short-lived",
+        "port-restricted, and forgets a mapping that was not written from for 5 s",
+        Behaviour.ENDPOINT_INDEPENDENT,
+        Behaviour.ADDRESS_AND_PORT_DEPENDENT,
+        Ports.RANDOM,
+        lifetime=5.0,
+    ),
+    NatKind(
+        "masquerade-5s",
+        "Linux masquerading that forgets what was silent for 5 s",
+        Behaviour.ENDPOINT_INDEPENDENT,
+        Behaviour.ADDRESS_AND_PORT_DEPENDENT,
+        _table(_CLOSED_INPUT, _FORWARD_ANSWERS_ONLY) + _masquerade(),
+        settings=_SHORT_LIVED,
+    ),
+    NatKind(
+        "udp-blocked",
+        "masquerading for TCP, and no UDP at all",
+        Behaviour.BLOCKED,
+        Behaviour.BLOCKED,
+        _table(_CLOSED_INPUT, _NO_UDP) + _masquerade(),
     ),
 )
 

@@ -3,7 +3,8 @@
 `python probe.py answer IP:PORT...` on the server: each datagram is a list of indexes into the addresses given; one
 answer goes out from each of those, and tells the address that the datagram came from.
 `python probe.py ask IP:PORT...` on the host behind the NAT, with the same addresses in the same order (two ports of one
-address, then another address): prints as JSON the mappings that were seen and which answers came in.
+address, then another address): prints as JSON the mappings that were seen, which answers came in, and whether outside
+addresses work from inside.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import select
 import socket
 import sys
+from typing import Any
 
 ATTEMPTS = 3
 # An answer crosses three namespaces in well under a millisecond; what has not come by now was filtered.
@@ -42,16 +44,16 @@ def answer(addresses: list[tuple[str, int]]) -> None:
                 continue
 
 
-def _gather(own: socket.socket, expected: int) -> dict[int, list[object]]:
+def _gather(own: socket.socket, expected: int) -> dict[int, list[Any]]:
     """Who answered, and which address each of them saw."""
-    came: dict[int, list[object]] = {}
+    came: dict[int, list[Any]] = {}
     while len(came) < expected and select.select([own], [], [], PATIENCE)[0]:
         told = json.loads(own.recv(2048))
         came[told["from"]] = told["seen"]
     return came
 
 
-def _question(own: socket.socket, target: tuple[str, int], indexes: list[int]) -> dict[int, list[object]]:
+def _question(own: socket.socket, target: tuple[str, int], indexes: list[int]) -> dict[int, list[Any]]:
     for _ in range(ATTEMPTS):
         own.sendto(json.dumps(indexes).encode(), target)
         came = _gather(own, len(indexes))
@@ -72,7 +74,21 @@ def ask(addresses: list[tuple[str, int]]) -> dict[str, object]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
         own.bind(("0.0.0.0", 0))  # noqa: S104
         admitted = sorted(_question(own, addresses[0], list(range(len(addresses)))))
-    return {"port": port, "mappings": mappings, "admitted": admitted}
+        hairpin = _hairpins(own, addresses[0], [0]) if admitted else False
+    return {"port": port, "mappings": mappings, "admitted": admitted, "hairpin": hairpin}
+
+
+def _hairpins(own: socket.socket, server: tuple[str, int], indexes: list[int]) -> bool:
+    """Whether two sockets of this host reach each other at their outside addresses."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("0.0.0.0", 0))  # noqa: S104
+        seen = [_question(sock, server, indexes)[0] for sock in (own, other)]
+        for _ in range(ATTEMPTS):
+            for sock, (host, port) in zip((own, other), reversed(seen), strict=True):
+                sock.sendto(b"hairpin", (host, port))
+            if select.select([own, other], [], [], PATIENCE)[0]:
+                return True
+    return False
 
 
 if __name__ == "__main__":
