@@ -73,7 +73,8 @@ class Session:
 
     def add_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
         """This side's own, found later: the peer is told."""
-        fresh = [candidate for candidate in candidates if candidate not in self._candidates]
+        known = {candidate.address for candidate in self._candidates}
+        fresh = [candidate for candidate in candidates if candidate.address not in known]
         if not fresh or self._closed:
             return
         self._candidates += fresh
