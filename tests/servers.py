@@ -246,6 +246,7 @@ class UdpServer:
 
     answer: Callable[[bytes], list[bytes]]
     received: list[bytes] = field(default_factory=list)
+    sources: list[tuple[str, int]] = field(default_factory=list)
 
     def __enter__(self) -> UdpServer:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -267,6 +268,7 @@ class UdpServer:
             datagram, source = self._socket.recvfrom(2048)
             if not datagram:
                 return
+            self.sources.append(source)
             self.received.append(datagram)
             for reply in self.answer(datagram):
                 self._socket.sendto(reply, source)

@@ -71,6 +71,8 @@ EDGES = (
     "udpsend.rendezvous.stun",
     "udpsend.punching.relay",
     "udpsend.punching.portmap",
+    "udpsend.punching.mappers",
+    "udpsend.punching.gateway",
 )
 MAY_IMPORT_EDGES = ("udpsend.shell", *EDGES)
 ASKS_THE_SYSTEM = "udpsend.punching.candidates"  # for interfaces and the host's identity, which the session is given

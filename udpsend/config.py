@@ -34,6 +34,10 @@ class Config:
     lan: bool = True
     """Also meet by multicast on the local network and on this host."""
 
+    port_mapping: bool = True
+    """Ask the default gateway for a port mapping (PCP, NAT-PMP, UPnP) if this host has a private address. Off by itself
+    where `bind` is an address that the gateway does not know."""
+
     bind: str | None = None
     """The local address to use; None means all."""
 

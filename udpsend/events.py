@@ -43,6 +43,15 @@ class PublicAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class PortMapped:
+    """The router mapped a port to this side, by `protocol`; or it did not (`address` None, and why not)."""
+
+    protocol: str
+    address: tuple[str, int] | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WrongGuess:
     """Somebody came with another code. After `remaining` more of them this side gives up."""
 
@@ -117,6 +126,7 @@ Event = (
     CodeReady
     | MeetingPlace
     | PublicAddress
+    | PortMapped
     | WrongGuess
     | PeerMet
     | PathFound

@@ -24,6 +24,8 @@ from udpsend.net import clock
 from udpsend.net.driver import Driver
 from udpsend.net.udp import UdpEndpoint
 from udpsend.punching.candidates import gather_host_candidates, same_host_token
+from udpsend.punching.gateway import find_gateway
+from udpsend.punching.portmap import PortMapper, PortMapping
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.mailbox import Mailbox
 from udpsend.rendezvous.mqtt import open_mqtt
@@ -55,6 +57,7 @@ class Shell:
         self._code = code
         self._mailboxes: list[Mailbox] = []
         self._stun_clients: list[StunClient] = []
+        self._port_mapper: PortMapper | None = None
         self._error: UdpsendError | None = None
         self._ended = False
         self._verified: events.Verified | None = None
@@ -81,6 +84,7 @@ class Shell:
         try:
             self._open_mailboxes()
             self._ask_stun_servers(candidates)
+            self._map_port()
             with _interruptible(lambda: self.driver.call_soon(self._interrupted)):
                 self.driver.run()
         finally:
@@ -142,6 +146,24 @@ class Shell:
     def _stun_received(self, datagram: bytes, address: Address) -> None:
         for client in self._stun_clients:
             client.datagram_received(datagram, address)
+
+    def _map_port(self) -> None:
+        port = self._endpoint.ports.get(4)
+        gateway = find_gateway(self._config.bind) if self._config.port_mapping and port else None
+        if gateway is None or port is None:
+            return
+
+        def on_mapping(mapping: PortMapping) -> None:
+            self.driver.call_soon(lambda: self._port_mapped(mapping))
+
+        def on_failure(why: str) -> None:
+            self.driver.call_soon(lambda: self.emit(events.PortMapped("", None, why)))
+
+        self._port_mapper = PortMapper(gateway, port, on_mapping, on_failure)
+
+    def _port_mapped(self, mapping: PortMapping) -> None:
+        self.emit(events.PortMapped(mapping.protocol, mapping.address))
+        self.session.add_candidates([Candidate(CandidateType.MAPPED, mapping.address)], clock.now())
 
     # the session's events
 
@@ -227,7 +249,9 @@ class Shell:
         for message in self.session.messages_to_send(clock.now()):
             for mailbox in self._mailboxes:
                 mailbox.publish(message)
-        closing = [threading.Thread(target=mailbox.close, daemon=True) for mailbox in self._mailboxes]
+        leaving = [mailbox.close for mailbox in self._mailboxes]
+        leaving += [self._port_mapper.close] if self._port_mapper is not None else []
+        closing = [threading.Thread(target=close, daemon=True) for close in leaving]
         for thread in closing:
             thread.start()
         for thread in closing:

@@ -48,7 +48,7 @@ class Display:
             case events.MeetingPlace(name, up):
                 self._show_debug(event)
                 self._watch_brokers(name, up)
-            case events.PublicAddress() | events.Statistics():
+            case events.PublicAddress() | events.PortMapped() | events.Statistics():
                 self._show_debug(event)
             case events.WrongGuess(remaining):
                 self._show_wrong_guess(remaining)
@@ -99,12 +99,16 @@ class Display:
         if self._terminal.out.can_show("".join(rows)):
             self._terminal.picture(rows)
 
-    def _show_debug(self, event: events.MeetingPlace | events.PublicAddress | events.Statistics) -> None:
+    def _show_debug(
+        self, event: events.MeetingPlace | events.PublicAddress | events.PortMapped | events.Statistics
+    ) -> None:
         match event:
             case events.MeetingPlace(name, up, detail):
                 text = f"mailbox {name}: {'up' if up else 'down'}"
             case events.PublicAddress(server, address, detail):
                 text = f"STUN {server}: {_address_text(address) if address else 'no answer'}"
+            case events.PortMapped(protocol, address, detail):
+                text = f"port mapping by {protocol}: {_address_text(address)}" if address else "no port mapping"
             case events.Statistics(counters):
                 detail = ""
                 text = "counters: " + ", ".join(f"{name} {value:g}" for name, value in sorted(counters.items()))
