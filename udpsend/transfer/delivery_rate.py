@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from udpsend.transfer.sent_records import SentRecord
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that costs a microsecond for each acknowledgement
 class RateSample:
     rate: float
     """Bytes per second over `interval`."""
@@ -77,6 +77,11 @@ class DeliveryRate:
 
     def on_lost(self, size: int) -> None:
         self.lost += size
+
+    def on_spurious(self, size: int) -> None:
+        """What was counted as lost came through."""
+        self.delivered += size
+        self.lost = max(0, self.lost - size)
 
     def on_acked(self, acked: list[SentRecord], now: float) -> RateSample | None:
         """None when nothing can be said: the interval is shorter than can be measured."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from udpsend.transfer.congestion.base import AckedSample, CongestionController, LostSample
-from udpsend.transfer.congestion.cubic import Cubic
+from udpsend.transfer.congestion.bbr import Bbr
 from udpsend.transfer.delivery_rate import DeliveryRate, MaxFilter
 from udpsend.transfer.mtu import MtuSearch
 from udpsend.transfer.pacing import Pacer
@@ -18,6 +18,7 @@ from udpsend.wire.frames import Ack
 
 PERSISTENT_CONGESTION = 3  # probe timeouts (RFC 9002, 7.6.1)
 BANDWIDTH_WINDOW = 2.0  # seconds over which the best delivery rate counts
+MIN_RTT_WINDOW = 10.0  # seconds over which the shortest round trip counts: routes change
 INITIAL_PEER_WINDOW = 1 << 16  # until the peer has told
 
 
@@ -26,7 +27,7 @@ class Flight:
         self,
         round_trip: float | None,
         max_datagram_size: int,
-        congestion: Callable[[int], CongestionController] = Cubic,
+        congestion: Callable[[int], CongestionController] = Bbr,
     ) -> None:
         self._max_datagram_size = max_datagram_size
         self._make_congestion = congestion
@@ -43,23 +44,43 @@ class Flight:
         self._pacer = Pacer()
         self._delivery = DeliveryRate()
         self._bandwidth = MaxFilter(BANDWIDTH_WINDOW)
-        self._peer_window = INITIAL_PEER_WINDOW
+        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)
+        self._limit = INITIAL_PEER_WINDOW
+        self._window_limited = False
+        self._missing = 0  # datagrams that had not arrived when what was sent after them had
+        self._missing_counted = 0
+
+    def use(self, congestion: Callable[[int], CongestionController]) -> None:
+        """Another controller, before anything has been sent."""
+        self._make_congestion = congestion
+        self.congestion = congestion(self.mtu.size)
 
     # what may leave
 
     @property
-    def window(self) -> int:
-        """Bytes that may be in flight: what the congestion controller allows, and no more than the path holds at its
-        best rate plus what may wait at the receiver. Without the latter a fast sender fills the receiver's socket
-        buffer before it can know, and loses a window at once."""
-        held = self._bandwidth.value * self.rtt.minimum if self.rtt.sampled else 0
-        return min(self.congestion.window, int(held) + self._peer_window)
+    def window(self) -> float:
+        """Bytes that may be in flight: what the congestion controller and `_limit_by_peer` allow."""
+        return min(self.congestion.window, self._limit)
+
+    def _limit_by_peer(self, peer_window: int) -> int:
+        """Nothing when the peer asks to wait. Else what the path holds at its best rate, and as much again or what may
+        wait at the receiver, if that is more. On short paths a fast sender fills the receiver's socket buffer before
+        it can know, and loses a window at once; on long ones the path holds more than the socket, and the queue is
+        in the network."""
+        if not peer_window:
+            return 0
+        held = int(self._bandwidth.value * -self._negative_min_rtt.value)
+        return held + max(held, peer_window)
 
     def data_time(self, now: float) -> float | None:
         """When a data record may leave: `now`, a later time (pacing), or None (the window is full)."""
         if self.probes_allowed:
             return now
         if self.recovery.sent.bytes_in_flight >= self.window:
+            if self._limit:
+                self._window_limited = True
+            else:
+                self.on_app_limited()  # the peer's disk does not keep up, which says nothing of the path
             return None
         return self._pacer.next_send_time(now) or now
 
@@ -68,7 +89,7 @@ class Flight:
         size = self.mtu.size
         rate = self.congestion.pacing_rate or self.congestion.window / self.rtt.smoothed
         room = max(self.window - self.recovery.sent.bytes_in_flight, size) // size
-        return min(room, self.record_length.datagrams(rate, size, maximum))
+        return min(int(room), self.record_length.datagrams(rate, size, maximum))
 
     def take_number(self) -> int:
         number = self.next_number
@@ -97,7 +118,8 @@ class Flight:
             self.probes_allowed = max(0, self.probes_allowed - 1)
         self.congestion.on_sent(record.size, sent.bytes_in_flight, record.number, now)
         self._pacer.set_rate(self.congestion.pacing_rate, now)
-        self._pacer.on_sent(record.size)
+        # A probe may be fifty times as large as what is paced, and is one packet all the same.
+        self._pacer.on_sent(record.size if not record.mtu_probe else self.mtu.size)
 
     # what became of it
 
@@ -106,8 +128,8 @@ class Flight:
         sent = self.recovery.sent
         in_use = sent.bytes_in_flight
         outcome = self.recovery.on_ack_untrusted(ack, self.next_number, now)
-        self._peer_window = ack.window
         for late in outcome.spurious:
+            self._delivery.on_spurious(late.size)
             self.congestion.on_spurious_loss(late.time, now)
         acked = outcome.acked
         if acked:
@@ -115,7 +137,10 @@ class Flight:
             rate = self._delivery.on_acked(acked, now)
             if rate is not None:
                 self._bandwidth.update(now, rate.rate)
+            if outcome.rtt_sample is not None:
+                self._negative_min_rtt.update(now, -outcome.rtt_sample)
             newest = max(acked, key=lambda record: record.number)
+            self._missing = max(self._missing, newest.datagrams_total - ack.datagrams)
             self.record_length.on_ack(newest.datagrams_total, ack.datagrams)
             for record in acked:
                 self._mtu_acked(record)
@@ -133,10 +158,16 @@ class Flight:
                     rate=rate,
                     app_limited=self._delivery.app_limited and in_use < self.window // 2,
                     delivered=self._delivery.delivered,
+                    lost=self._delivery.lost,
+                    window_limited=self._window_limited,
                 )
             )
+            self._window_limited = False
+            if self.congestion.holds_back:
+                self._delivery.on_app_limited(sent.bytes_in_flight)
         else:
             lost = self.detect_lost(now)
+        self._limit = self._limit_by_peer(ack.window)
         return acked, lost
 
     def _mtu_acked(self, record: SentRecord) -> None:
@@ -159,7 +190,8 @@ class Flight:
             if self.mtu.on_lost(record.number, record.largest_datagram):
                 self.congestion.set_datagram_size(self.mtu.size)
         if counted:
-            missing = sum(self._missing_bytes(record) for record in counted)
+            missing = self._missing_bytes(counted)
+            before = self._delivery.lost
             self._delivery.on_lost(missing)
             span = counted[-1].time - counted[0].time
             self.congestion.on_lost(
@@ -170,14 +202,18 @@ class Flight:
                     newest_lost=counted[-1].number,
                     bytes_in_flight=self.recovery.sent.bytes_in_flight,
                     persistent=span > PERSISTENT_CONGESTION * self.rtt.probe_timeout,
+                    records=counted,
+                    lost_before=before,
                 )
             )
         return lost
 
-    def _missing_bytes(self, record: SentRecord) -> int:
-        """A record is lost with one of its datagrams: what the path lost of it, as far as can be known."""
-        datagrams = max(1.0, record.datagrams * self.record_length.loss)
-        return int(record.size * datagrams / record.datagrams)
+    def _missing_bytes(self, records: list[SentRecord]) -> int:
+        """A record is lost with one of its datagrams: what the path lost of these, by what the peer has counted."""
+        datagrams = sum(record.datagrams for record in records)
+        missing = min(datagrams, max(len(records), self._missing - self._missing_counted))
+        self._missing_counted += missing
+        return sum(record.size for record in records) * missing // datagrams
 
     def timer(self) -> float | None:
         """When to call `on_timer`: loss by time, or the probe timeout."""

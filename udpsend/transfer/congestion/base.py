@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from udpsend.transfer.delivery_rate import RateSample
 from udpsend.transfer.rtt import RttEstimator
+from udpsend.transfer.sent_records import SentRecord
 
 INITIAL_WINDOW_DATAGRAMS = 10  # RFC 9002, 7.2
+INITIAL_WINDOW_BYTES = 14_720
 MINIMUM_WINDOW_DATAGRAMS = 2
 
 
-@dataclass(frozen=True, slots=True)
+def initial_window(datagram_size: int) -> int:
+    """RFC 9002, 7.2."""
+    return min(INITIAL_WINDOW_DATAGRAMS * datagram_size, max(2 * datagram_size, INITIAL_WINDOW_BYTES))
+
+
+# Not frozen, though nobody changes them: writing the fields of a frozen one takes three times as long, thousands of
+# times a second.
+
+
+@dataclass(slots=True)
 class AckedSample:
     """One acknowledgement as the controller sees it."""
 
@@ -30,9 +42,13 @@ class AckedSample:
     app_limited: bool
     delivered: int
     """All bytes delivered in this connection so far."""
+    lost: int = 0
+    """All bytes lost in this connection so far, those found lost with this acknowledgement included."""
+    window_limited: bool = False
+    """Since the last acknowledgement the window kept something from leaving."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LostSample:
     """Records declared lost together."""
 
@@ -45,16 +61,24 @@ class LostSample:
     bytes_in_flight: int
     persistent: bool
     """Everything over more than three probe timeouts was lost (RFC 9002, 7.6)."""
+    records: Sequence[SentRecord] = ()
+    """In the order of their numbers."""
+    lost_before: int = 0
+    """All bytes lost in this connection before these."""
 
 
 class CongestionController(Protocol):
     @property
-    def window(self) -> int:
+    def window(self) -> float:
         """Bytes that may be in flight."""
 
     @property
     def pacing_rate(self) -> float:
         """Bytes per second; 0 until the controller knows."""
+
+    @property
+    def holds_back(self) -> bool:
+        """It sends less than the path takes, to measure it: delivery rates of now say nothing of the path."""
 
     def on_sent(self, size: int, bytes_in_flight: int, number: int, now: float) -> None: ...
 

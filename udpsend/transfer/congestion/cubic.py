@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from udpsend.transfer.congestion.base import (
-    INITIAL_WINDOW_DATAGRAMS,
-    MINIMUM_WINDOW_DATAGRAMS,
-    AckedSample,
-    LostSample,
-)
+from udpsend.transfer.congestion.base import MINIMUM_WINDOW_DATAGRAMS, AckedSample, LostSample, initial_window
 
 # RFC 9438, section 4.1 and 4.6
 C = 0.4
@@ -68,9 +63,11 @@ class HyStart:
 
 
 class Cubic:
+    holds_back = False
+
     def __init__(self, datagram_size: int) -> None:
         self._size = datagram_size
-        self._window = float(INITIAL_WINDOW_DATAGRAMS * datagram_size)
+        self._window = float(initial_window(datagram_size))
         self._threshold = float("inf")
         self._hystart = HyStart()
         self._w_max = 0.0
@@ -94,7 +91,7 @@ class Cubic:
 
     def set_datagram_size(self, size: int) -> None:
         self._size = size
-        self._window = max(self._window, float(INITIAL_WINDOW_DATAGRAMS * size))
+        self._window = max(self._window, float(initial_window(size)))
 
     def on_sent(self, size: int, bytes_in_flight: int, number: int, now: float) -> None:
         pass

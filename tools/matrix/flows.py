@@ -1,0 +1,158 @@
+"""Long transfers over the simulator's links, of files that exist nowhere: real connections at both ends, one or several
+flows through one bottleneck, and what each of them got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tests.sim import Link, Network, Router, Socket
+from udpsend.config import Role
+from udpsend.transfer.congestion.base import CongestionController
+from udpsend.transfer.connection import Connection
+from udpsend.transfer.messages import ConnectionEvent, OfferReceived
+from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Arrival, Transmit
+from udpsend.wire.frames import DATA_HEADER_SIZE
+from udpsend.wire.ranges import RangeSet
+
+SECRET = bytes(range(32))
+ENDLESS = 1 << 50
+HUGE_BUFFER = 1 << 40  # a receiver whose socket takes everything: only the network is looked at
+
+
+class EndlessFile:
+    """A source and a sink of zeros."""
+
+    is_full = False
+
+    def __init__(self) -> None:
+        self.have = RangeSet()
+        self.taken = 0
+        """Bytes that were read to be sent."""
+        self.reached = 0
+        """The end of what was read at least once."""
+        self._room = memoryview(bytearray(MAX_TRAIN_SIZE))
+
+    def read(self, start: int, stop: int) -> memoryview:
+        self.taken += stop - start
+        self.reached = max(self.reached, stop)
+        return self._room[: DATA_HEADER_SIZE + stop - start]
+
+    @property
+    def received(self) -> int:
+        return self.have.total
+
+    def room(self) -> memoryview:
+        return self._room
+
+    def write(self, offset: int, size: int) -> int:
+        return self.have.add(offset, offset + size)
+
+
+class Peer:
+    """An endpoint with the five verbs: a connection that accepts what it is offered."""
+
+    def __init__(self, role: Role, address: Address, network: Network, name: str, **options: Any) -> None:
+        self.network = network
+        self.file = EndlessFile()
+        random_bytes = network.random_bytes(f"{name}/{role.value}")
+        self.connection = Connection(role, SECRET, address, network.now, random_bytes, **options)
+        if role is Role.SENDER:
+            self.connection.offer(self.file, ENDLESS, {})
+
+    def datagram_received(self, arrival: Arrival, now: float) -> None:
+        self.connection.datagram_received(arrival, now)
+
+    def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
+        return self.connection.datagrams_to_send(now)
+
+    def next_timer(self) -> float | None:
+        return self.connection.next_timer()
+
+    def timer_expired(self, now: float) -> None:
+        self.connection.timer_expired(now)
+
+    def next_event(self) -> ConnectionEvent | None:
+        event = self.connection.next_event()
+        if isinstance(event, OfferReceived):
+            self.connection.accept(self.file, ENDLESS, RangeSet())
+        return event
+
+
+class Flow:
+    """A transfer from one host to another."""
+
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        sender: Socket[Peer],
+        receiver: Socket[Peer],
+        controller: Callable[[int], CongestionController] | None,
+    ) -> None:
+        self.network = network
+        self.name = name
+        self.sender = sender
+        self.receiver = receiver
+        self.flight = sender.endpoint.connection.flight
+        if controller is not None:
+            self.flight.use(controller)
+
+    @property
+    def received(self) -> int:
+        """Bytes of the file at the receiver, each counted once."""
+        return self.receiver.endpoint.file.received
+
+    @property
+    def retransmitted(self) -> float:
+        """The share of what was sent that had been sent before."""
+        file = self.sender.endpoint.file
+        return 1 - file.reached / file.taken if file.taken else 0.0
+
+
+def pair(
+    network: Network,
+    name: str,
+    ends: tuple[tuple[Any, str], tuple[Any, str]],
+    controller: Callable[[int], CongestionController] | None,
+    *,
+    receive_buffer: int = HUGE_BUFFER,
+) -> Flow:
+    (a, a_ip), (b, b_ip) = ends
+    options = {"max_datagram_size": 1472, "receive_buffer": receive_buffer}
+    receiver = b.bind(5000, lambda _: Peer(Role.RECEIVER, (a_ip, 4000), network, name, **options), gro=True)
+    sender = a.bind(4000, lambda _: Peer(Role.SENDER, (b_ip, 5000), network, name, **options), gro=True)
+    return Flow(network, name, sender, receiver, controller)
+
+
+def single(
+    seed: int,
+    controller: Callable[[int], CongestionController] | None = None,
+    *,
+    receive_buffer: int = HUGE_BUFFER,
+    **link: Any,
+) -> tuple[Network, Flow, Link]:
+    """One flow over a cable with the keywords of `Network.cable`. The link is that from sender to receiver."""
+    network = Network(seed)
+    a, b = network.host("a"), network.host("b")
+    there, _ = network.cable(a, "10.0.0.1", b, "10.0.0.2", **link)
+    flow = pair(network, "flow", ((a, "10.0.0.1"), (b, "10.0.0.2")), controller, receive_buffer=receive_buffer)
+    return network, flow, there
+
+
+class Bottleneck:
+    """Several hosts on each side of one link."""
+
+    def __init__(self, seed: int, **link: Any) -> None:
+        self.network = Network(seed)
+        self._left = Router(self.network, "left")
+        self.link, _ = self._left.connect(self.network.internet, **link)
+        self._flows = 0
+
+    def flow(self, name: str, controller: Callable[[int], CongestionController] | None) -> Flow:
+        self._flows += 1
+        a, b = self.network.host(f"{name}/a"), self.network.host(f"{name}/b")
+        a_ip, b_ip = f"10.1.{self._flows}.1", f"10.2.{self._flows}.1"
+        self._left.attach(a, a_ip, delay=0.0)
+        self.network.internet.attach(b, b_ip, delay=0.0)
+        return pair(self.network, name, ((a, a_ip), (b, b_ip)), controller)

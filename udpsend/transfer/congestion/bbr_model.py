@@ -1,0 +1,135 @@
+"""What the parts of BBR share: state, model of the path, and the two control parameters that follow from them
+(draft-ietf-ccwg-bbr-06, section 5.6)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from udpsend.transfer.congestion.base import initial_window
+from udpsend.transfer.congestion.bbr_loss import LossModel
+from udpsend.transfer.congestion.bbr_path import PathModel
+
+INFINITY = float("inf")
+
+STARTUP_PACING_GAIN = 2.77
+WINDOW_GAIN = 2.0
+UP_WINDOW_GAIN = 2.25
+PACING_MARGIN = 0.99
+MIN_PIPE_DATAGRAMS = 4
+HEADROOM = 0.15
+PROBE_RTT_GAIN = 0.5
+QUANTUM_TIME = 0.001
+MAX_QUANTUM = 65_536
+QUANTA = 3  # one being sent, one on its way, one being acknowledged
+QUIET = 1.125  # times the propagation delay, plus a datagram's time at the bottleneck: the queue is empty
+
+
+class State(Enum):
+    STARTUP = "startup"
+    DRAIN = "drain"
+    DOWN = "probe bandwidth: down"
+    CRUISE = "probe bandwidth: cruise"
+    REFILL = "probe bandwidth: refill"
+    UP = "probe bandwidth: up"
+    PROBE_RTT = "probe round trip"
+
+
+PACING_GAIN = {
+    State.STARTUP: STARTUP_PACING_GAIN,
+    State.DRAIN: 0.5,
+    State.DOWN: 0.9,
+    State.CRUISE: 1.0,
+    State.REFILL: 1.0,
+    State.UP: 1.25,
+    State.PROBE_RTT: 1.0,
+}
+PROBE_BW = frozenset({State.DOWN, State.CRUISE, State.REFILL, State.UP})
+PROBING = frozenset({State.STARTUP, State.REFILL, State.UP})
+
+
+class Model:
+    def __init__(self, datagram_size: int, seed: int) -> None:
+        self.state = State.STARTUP
+        self.path = PathModel()
+        self.loss = LossModel()
+        self.size = datagram_size
+        self.window: float = initial_window(datagram_size)
+        self.pacing_rate = 0.0
+        self.inflight_long = INFINITY
+        """The draft's inflight_longterm: the most that was in flight without too much loss."""
+        self.bandwidth = 0.0
+        """The draft's bw: max_bw as the short-term bound limits it."""
+        self.delivered = 0
+        self.latest_rtt = INFINITY
+        self._seed = seed or 1
+
+    def bdp(self, gain: float = 1.0) -> float:
+        if self.path.min_rtt == INFINITY:
+            return initial_window(self.size)
+        return gain * self.bandwidth * self.path.min_rtt
+
+    @property
+    def min_window(self) -> int:
+        return MIN_PIPE_DATAGRAMS * self.size
+
+    @property
+    def probe_rtt_window(self) -> float:
+        return max(self.bdp(PROBE_RTT_GAIN), self.min_window)
+
+    @property
+    def inflight(self) -> float:
+        """What fills the path without a queue."""
+        return self._quantized(self.path.max_bandwidth * self.path.min_rtt if self.path.min_rtt < INFINITY else 0.0)
+
+    @property
+    def inflight_with_headroom(self) -> float:
+        if self.inflight_long == INFINITY:
+            return INFINITY
+        headroom = max(self.size, HEADROOM * self.inflight_long)
+        return max(self.inflight_long - headroom, self.min_window)
+
+    @property
+    def quiet_rtt(self) -> float:
+        """A round trip as short as this met an empty queue."""
+        return self.path.min_rtt * QUIET + self.size / max(self.path.max_bandwidth, 1.0)
+
+    def is_too_high(self, lost: float, inflight: float) -> bool:
+        """`lost` bytes since a record was sent that brought the bytes in flight to `inflight`."""
+        return self.loss.is_too_high(lost, inflight, self.size, self.latest_rtt <= self.quiet_rtt)
+
+    def start_pacing(self, smoothed_rtt: float) -> None:
+        """At the first acknowledgement. Small control messages say nothing of the path: the initial window does."""
+        self.pacing_rate = STARTUP_PACING_GAIN * initial_window(self.size) / smoothed_rtt
+
+    def set_pacing_rate(self, gain: float) -> None:
+        rate = gain * self.bandwidth * PACING_MARGIN
+        if self.path.full_reached or rate > self.pacing_rate:
+            self.pacing_rate = rate
+
+    def set_window(self, acked: int) -> None:
+        state = self.state
+        gain = UP_WINDOW_GAIN if state is State.UP else WINDOW_GAIN
+        maximum = self._quantized(self.bdp(gain) + self.path.extra_acked)
+        window = self.window
+        if self.path.full_reached:
+            window = min(window + acked, maximum)
+        elif window < maximum or self.delivered < initial_window(self.size):
+            window += acked
+        cap = self.loss.inflight_short
+        if state is State.CRUISE:
+            cap = min(cap, self.inflight_with_headroom)
+        elif state is State.PROBE_RTT:
+            cap = min(cap, self.inflight_with_headroom, self.probe_rtt_window)
+        elif state in PROBE_BW:
+            cap = min(cap, self.inflight_long)
+        self.window = max(min(window, cap), self.min_window)
+
+    def _quantized(self, inflight: float) -> float:
+        quantum = min(self.pacing_rate * QUANTUM_TIME, MAX_QUANTUM)
+        inflight = max(inflight, QUANTA * quantum, self.min_window)
+        return inflight + 2 * self.size if self.state is State.UP else inflight
+
+    def random(self) -> int:
+        """Spreads the probes of several flows (a linear congruential generator; nothing secret hangs on it)."""
+        self._seed = (self._seed * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
+        return self._seed >> 33
