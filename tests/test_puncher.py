@@ -64,9 +64,9 @@ class Peer:
             host, port = self.socket.endpoint.received[0][2].decode().split()
             self.candidates.append(Candidate(CandidateType.SERVER_REFLEXIVE, (host, int(port))))
 
-    def start(self, remote: list[Candidate], secret: bytes = SECRET) -> None:
+    def start(self, remote: list[Candidate], secret: bytes = SECRET, hold: float = 0.0) -> None:
         net, name = self.net, f"{self.host.name}:{self.port}"
-        self.puncher = Puncher(secret, self.role, net.now, net.random_bytes(name), self.same_host)
+        self.puncher = Puncher(secret, self.role, net.now, net.random_bytes(name), self.same_host, hold=hold)
         self.puncher.add_local_candidates(self.candidates, net.now)
         self.puncher.add_remote_candidates(remote, net.now)
         self.socket.on_event = self._on_event
@@ -380,7 +380,7 @@ def test_path_that_dies_after_its_validation_is_replaced(seed: int) -> None:
     lan_links = [host.interfaces[ip][1] for host, ip in ((pair.a.host, "192.168.1.10"), (pair.b.host, "192.168.1.11"))]
     pair.a.start(pair.b.candidates)
     pair.b.start(pair.a.candidates)
-    assert net.run(until=lambda: pair.a.puncher._generation == 1, seconds=1)
+    assert net.run(until=lambda: pair.a.puncher._nomination.generation == 1, seconds=1)
     for link in lan_links:
         link.down = True
     assert net.run(until=lambda: pair.a.done and pair.b.done)
@@ -396,7 +396,7 @@ def test_receiver_repeats_until_confirmed(seed: int) -> None:
     link = pair.a.host.interfaces["192.168.1.10"][1]
     pair.a.start(pair.b.candidates)
     pair.b.start(pair.a.candidates)
-    assert pair.net.run(until=lambda: pair.b.puncher._generation == 1, seconds=1)
+    assert pair.net.run(until=lambda: pair.b.puncher._nomination.generation == 1, seconds=1)
     link.outage(pair.net.now, 0.5)
     assert pair.net.run(until=lambda: pair.a.done, seconds=1)
     assert not pair.b.done

@@ -51,6 +51,7 @@ from tests.sim.link import GilbertElliott, Link
 from tests.sim.nat import (
     ADDRESS_RESTRICTED,
     FULL_CONE,
+    MASQUERADE_OPEN,
     PORT_RESTRICTED,
     SYMMETRIC,
     SYMMETRIC_RANDOM,
@@ -65,6 +66,7 @@ from tests.sim.train import Train
 __all__ = [
     "ADDRESS_RESTRICTED",
     "FULL_CONE",
+    "MASQUERADE_OPEN",
     "PORT_RESTRICTED",
     "SYMMETRIC",
     "SYMMETRIC_RANDOM",

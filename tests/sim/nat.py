@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -49,11 +50,18 @@ class NatKind:
     """Seconds after the last datagram from inside (RFC 4787, REQ-5)."""
     inbound_refreshes: bool = False
     """Whether datagrams from outside keep a mapping alive (REQ-6)."""
+    strays: bool = False
+    """A Linux host that masquerades and whose own firewall lets strays in: what comes from an address that was not yet
+    written to takes that place in the connection table, and what is written there then leaves from another port."""
+
+
+STRAY_LIFETIME = 30.0
 
 
 FULL_CONE = NatKind(Depends.NOTHING, Depends.NOTHING)
 ADDRESS_RESTRICTED = NatKind(Depends.NOTHING, Depends.ADDRESS)
 PORT_RESTRICTED = NatKind(Depends.NOTHING, Depends.ADDRESS_AND_PORT)
+MASQUERADE_OPEN = NatKind(Depends.NOTHING, Depends.ADDRESS_AND_PORT, strays=True)
 SYMMETRIC = NatKind(Depends.ADDRESS_AND_PORT, Depends.ADDRESS_AND_PORT, Ports.SEQUENTIAL)
 SYMMETRIC_RANDOM = NatKind(Depends.ADDRESS_AND_PORT, Depends.ADDRESS_AND_PORT, Ports.RANDOM)
 
@@ -82,6 +90,7 @@ class Gateway(Router):
         self.mappings: dict[tuple[Address, tuple[str | int, ...]], Mapping] = {}
         self._by_port: dict[int, Mapping] = {}
         self._sessions: dict[tuple[Address, tuple[str | int, ...]], float] = {}
+        self._strays: dict[tuple[Address, int], float] = {}
         self._next_port = 20_000
         self._random = network.random(f"nat/{name}")
 
@@ -99,7 +108,11 @@ class Gateway(Router):
             if self.firewall is not None:
                 self._sessions[train.source, self.firewall.part_of(train.destination)] = self.network.now
             self.up.send(train)
+        elif train.ttl <= 1:
+            self.drop(train, "ttl")
         else:
+            if train.ttl < 64:
+                train = train.one_hop_on()
             translated = train.with_source(self._mapped(train.source, train.destination, self.nat))
             if train.destination[0] != self.public:
                 self.up.send(translated)
@@ -130,6 +143,9 @@ class Gateway(Router):
         now = self.network.now
         key = (inside, nat.mapping.part_of(destination))
         mapping = self.mappings.get(key)
+        if nat.strays and self._is_taken(destination, mapping):
+            key = (inside, destination)
+            mapping = self.mappings.get(key)
         if mapping is not None and now - mapping.used > nat.lifetime:
             self._expire(key, mapping)
             mapping = None
@@ -141,6 +157,13 @@ class Gateway(Router):
         mapping.contacted[nat.filtering.part_of(destination)] = now
         return mapping.outside
 
+    def _is_taken(self, destination: Address, mapping: Mapping | None) -> bool:
+        """Whether a stray from there has the place that this mapping would have."""
+        if mapping is None or destination in mapping.contacted:
+            return False
+        taken = self._strays.get((destination, mapping.outside[1]), -math.inf)
+        return self.network.now - taken < STRAY_LIFETIME
+
     def _translate_in(self, train: Train, nat: NatKind) -> None:
         now = self.network.now
         mapping = self._by_port.get(train.destination[1])
@@ -149,6 +172,7 @@ class Gateway(Router):
             return
         contacted = mapping.contacted.get(nat.filtering.part_of(train.source))
         if contacted is None or now - contacted > nat.lifetime:
+            self._strays[train.source, train.destination[1]] = now
             self.drop(train, "nat filter")
             return
         if nat.inbound_refreshes:

@@ -152,16 +152,18 @@ class Router:
             self.above.add_route(ip, self.down)
 
     def from_inside(self, train: Train) -> None:
-        link = self.routes.get(train.destination[0], self.up)
-        if link is None:
-            self.drop(train, "no route")
-        else:
-            link.send(train)
+        self._forward(train, self.routes.get(train.destination[0], self.up))
 
     def from_outside(self, train: Train) -> None:
-        link = self.routes.get(train.destination[0])
+        self._forward(train, self.routes.get(train.destination[0]))
+
+    def _forward(self, train: Train, link: Link | None) -> None:
+        if train.ttl < 64:
+            train = train.one_hop_on()
         if link is None:
             self.drop(train, "no route")
+        elif train.ttl <= 0:
+            self.drop(train, "ttl")
         else:
             link.send(train)
 
@@ -207,13 +209,13 @@ class Host:
                 first = first or (own, link)
         return first
 
-    def send(self, port: int, destination: Address, datagrams: Sequence[bytes]) -> None:
+    def send(self, port: int, destination: Address, datagrams: Sequence[bytes], ttl: int = 0) -> None:
         route = self.source_for(destination)
         if route is None:
             self.dropped["no route"] += len(datagrams)
             return
         source, link = route
-        link.send(Train.of((source, port), destination, datagrams))
+        link.send(Train.of((source, port), destination, datagrams, ttl or 64))
 
     def receive(self, train: Train) -> None:
         socket = self.sockets.get(train.destination[1])
@@ -238,10 +240,33 @@ class Socket(Generic[E]):
         self._network = host.network
         self._timer_at = math.inf
         self._driving = False
+        self._more: dict[int, int] = {}
+
+    def open_more(self, count: int) -> list[int]:
+        """Further ports: the number of each, as in `Transmit.local` and `Arrival.local`."""
+        port = 30_000 + len(self.host.sockets)
+        for _ in range(count):
+            while port in self.host.sockets:
+                port += 1
+            self.host.sockets[port] = self
+            self._more[len(self._more) + 1] = port
+        return list(self._more)[-count:]
+
+    def keep(self, local: int) -> None:
+        """All ports but that of number `local` (the first, if there is none) are closed."""
+        kept = self._more.get(local, self.port)
+        for port in (self.port, *self._more.values()):
+            if port != kept:
+                del self.host.sockets[port]
+        self.port = kept
+        self._more = {local: kept} if local else {}
 
     def receive(self, train: Train) -> None:
         self.datagrams_received += len(train.datagrams)
+        port = train.destination[1]
+        local = next((n for n, more in self._more.items() if more == port), 0) if self._more else 0
         for arrival in train.arrivals(self.gro):
+            arrival.local = local
             self.endpoint.datagram_received(arrival, self._network.now)
             self.drive()
 
@@ -255,7 +280,8 @@ class Socket(Generic[E]):
             for transmit in self.endpoint.datagrams_to_send(self._network.now):
                 datagrams = list(transmit.datagrams())
                 self.datagrams_sent += len(datagrams)
-                self.host.send(self.port, transmit.address, datagrams)
+                port = self._more.get(transmit.local, self.port)
+                self.host.send(port, transmit.address, datagrams, transmit.ttl)
             self._take_events()
         finally:
             self._driving = False

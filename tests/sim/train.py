@@ -16,13 +16,17 @@ class Train:
     destination: Address
     datagrams: Sequence[bytes]
     size: int
+    ttl: int = 64
 
     @classmethod
-    def of(cls, source: Address, destination: Address, datagrams: Sequence[bytes]) -> Train:
-        return cls(source, destination, datagrams, sum(map(len, datagrams)))
+    def of(cls, source: Address, destination: Address, datagrams: Sequence[bytes], ttl: int = 64) -> Train:
+        return cls(source, destination, datagrams, sum(map(len, datagrams)), ttl)
 
     def with_datagrams(self, datagrams: Sequence[bytes]) -> Train:
-        return Train.of(self.source, self.destination, datagrams)
+        return Train.of(self.source, self.destination, datagrams, self.ttl)
+
+    def one_hop_on(self) -> Train:
+        return replace(self, ttl=self.ttl - 1)
 
     def with_source(self, source: Address) -> Train:
         return replace(self, source=source)

@@ -122,9 +122,8 @@ def _start_servers(lab: Lab) -> list[str]:
     options = []
     for number in (0, 1):
         address = lab.address("server", number)
-        server = lab.run(
-            "server", [sys.executable, "-m", "udpsend", "serve", "--host", address], stdout=subprocess.PIPE
-        )
+        program = [sys.executable, "-m", "udpsend", "serve", "--host", address]
+        server = lab.run("server", program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert server.stdout is not None
         if not server.stdout.readline():
             raise LabError(f"udpsend serve did not start on {address}")

@@ -69,6 +69,9 @@ class Driver:
         machine, sockets = self._machine, self._endpoint.sockets
         readers: list[PortableSocket | socket.socket] = [*sockets, self._wake_receive]
         while self.running:
+            if sockets is not self._endpoint.sockets:  # punching opened more, or is done with them
+                sockets = self._endpoint.sockets
+                readers = [*sockets, self._wake_receive]
             now = clock.now()
             timer = machine.next_timer()
             sleep = MAX_SLEEP if timer is None else min(MAX_SLEEP, max(0.0, timer - now))
@@ -96,6 +99,8 @@ class Driver:
             arrival = reader.receive()
             if arrival is None:
                 return
+            if reader.local:
+                arrival.local = reader.local
             if is_stun(arrival.first_byte()):
                 self._on_stun(arrival.first_datagram(), arrival.address)
             else:

@@ -31,11 +31,13 @@ SEND_WAIT = 0.05  # seconds for the kernel to take a train; then it counts as lo
 class PortableSocket:
     """`counters` says what the network did not take, by errno name."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, buffer_size: int = MAX_TRAIN_SIZE + 1) -> None:
         self.sock = sock
+        self.local = 0
+        """What `Arrival.local` says of datagrams from here."""
         self.family = sock.family
         self.counters: Counter[str] = Counter()
-        self._buffer = memoryview(bytearray(MAX_TRAIN_SIZE + 1))
+        self._buffer = memoryview(bytearray(buffer_size))
         sock.setblocking(False)
 
     def fileno(self) -> int:
@@ -56,9 +58,7 @@ class PortableSocket:
             except BlockingIOError:
                 select.select([], [self.sock], [], SEND_WAIT)
             except OSError as error:
-                if error.errno not in LOST:
-                    raise
-                self.counters[errno.errorcode.get(error.errno or 0, "?")] += 1
+                self._lost(error)
                 return
             else:
                 return
@@ -71,12 +71,16 @@ class PortableSocket:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno not in LOST:
-                raise
-            self.counters[errno.errorcode.get(error.errno or 0, "?")] += 1
+            self._lost(error)
             return self.receive()
         headers, payload = self._buffer[: min(size, HEADER_SIZE)], self._buffer[HEADER_SIZE : max(size, HEADER_SIZE)]
         return Arrival(headers, payload, size, 1, (address[0], address[1]))
+
+    def _lost(self, error: OSError) -> None:
+        """Count what the network did not take; raise what is no such thing."""
+        if error.errno not in LOST:
+            raise error
+        self.counters[errno.errorcode.get(error.errno or 0, "?")] += 1
 
     def close(self) -> None:
         self.sock.close()

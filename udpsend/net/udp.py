@@ -1,4 +1,8 @@
-"""The socket of a session, on as many address families as the host has. Picks the platform's way to carry trains."""
+"""The socket of a session, on as many address families as the host has. Picks the platform's way to carry trains.
+
+While punching goes on there may be more sockets for IPv4, each with a number; one of them may take the place of the
+first, and the rest go (`open_more`, `keep`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Transmit
 BUFFER_SIZE = 8 << 20  # asked for; the kernel gives up to net.core.rmem_max
 IP_MTU = 14  # linux/in.h
 IPV6_MTU = 24
+MAX_FILENO = 1000  # select takes none above 1023
+SMALL_BUFFER = 2048  # for the sockets of punching: there are hundreds, and a probe has 80 bytes
 UDP_OVERHEAD = {socket.AF_INET: 28, socket.AF_INET6: 48}
 
 
@@ -22,6 +28,11 @@ class UdpEndpoint:
 
     def __init__(self, bind: str | None = None, *, offload: bool = True) -> None:
         self.sockets: list[PortableSocket] = []
+        """All that may have something to read. Another list after each change."""
+        self._more: dict[int, PortableSocket] = {}
+        self._last_local = 0
+        self._bind = bind
+        self._offload = offload
         if bind is not None:
             self._open(_family(bind), bind, offload)
         else:
@@ -35,8 +46,7 @@ class UdpEndpoint:
         try:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+            _enlarge_buffers(sock)
             sock.bind((host, 0))
         except OSError as error:
             sock.close()
@@ -51,9 +61,66 @@ class UdpEndpoint:
         return {6 if sock.family == socket.AF_INET6 else 4: sock.sock.getsockname()[1] for sock in self.sockets}
 
     def send(self, transmit: Transmit) -> None:
+        if transmit.local or transmit.ttl:
+            self._send_specially(transmit)
+            return
         sock = self._by_version.get(":" in transmit.address[0])
         if sock is not None:
             sock.send(transmit)
+
+    def _send_specially(self, transmit: Transmit) -> None:
+        """From a socket of its own, or with a TTL of its own."""
+        is_ipv6 = ":" in transmit.address[0]
+        sock = self._more.get(transmit.local) or self._by_version.get(is_ipv6)
+        if sock is None:
+            return
+        if not transmit.ttl:
+            sock.send(transmit)
+            return
+        level, option = (
+            (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) if is_ipv6 else (socket.IPPROTO_IP, socket.IP_TTL)
+        )
+        usual = sock.sock.getsockopt(level, option)
+        sock.sock.setsockopt(level, option, transmit.ttl)
+        try:
+            sock.send(transmit)
+        finally:
+            sock.sock.setsockopt(level, option, usual)
+
+    def open_more(self, count: int) -> list[int]:
+        """More sockets for IPv4: the number of each, for `Transmit.local`. Fewer where the system has no more."""
+        if False not in self._by_version:
+            return []
+        opened = []
+        for _ in range(count):
+            try:
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            except OSError:
+                break
+            if sock.fileno() > MAX_FILENO:
+                sock.close()
+                break
+            sock.bind((self._bind or "", 0))
+            self._last_local += 1
+            self._more[self._last_local] = small = PortableSocket(sock, SMALL_BUFFER)
+            small.local = self._last_local
+            opened.append(self._last_local)
+        self.sockets = [*self._by_version.values(), *self._more.values()]
+        return opened
+
+    def keep(self, local: int) -> None:
+        """The session goes on with the IPv4 socket of this number, if there is one; all others for IPv4 are closed."""
+        winner = self._more.pop(local, None)
+        going = [*self._more.values()]
+        self._more.clear()
+        if winner is not None:
+            going.append(self._by_version[False])
+            _enlarge_buffers(winner.sock)
+            self._by_version[False] = carrier = _carrier(winner.sock, self._offload)
+            carrier.local = local
+        self.sockets = list(self._by_version.values())
+        for sock in going:
+            sock.close()
 
     def send_datagram(self, data: bytes, address: Address) -> None:
         """One datagram, from any thread. Raises OSError."""
@@ -86,6 +153,11 @@ class UdpEndpoint:
             sock.close()
 
 
+def _enlarge_buffers(sock: socket.socket) -> None:
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+
+
 def _family(host: str) -> socket.AddressFamily:
     try:
         version = ipaddress.ip_address(host).version
@@ -95,11 +167,11 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _carrier(sock: socket.socket, offload: bool) -> PortableSocket:
-    if offload and sys.platform == "linux":
+    if sys.platform == "linux":
         from udpsend.net.linux import LinuxSocket
 
         try:
-            return LinuxSocket(sock)
+            return LinuxSocket(sock, offload=offload)
         except OSError:  # a kernel before 5.0
             pass
     return PortableSocket(sock)

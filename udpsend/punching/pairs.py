@@ -1,6 +1,7 @@
 """The addresses at which the peer may be, each with its probes: when the next is due, what has been answered.
 
-A pair of candidates is named by the remote address alone: which of our own addresses is used is the routing's choice.
+A pair is named by the remote address and by the socket of ours, of which there is one except in `hard.py`: which of our
+own addresses is used is the routing's choice.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class Pair:
     signalled: bool
     """Told by the peer under the seal, as against learned from where its request came."""
     next_probe: float
+    local: int = 0
+    """The socket of ours that it is to be reached from."""
+    held: bool = False
+    """It got an opener, and waits for the peer's word."""
     interval: float = FIRST_INTERVAL
     last_probe: float = -math.inf
     sent: int = 0
@@ -87,5 +92,6 @@ class Pair:
         return True
 
     def start_over(self, now: float) -> None:
+        self.held = False
         self.interval = FIRST_INTERVAL
         self.next_probe = now

@@ -10,11 +10,13 @@ from udpsend.wire.datagram import Address
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A remote address that works both ways. `round_trip` in seconds, the best that was measured."""
+    """A remote address that works both ways, from the socket `local`. `round_trip` in seconds, the best that was
+    measured."""
 
     address: Address
     kind: PathKind
     round_trip: float
+    local: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,13 @@ class PathValidated:
     """Both sides agree on this path. Comes once."""
 
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SocketsWanted:
+    """Open so many more IPv4 sockets, and tell the puncher. All but that of the path may be closed after the end."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

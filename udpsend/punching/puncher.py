@@ -6,12 +6,10 @@
 3. A REQUEST is answered by a RESPONSE to where it came from, and triggers a REQUEST there. A RESPONSE from the address
    to which its REQUEST went validates the pair: that way works both ways. Each side does this for itself and says so
    in the flag of all its later probes there.
-4. The SENDER role decides. Once a pair is validated by both (`agreed`), it waits a little for more direct ones, then
-   sends NOMINATE on the best. The other side adopts it if it has validated it too, and answers NOMINATED; the deciding
-   side now has its path, and says CONFIRM, on which the other side has it, too. NOMINATE and NOMINATED are repeated
-   until answered. A nomination that stays unanswered is withdrawn by one with a higher generation, on any pair; only
-   the latest generation can be completed, so the two sides never end with different paths.
-5. With a path the puncher falls silent but for answers to the peer, whose last probes may have been lost.
+4. Where the NATs call for it and nothing has come up yet, a method of `hard.py` sends further requests, from sockets
+   that the owner opens (SocketsWanted).
+5. The SENDER role decides (`nomination.py`): NOMINATE, NOMINATED, CONFIRM.
+6. With a path the puncher falls silent but for answers to the peer, whose last probes may have been lost.
 """
 
 from __future__ import annotations
@@ -23,24 +21,30 @@ from collections.abc import Callable, Sequence
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.events import PathKind
+from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.candidates import path_kind
 from udpsend.punching.channel import ProbeChannel
-from udpsend.punching.pairs import FIRST_INTERVAL, MAX_INTERVAL, MAX_PAIRS, Pair
-from udpsend.punching.path import Path, PathValidated, PunchFailed
+from udpsend.punching.hard import Method, choose_method
+from udpsend.punching.nomination import Nomination
+from udpsend.punching.pairs import MAX_PAIRS, Pair
+from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival, Transmit
 from udpsend.wire.probe import TRANSACTION_SIZE, Probe, ProbeType
 
 PACE = 0.005  # seconds between requests; RFC 8445, section 14.2 asks for this much
-# For more direct pairs, or two round trips of the one at hand if that is longer; three times as long where the peer
-# has been heard on one: over a slow IPv6 path two exchanges take longer than over a fast NAT.
-PATIENCE = 0.1
-MAX_NOMINATIONS = 6  # of one pair before another is tried
 GRACE = 2.0  # for the CONFIRM of a nomination that came just before the timeout
 MAX_ANSWERS = 64  # that wait to be sent; the peer repeats what is lost
+# A Linux host that masquerades and lets strays in ties the peer's early packet to itself, and what we then send there
+# leaves from another port. So the first packet to an address behind a NAT has hops enough to make our own router expect
+# answers, and not enough to reach the peer's; the rest waits until the peer says that it has done the same. One router
+# is crossed with 2, and the next drops it.
+OPENER_TTL = 2
+MAX_SENT = 4096  # probes of 80 bytes, requests and answers: 0.5 MB with IP and UDP headers
 
+PunchEvent = PathValidated | PunchFailed | SocketsWanted
 
-__all__ = ["Path", "PathValidated", "PunchFailed", "Puncher"]
+__all__ = ["Path", "PathValidated", "PunchEvent", "PunchFailed", "Puncher", "SocketsWanted"]
 
 
 class Puncher:
@@ -54,38 +58,37 @@ class Puncher:
         random_bytes: Callable[[int], bytes],
         same_host: bool,
         timeout: float = 12.0,
+        main_socket: int = 0,
+        hold: float = 0.0,
     ) -> None:
+        """`main_socket` is the `local` of what is sent to candidates. With `hold`, those of kind INTERNET get an opener
+        first, and more only after `peer_opened`, or after so many seconds."""
         self.path: Path | None = None
         self.drops: Counter[str] = Counter()
-        self._decides = role is Role.SENDER
+        self.sent = 0
         self._channel = ProbeChannel(secret, role)
         self._random_bytes = random_bytes
         self._same_host = same_host
+        self._main = main_socket
+        self._start = now
+        self._hold_until = now + hold
         self._deadline = now + timeout
         self._last_deadline = now + timeout + 2 * GRACE
         self._failed = False
         self._local: list[Candidate] = []
-        self._pairs: dict[Address, Pair] = {}
-        self._signalled = 0
+        self._pairs: dict[tuple[Address, int], Pair] = {}
+        self._signalled: set[Address] = set()
+        self._method: Method | None = None
         self._pace_at = now
         self._answers: list[Transmit] = []
-        self._events: list[PathValidated | PunchFailed] = []
-
-        self._nominee: Pair | None = None
-        self._nominee_kind = PathKind.INTERNET
-        self._generation = 0
-        self._nominations = 0
-        self._agreed_at: float | None = None  # when a pair first was
-        self._patience = 0.0
-        self._decide_at = math.inf
-        self._repeat_at = math.inf
-        self._repeat_interval = 0.0
+        self._events: list[PunchEvent] = []
+        self._nomination = Nomination(role is Role.SENDER, self._send, self.drops)
 
     def add_local_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
         """This side's own: they tell how direct the peer's addresses are."""
         self._local += candidates
         for candidate in candidates:
-            self._pairs.pop(candidate.address, None)
+            self._pairs.pop((candidate.address, self._main), None)
         for pair in self._pairs.values():
             pair.kind = path_kind(self._local, pair.address, self._same_host)
 
@@ -93,21 +96,47 @@ class Puncher:
         """The peer's, in any number of portions. Beyond MAX_CANDIDATES in all they are ignored."""
         own = {candidate.address for candidate in self._local}
         for candidate in candidates:
-            if self._signalled >= MAX_CANDIDATES:
+            if len(self._signalled) >= MAX_CANDIDATES:
                 self.drops["too many candidates"] += 1
                 break
             if candidate.type is CandidateType.LOOPBACK and not self._same_host:
                 continue
-            if candidate.address in own:
+            if candidate.address in own or candidate.address in self._signalled:
                 continue  # the same private address in two homes: there it would be us
-            pair = self._pairs.get(candidate.address)
-            if pair is None:
-                pair = self._add_pair(candidate.address, now)
-            elif pair.signalled:
-                continue
+            pair = self._pairs.get((candidate.address, self._main)) or self._add_pair(
+                candidate.address, self._main, now
+            )
             if pair is not None:
                 pair.signalled = True
-                self._signalled += 1
+                self._signalled.add(candidate.address)
+                if pair.kind is PathKind.INTERNET and now < self._hold_until:
+                    self._open(pair, now)
+
+    def peer_opened(self, now: float) -> None:
+        """The peer's router expects what comes from here."""
+        if now >= self._hold_until:
+            return
+        self._hold_until = now
+        for pair in self._pairs.values():
+            if pair.held:
+                pair.start_over(now)
+
+    def set_behaviours(self, own: NatBehaviour, peer: NatBehaviour) -> None:
+        """What both NATs do. May come at any time, and again as more is known; what has begun goes on."""
+        if self._method is None:
+            self._method = choose_method(own, peer, self._main, self._start, self._random_bytes)
+
+    def _open(self, pair: Pair, now: float) -> None:
+        transaction = self._random_bytes(TRANSACTION_SIZE)
+        pair.request_sent(transaction, now)
+        pair.held = True
+        pair.next_probe = self._hold_until
+        self._emit(Probe(ProbeType.REQUEST, transaction=transaction), pair.address, pair.local, OPENER_TTL)
+
+    def sockets_opened(self, sockets: list[int], now: float) -> None:
+        """The answer to SocketsWanted: the `local` of each, as many as there could be."""
+        if self._method is not None:
+            self._method.sockets_opened(sockets, now)
 
     def datagram_received(self, arrival: Arrival, now: float) -> None:
         """Whatever comes from the network, with the first byte KIND_PROBE. Never raises."""
@@ -117,14 +146,15 @@ class Puncher:
             except BadPacket as reason:
                 self.drops[str(reason)] += 1
             else:
-                self._authentic_received(probe, arrival.address, now)
+                self._authentic_received(probe, arrival, now)
 
-    def _authentic_received(self, probe: Probe, address: Address, now: float) -> None:
+    def _authentic_received(self, probe: Probe, arrival: Arrival, now: float) -> None:
         if self._failed:
             return
-        pair = self._pairs.get(address)
+        local = arrival.local or self._main
+        pair = self._pairs.get((arrival.address, local))
         if pair is None and probe.type is ProbeType.REQUEST:
-            pair = self._add_pair(address, now)
+            pair = self._add_pair(arrival.address, local, now)
         if pair is None:
             self.drops["unknown address"] += 1
             return
@@ -133,19 +163,40 @@ class Puncher:
         self._decide(now)
 
     def datagrams_to_send(self, now: float) -> list[Transmit]:
-        pair = self._next_pair() if self._unfinished and now >= self._pace_at else None
+        if self._unfinished:
+            self._request(now)
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _request(self, now: float) -> None:
+        """What is due of the candidates, and of the method."""
+        pair = self._next_pair() if now >= self._pace_at else None
         if pair is not None and pair.next_probe <= now:
             self._pace_at = now + PACE
             transaction = self._random_bytes(TRANSACTION_SIZE)
             pair.request_sent(transaction, now)
             self._send(pair, Probe(ProbeType.REQUEST, pair.validated, transaction=transaction))
-        answers, self._answers = self._answers, []
-        return answers
+        if self._method is None or now < self._method_due:
+            return
+        if self._method.sockets_wanted:
+            self._events.append(SocketsWanted(self._method.sockets_wanted))
+        target = self._method.take(now)
+        if target is not None:
+            # Its answer is not waited for: the peer's own request comes with it, and makes a pair.
+            transaction = self._random_bytes(TRANSACTION_SIZE)
+            self._emit(Probe(ProbeType.REQUEST, transaction=transaction), *target)
+
+    @property
+    def _method_due(self) -> float:
+        """Not while a pair works: if that fails, the method goes on."""
+        if self._method is None or any(pair.validated for pair in self._pairs.values()):
+            return math.inf
+        return max(self._method.due, self._hold_until)
 
     def next_timer(self) -> float | None:
         if not self._unfinished:
             return None
-        timer = min(self._deadline, self._repeat_at, self._decide_at)
+        timer = min(self._deadline, self._nomination.timer, self._method_due)
         pair = self._next_pair()
         return timer if pair is None else min(timer, max(pair.next_probe, self._pace_at))
 
@@ -156,13 +207,12 @@ class Puncher:
             self._failed = True
             pairs = self._pairs.values()
             heard = sum(pair.received > 0 for pair in pairs)
-            self._events.append(PunchFailed(self._signalled, heard, sum(pair.validated for pair in pairs)))
+            self._events.append(PunchFailed(len(self._signalled), heard, sum(pair.validated for pair in pairs)))
             return
-        if now >= self._repeat_at:
-            self._repeat(now)
+        self._nomination.timer_expired(now)
         self._decide(now)
 
-    def next_event(self) -> PathValidated | PunchFailed | None:
+    def next_event(self) -> PunchEvent | None:
         return self._events.pop(0) if self._events else None
 
     @property
@@ -188,90 +238,33 @@ class Puncher:
                     pair.observed = probe.observed
                 else:
                     self.drops["unasked response"] += 1
-            case ProbeType.NOMINATE if not self._decides:
-                self._nominate_received(pair, probe, now)
-            case ProbeType.NOMINATED if (
-                self._decides and probe.generation == self._generation and pair is self._nominee
-            ):
-                self._send(pair, Probe(ProbeType.CONFIRM, True, self._generation, self._nominee_kind))
+            case ProbeType.NOMINATE if not self._nomination.decides and self.path is None:
+                if self._nomination.nominate_received(pair, probe, now):
+                    self._deadline = max(self._deadline, min(now + GRACE, self._last_deadline))
+            case ProbeType.NOMINATED if self._nomination.decides and self._nomination.is_current(pair, probe):
+                self._nomination.confirm(pair)
                 self._path_agreed(pair)
-            case ProbeType.CONFIRM if (
-                not self._decides and probe.generation == self._generation and pair is self._nominee
-            ):
+            case ProbeType.CONFIRM if not self._nomination.decides and self._nomination.is_current(pair, probe):
                 self._path_agreed(pair)
             case _:
                 self.drops["out of turn"] += 1
 
-    def _nominate_received(self, pair: Pair, probe: Probe, now: float) -> None:
-        if self.path is not None or probe.generation < self._generation or not pair.validated:
-            self.drops["out of turn"] += 1
-            return
-        if probe.generation == self._generation and pair is not self._nominee:
-            self.drops["two nominations"] += 1
-            return
-        if probe.generation > self._generation:
-            self._generation = probe.generation
-            self._nominee, self._nominee_kind = pair, probe.kind
-            # The deciding side has its path with the first NOMINATED that arrives, and cannot go back. So the intervals
-            # do not grow here: of runs over links that lose up to 70 % one in 150 else ended with a path on one side.
-            self._repeat_interval = FIRST_INTERVAL
-            self._deadline = max(self._deadline, min(now + GRACE, self._last_deadline))
-        self._send_nomination(ProbeType.NOMINATED, now)
-
     def _decide(self, now: float) -> None:
-        """Nominates the best pair, if it is the turn of this side and the time has come."""
-        if not self._decides or self._nominee is not None or not self._unfinished:
-            return
-        best = min((pair for pair in self._pairs.values() if pair.agreed), key=lambda pair: pair.rank, default=None)
-        if best is None:
-            return
-        if self._agreed_at is None:
-            self._agreed_at = now
-            self._patience = max(PATIENCE, 2 * best.round_trip)
-        better = [pair for pair in self._pairs.values() if pair.is_more_direct_than(best)]
-        self._decide_at = self._agreed_at + self._patience * max((3 if p.received else 1 for p in better), default=0)
-        if now < self._decide_at:
-            return
-        self._nominee, self._nominee_kind = best, best.kind
-        self._decide_at = math.inf
-        self._generation += 1
-        self._nominations = 0
-        self._repeat_interval = max(FIRST_INTERVAL, 1.5 * best.round_trip)
-        self._send_nomination(ProbeType.NOMINATE, now)
-
-    def _send_nomination(self, probe_type: ProbeType, now: float) -> None:
-        assert self._nominee is not None  # noqa: S101 - callers have just seen to it
-        self._nominations += 1
-        self._send(self._nominee, Probe(probe_type, True, self._generation, self._nominee_kind))
-        self._repeat_at = now + self._repeat_interval
-        if self._decides:
-            self._repeat_interval = min(1.5 * self._repeat_interval, max(MAX_INTERVAL, 1.5 * self._nominee.round_trip))
-
-    def _repeat(self, now: float) -> None:
-        if self._nominee is None:
-            return
-        if not self._decides:
-            self._send_nomination(ProbeType.NOMINATED, now)
-        elif self._nominations < MAX_NOMINATIONS:
-            self._send_nomination(ProbeType.NOMINATE, now)
-        else:
-            # It worked, and works no more: it has to prove itself again, while the others have their chance.
-            self._nominee.validated = self._nominee.peer_validated = False
-            self._nominee.start_over(now)
-            self._nominee = None
-            self._repeat_at = math.inf
+        if self._unfinished:
+            self._nomination.decide(self._pairs.values(), now)
 
     def _path_agreed(self, pair: Pair) -> None:
         if self.path is None:
-            self.path = Path(pair.address, self._nominee_kind, pair.round_trip)
+            self.path = Path(pair.address, self._nomination.kind, pair.round_trip, pair.local)
             self._events.append(PathValidated(self.path))
 
-    def _add_pair(self, address: Address, now: float) -> Pair | None:
+    def _add_pair(self, address: Address, local: int, now: float) -> Pair | None:
         if len(self._pairs) >= MAX_PAIRS:
             self.drops["too many addresses"] += 1
             return None
-        pair = Pair(address, path_kind(self._local, address, self._same_host), False, now)
-        self._pairs[address] = pair
+        kind = path_kind(self._local, address, self._same_host)
+        pair = Pair(address, kind, address in self._signalled, now, local)
+        self._pairs[address, local] = pair
         return pair
 
     def _next_pair(self) -> Pair | None:
@@ -282,10 +275,14 @@ class Puncher:
     def _send(self, pair: Pair, probe: Probe) -> None:
         if not pair.may_send:
             self.drops["amplification limit"] += 1
-            return
-        if len(self._answers) >= MAX_ANSWERS:
+        elif self._emit(probe, pair.address, pair.local):
+            pair.sent += 1
+
+    def _emit(self, probe: Probe, address: Address, local: int, ttl: int = 0) -> bool:
+        if len(self._answers) >= MAX_ANSWERS or self.sent >= MAX_SENT:
             self.drops["too many answers"] += 1
-            return
-        pair.sent += 1
+            return False
+        self.sent += 1
         datagram = self._channel.seal(probe)
-        self._answers.append(Transmit([datagram], len(datagram), len(datagram), pair.address))
+        self._answers.append(Transmit([datagram], len(datagram), len(datagram), address, local, ttl))
+        return True

@@ -32,6 +32,10 @@ class Transmit:
     segment_size: int
     size: int
     address: Address
+    local: int = 0
+    """Which of our sockets, where punching has opened more; 0 is the one of the session."""
+    ttl: int = 0
+    """Hops; 0 for the system's default."""
 
     def datagrams(self) -> Iterator[bytes]:
         data = b"".join(self.views)
@@ -52,6 +56,8 @@ class Arrival:
     stride: int
     count: int
     address: Address
+    local: int = 0
+    """Which of our sockets received it, as in Transmit."""
 
     @classmethod
     def of(cls, datagrams: Sequence[bytes | memoryview], address: Address) -> Arrival:

@@ -1,0 +1,329 @@
+"""Symmetric NATs, and hosts that masquerade and let strays in, in virtual time: which ways there are around them, how
+long they take, and how many packets."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.sim import (
+    ADDRESS_RESTRICTED,
+    MASQUERADE_OPEN,
+    PORT_RESTRICTED,
+    SYMMETRIC,
+    SYMMETRIC_RANDOM,
+    Depends,
+    Host,
+    NatKind,
+    Network,
+    Ports,
+    Recorder,
+    Reflector,
+    Socket,
+    Train,
+)
+from udpsend.config import Role
+from udpsend.errors import BadPacket
+from udpsend.punching.behaviour import MappingBehaviour, NatBehaviour, judge_behaviour, parse_behaviour_untrusted
+from udpsend.punching.hard import FAN_ROUNDS, FAN_SOCKETS, MAX_SEARCH, PORTS, Fan, PortSearch, choose_method
+from udpsend.punching.puncher import PathValidated, Puncher, PunchFailed, SocketsWanted
+from udpsend.wire.candidate import Candidate, CandidateType
+from udpsend.wire.datagram import Address
+
+STUN = ("198.51.100.7", "198.51.100.8")
+BUSY_EASY = NatKind(Depends.NOTHING, Depends.ADDRESS_AND_PORT, Ports.RANDOM)
+
+
+@dataclass
+class Peer:
+    """A host that knows its NAT from two reflectors."""
+
+    net: Network
+    host: Host
+    role: Role
+    gateway: Any
+    socket: Socket[Any] = field(init=False)
+    candidates: list[Candidate] = field(init=False)
+    behaviour: NatBehaviour = field(init=False)
+    puncher: Puncher = field(init=False)
+    path_at: float | None = None
+    failed: bool = False
+    local: int = 0
+
+    def discover(self) -> None:
+        self.socket = self.host.bind(4000, Recorder)
+        seen: dict[str, Address | None] = {}
+        for server in STUN:
+            self.socket.endpoint.queue([b"who am I"], (server, 3478))
+            self.socket.drive()
+            self.net.run(seconds=0.2)
+            host, port = self.socket.endpoint.received[-1][2].decode().split()
+            seen[server] = (host, int(port))
+        self.candidates = [Candidate(CandidateType.HOST, (ip, 4000)) for ip in self.host.interfaces]
+        self.behaviour = judge_behaviour(self.candidates, seen)
+        reflexive = {address for address in seen.values() if address is not None}
+        self.candidates += [Candidate(CandidateType.SERVER_REFLEXIVE, address) for address in sorted(reflexive)]
+
+    def start(self, peer: Peer, hold: float) -> None:
+        now = self.net.now
+        self.puncher = Puncher(bytes(32), self.role, now, self.net.random_bytes(self.host.name), False, hold=hold)
+        self.puncher.add_local_candidates(self.candidates, now)
+        self.puncher.add_remote_candidates(peer.candidates, now)
+        self.puncher.set_behaviours(self.behaviour, peer.behaviour)
+        self.socket.on_event = self._on_event
+        self.socket.replace(self.puncher)
+
+    def hear_word(self) -> None:
+        self.puncher.peer_opened(self.net.now)
+        self.socket.drive()
+
+    @property
+    def ended(self) -> bool:
+        return self.path_at is not None or self.failed
+
+    def _on_event(self, event: object) -> None:
+        match event:
+            case SocketsWanted(count):
+                self.puncher.sockets_opened(self.socket.open_more(count), self.net.now)
+            case PathValidated(path):
+                self.path_at = self.net.now
+                self.local = path.local
+            case PunchFailed():
+                self.failed = True
+
+
+def two_homes(seed: int, first: NatKind, second: NatKind) -> tuple[Network, Peer, Peer]:
+    net = Network(seed)
+    for address in STUN:
+        server = net.host(address)
+        net.internet.attach(server, address)
+        server.bind(3478, Reflector)
+    peers: list[Peer] = []
+    for number, (kind, role) in enumerate(((first, Role.SENDER), (second, Role.RECEIVER)), 1):
+        gateway = net.gateway(f"home{number}", f"203.0.{number}.1", kind, delay=0.025)
+        host = net.host(f"host{number}")
+        gateway.attach(host, f"192.168.{number}.10")
+        peer = Peer(net, host, role, gateway)
+        peer.discover()
+        peers.append(peer)
+    return net, peers[0], peers[1]
+
+
+def punch(net: Network, a: Peer, b: Peer, *, hold: float = 0.0, word: float | None = None) -> float | None:
+    """a starts and then b; seconds until both have a path, or None. `word`: delay of the mailbox."""
+    a.start(b, hold)
+    net.run(seconds=0.05)
+    b.start(a, hold)
+    start = net.now
+    if word is not None:
+        net.after(word - 0.05, b.hear_word)
+        net.after(word, a.hear_word)
+    net.run(until=lambda: a.ended and b.ended, seconds=30)
+    if a.path_at is None or b.path_at is None:
+        assert a.path_at is b.path_at
+        return None
+    return max(a.path_at, b.path_at) - start
+
+
+def times(seed: int, runs: int, first: NatKind, second: NatKind) -> list[float]:
+    taken = []
+    for number in range(runs):
+        net, a, b = two_homes(seed + number, first, second)
+        seconds = punch(net, a, b)
+        assert seconds is not None, f"seed {seed + number}"
+        assert max(a.puncher.sent, b.puncher.sent) <= 4096
+        taken.append(seconds)
+    return taken
+
+
+@pytest.mark.parametrize("easy", [PORT_RESTRICTED, BUSY_EASY])
+@pytest.mark.parametrize("swap", [False, True])
+def test_random_ports_against_an_easy_nat(seed: int, easy: NatKind, swap: bool) -> None:
+    kinds = (easy, SYMMETRIC_RANDOM) if swap else (SYMMETRIC_RANDOM, easy)
+    taken = times(seed, 10, *kinds)
+    assert statistics.median(taken) < 5.0
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_sequential_ports_are_predicted(seed: int, swap: bool) -> None:
+    kinds = (PORT_RESTRICTED, SYMMETRIC) if swap else (SYMMETRIC, PORT_RESTRICTED)
+    taken = times(seed, 10, *kinds)
+    assert max(taken) < 1.5
+
+
+def test_sequential_ports_of_a_busy_nat_are_found_with_the_fan(seed: int) -> None:
+    net, a, b = two_homes(seed, SYMMETRIC, PORT_RESTRICTED)
+    a.gateway._next_port += 700  # others behind it were busy since it was asked
+    seconds = punch(net, a, b)
+    assert seconds is not None
+    assert seconds < 6.0
+
+
+def test_the_fan_is_not_opened_where_plain_punching_works(seed: int) -> None:
+    net, a, b = two_homes(seed, SYMMETRIC_RANDOM, ADDRESS_RESTRICTED)
+    seconds = punch(net, a, b)
+    assert seconds is not None
+    assert seconds < 1.0
+    assert a.puncher.sent < 50
+    assert not any(isinstance(event, SocketsWanted) for event in a.socket.events)
+
+
+def test_the_path_is_on_the_socket_that_won_and_nothing_else_is_needed(seed: int) -> None:
+    net, a, b = two_homes(seed, SYMMETRIC_RANDOM, PORT_RESTRICTED)
+    assert punch(net, a, b) is not None
+    assert a.local > 0
+    assert b.local == 0
+    assert a.puncher.path is not None
+    assert b.puncher.path is not None
+    a.socket.keep(a.local)
+    for sender, receiver, address in ((a, b, a.puncher.path.address), (b, a, b.puncher.path.address)):
+        recorder = Recorder()
+        receiver.socket.replace(recorder)
+        sender.host.send(sender.socket.port, address, [b"data"])
+        net.run(seconds=1.0)
+        assert recorder.received
+
+
+def test_two_symmetric_nats_fail_in_time_and_without_a_search(seed: int) -> None:
+    net, a, b = two_homes(seed, SYMMETRIC_RANDOM, SYMMETRIC_RANDOM)
+    start = net.now
+    assert punch(net, a, b) is None
+    assert net.now - start < 12.1
+    assert a.puncher.sent < 200
+
+
+@pytest.mark.parametrize("second", [MASQUERADE_OPEN, PORT_RESTRICTED])
+def test_openers_and_a_word_prevent_the_early_packet_race(seed: int, second: NatKind) -> None:
+    for number in range(20):
+        net, a, b = two_homes(seed + number, MASQUERADE_OPEN, second)
+        seconds = punch(net, a, b, hold=1.0, word=0.1)
+        assert seconds is not None, f"seed {seed + number}"
+        assert seconds < 1.0
+
+
+def test_without_openers_a_stray_breaks_the_mapping(seed: int) -> None:
+    net, a, b = two_homes(seed, MASQUERADE_OPEN, MASQUERADE_OPEN)
+    assert punch(net, a, b) is None
+
+
+def test_without_the_peers_word_the_hold_ends(seed: int) -> None:
+    net, a, b = two_homes(seed, PORT_RESTRICTED, PORT_RESTRICTED)
+    seconds = punch(net, a, b, hold=1.0)
+    assert seconds is not None
+    assert 1.0 < seconds < 2.0
+
+
+def test_openers_do_not_reach_the_other_home(seed: int) -> None:
+    net, a, b = two_homes(seed, PORT_RESTRICTED, PORT_RESTRICTED)
+    came: list[Train] = []
+    b.gateway.down.tap = came.append
+    a.start(b, hold=1.0)
+    net.run(seconds=0.9)
+    assert came == []
+    assert net.internet.dropped["ttl"] == 1
+
+
+# the methods by themselves
+
+
+def test_a_search_visits_each_port_once() -> None:
+    for seed in (bytes(8), bytes(range(8)), b"\xff" * 8):
+        search = PortSearch(NatBehaviour(MappingBehaviour.DEPENDENT), ("203.0.113.1", 5000), 0, 0.0, seed)
+        ports = [search.take(0.0)[0][1] for _ in range(MAX_SEARCH)]
+        assert len(set(ports)) == MAX_SEARCH
+        assert min(ports) >= 65_536 - PORTS
+        assert max(ports) < 65_536
+        assert search.due == float("inf")
+
+
+def test_a_search_starts_with_the_next_ports_if_they_are_in_order() -> None:
+    peer = NatBehaviour(MappingBehaviour.DEPENDENT, ("203.0.113.1", 65_530), True)
+    search = PortSearch(peer, ("203.0.113.1", 65_530), 0, 0.0, bytes(8))
+    assert [search.take(0.0)[0][1] for _ in range(5)] == [65_531, 65_532, 65_533, 65_534, 65_535]
+    assert all(search.take(0.0)[0][1] < 65_536 for _ in range(1000))
+
+
+def test_a_fan_with_fewer_sockets_than_wanted_goes_round_and_ends() -> None:
+    fan = Fan(NatBehaviour(MappingBehaviour.DEPENDENT), ("203.0.113.1", 5000), 0.0)
+    assert fan.sockets_wanted == FAN_SOCKETS
+    assert fan.take(1.0) is None
+    assert fan.due == float("inf")
+    fan.sockets_opened([3, 4], 1.0)
+    used = []
+    while fan.due < float("inf"):
+        target = fan.take(fan.due)
+        assert target is not None
+        used.append(target[1])
+    assert used == [3, 4] * FAN_ROUNDS
+
+
+def test_no_method_without_sockets_or_for_two_of_a_kind() -> None:
+    hard = NatBehaviour(MappingBehaviour.DEPENDENT, ("203.0.113.1", 5000))
+    easy = NatBehaviour(MappingBehaviour.INDEPENDENT, ("203.0.113.2", 5000))
+    assert choose_method(hard, hard, 0, 0.0, bytes) is None
+    assert choose_method(easy, easy, 0, 0.0, bytes) is None
+    assert choose_method(hard, NatBehaviour(), 0, 0.0, bytes) is None
+    assert isinstance(choose_method(hard, easy, 0, 0.0, bytes), Fan)
+    assert isinstance(choose_method(easy, hard, 0, 0.0, bytes), PortSearch)
+
+
+# behaviours
+
+HOST = [Candidate(CandidateType.HOST, ("192.0.2.5", 4000))]
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ({}, NatBehaviour()),
+        ({"a": None, "b": None}, NatBehaviour(MappingBehaviour.SILENT)),
+        ({"a": ("203.0.113.1", 1), "b": None}, NatBehaviour(MappingBehaviour.UNKNOWN, ("203.0.113.1", 1))),
+        ({"a": ("192.0.2.5", 4000)}, NatBehaviour(MappingBehaviour.NONE, ("192.0.2.5", 4000))),
+        ({"a": ("2001:db8::1", 1), "b": ("2001:db8::1", 1)}, NatBehaviour(MappingBehaviour.SILENT)),
+        (
+            {"a": ("203.0.113.1", 7), "b": ("203.0.113.1", 7)},
+            NatBehaviour(MappingBehaviour.INDEPENDENT, ("203.0.113.1", 7)),
+        ),
+        (
+            {"a": ("203.0.113.1", 8), "b": ("203.0.113.1", 7)},
+            NatBehaviour(MappingBehaviour.DEPENDENT, ("203.0.113.1", 8), True),
+        ),
+        (
+            {"a": ("203.0.113.1", 800), "b": ("203.0.113.1", 7)},
+            NatBehaviour(MappingBehaviour.DEPENDENT, ("203.0.113.1", 800), False),
+        ),
+        (
+            {"a": ("203.0.113.1", 8), "b": ("203.0.113.2", 7)},
+            NatBehaviour(MappingBehaviour.DEPENDENT, ("203.0.113.1", 8), False),
+        ),
+    ],
+)
+def test_what_servers_say_tells_the_mapping(seen: dict[str, Address | None], expected: NatBehaviour) -> None:
+    found = judge_behaviour(HOST, seen)
+    assert found == expected
+    assert parse_behaviour_untrusted(found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        "independent",
+        ["independent"],
+        ["magic", None, 0, False],
+        ["dependent", "224.0.0.1", 5, False],
+        ["dependent", "127.0.0.1", 5, False],
+        ["dependent", "203.0.113.1", 0, False],
+        ["dependent", "203.0.113.1", 70_000, False],
+        ["dependent", "2001:db8::1", 5, False],
+        ["dependent", "203.0.113.1", 5, 1],
+        ["dependent", 5, 5, False],
+    ],
+)
+def test_what_is_no_behaviour_is_refused(value: object) -> None:
+    with pytest.raises(BadPacket):
+        parse_behaviour_untrusted(value)

@@ -1,0 +1,119 @@
+"""Hard against easy: a peer behind a symmetric NAT, whose port towards us nobody knows, and one behind any other.
+
+The hard side sends from FAN_SOCKETS sockets to the easy side's address: that many of its 64,512 ports are open for what
+comes from there. The easy side sends to one port after the other. A probe that meets an open port arrives, is answered,
+and the two have a pair like any other. After n probes none has met one with (1 - 256/64512)^n: half are through after
+174, 98 % after 980, 99.97 % after 2,048 (the arithmetic of birthdays).
+
+Where the ports were seen to go up in order, the next ones come first, and the hard side waits with its sockets: its
+main one has a port among them already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from udpsend.punching.behaviour import NatBehaviour
+from udpsend.wire.datagram import Address
+
+FAN_SOCKETS = 256
+FAN_PACE = 0.002
+FAN_INTERVAL = 4.0  # before the mapping of a NAT that forgets after 5 s is gone
+FAN_ROUNDS = 3
+SEARCH_PACE = 0.004
+MAX_SEARCH = 2048  # ports
+PREDICTED = 1024  # of them, upwards from the last port seen: beyond the first few they are those of the fan
+FIRST_PORT, PORTS = 1024, 64_512
+
+# Seconds of plain punching first: address-restricted and more open NATs on the easy side need no more.
+PATIENCE_PREDICTED = 0.5
+PATIENCE_RANDOM = 1.0
+PATIENCE_FAN_PREDICTED = 2.0
+
+
+class Method(Protocol):
+    """Something that sends requests beyond those to the candidates."""
+
+    due: float
+    """When to call `take` next; infinite when all is sent, or nothing can be yet."""
+    sockets_wanted: int
+    """To be opened when `due` has come."""
+
+    def take(self, now: float) -> tuple[Address, int] | None:
+        """The next destination, and the local socket to send from."""
+
+    def sockets_opened(self, sockets: list[int], now: float) -> None: ...
+
+
+class PortSearch:
+    """The easy side."""
+
+    def __init__(self, peer: NatBehaviour, outside: Address, main: int, start: float, seed: bytes) -> None:
+        self.sockets_wanted = 0
+        self.due = start + (PATIENCE_PREDICTED if peer.sequential else PATIENCE_RANDOM)
+        self._host, self._port = outside
+        self._main = main
+        self._sent = 0
+        self._predicted = min(PREDICTED, 65_535 - self._port) if peer.sequential else 0
+        # A walk of all ports in an order that differs from run to run: odd steps are prime to 64,512 = 2^10 * 63 if
+        # they are not multiples of 3 or 7.
+        first, step = int.from_bytes(seed[:4]), int.from_bytes(seed[4:8]) | 1
+        while math.gcd(step, PORTS) > 1:
+            step += 2
+        self._first, self._step = first, step
+
+    def take(self, now: float) -> tuple[Address, int]:
+        number, self._sent = self._sent, self._sent + 1
+        self.due = now + SEARCH_PACE if self._sent < MAX_SEARCH else math.inf
+        if number < self._predicted:
+            return (self._host, self._port + 1 + number), self._main
+        return (self._host, FIRST_PORT + (self._first + number * self._step) % PORTS), self._main
+
+    def sockets_opened(self, sockets: list[int], now: float) -> None:
+        """It wants none."""
+
+
+class Fan:
+    """The hard side."""
+
+    def __init__(self, own: NatBehaviour, outside: Address, start: float) -> None:
+        self.sockets_wanted = FAN_SOCKETS
+        self.due = start + (PATIENCE_FAN_PREDICTED if own.sequential else PATIENCE_RANDOM)
+        self._target = outside
+        self._sockets: list[int] = []
+        self._sent = 0
+        self._round_start = 0.0
+
+    def take(self, now: float) -> tuple[Address, int] | None:
+        if not self._sockets:
+            self.due = math.inf  # until they are opened
+            return None
+        index = self._sent % len(self._sockets)
+        if index == 0:
+            self._round_start = now
+        self._sent += 1
+        if index + 1 < len(self._sockets):
+            self.due = now + FAN_PACE
+        elif self._sent < FAN_ROUNDS * len(self._sockets):
+            self.due = self._round_start + FAN_INTERVAL
+        else:
+            self.due = math.inf
+        return self._target, self._sockets[index]
+
+    def sockets_opened(self, sockets: list[int], now: float) -> None:
+        self.sockets_wanted = 0
+        self._sockets = sockets
+        self.due = now
+
+
+def choose_method(
+    own: NatBehaviour, peer: NatBehaviour, main: int, start: float, random_bytes: Callable[[int], bytes]
+) -> Method | None:
+    """What this side does beyond plain punching; None if nothing more would help."""
+    if own.is_hard == peer.is_hard or peer.outside is None:
+        return None
+    if own.is_hard:
+        return Fan(own, peer.outside, start)
+    return PortSearch(peer, peer.outside, main, start, random_bytes(8))
