@@ -79,12 +79,17 @@ class Sink:
     # What arrives
 
     def start(self, on_room: Callable[[], None]) -> None:
-        """`on_room` is called from the thread when the disk has caught up, or has failed."""
+        """`on_room` is called from the thread when `room` had better be called: the disk has caught up, or has failed,
+        or waits for what is in memory."""
         self._on_room = on_room
+        if self._behind.failure is not None:  # before there was anybody to tell
+            on_room()
 
     def room(self) -> memoryview | None:
         """Where to decrypt the next record: room for its header (write_behind.HEADROOM), then for its data. None while
-        the disk is behind. Raises LocalFileError when it failed."""
+        the disk is behind. Raises LocalFileError when it failed, TransferFailed after `abandon`."""
+        if self._given_up:
+            raise TransferFailed("The transfer was stopped.")
         return self._behind.room()
 
     def write(self, offset: int, size: int) -> int:
@@ -104,11 +109,11 @@ class Sink:
             for start, stop in gaps:
                 behind.keep(start, start - offset, stop - start)
             new = have.add(offset, end)
-            if len(have) > MAX_PIECES:
-                raise PeerError("The other side sends the file in too many pieces.")
-        behind.end_record(size)
+        behind.end_record()
         if have.total == self._size:
             behind.flush()
+        if len(have) > MAX_PIECES:
+            raise PeerError("The other side sends the file in too many pieces.")
         return new
 
     @property
@@ -123,12 +128,9 @@ class Sink:
 
     # In the thread
 
-    def _write_all(self, offset: int, view: memoryview) -> None:
+    def _write_all(self, offset: int, view: memoryview) -> int:
         try:
-            while len(view):
-                count = os.pwrite(self._partial.fd, view, offset)
-                offset += count
-                view = view[count:]
+            return os.pwrite(self._partial.fd, view, offset)
         except OSError as error:
             raise disk.local_error(error, "write", self._partial.name) from error
 

@@ -5,12 +5,14 @@
 2. `keep` makes a segment of what was decrypted there. A full block is handed over.
 3. The thread writes a block's segments, one call for each, and hashes those that come next in order while they are in
    the cache. What came out of order is read back when its turn comes.
-4. When the disk is behind and all blocks are taken, `room` gives None: the loop drops data records, unacknowledged,
+4. A block that fills slowly is asked for by the thread: what has arrived does not wait in memory for the rest.
+5. When the disk is behind and all blocks are taken, `room` gives None: the loop drops data records, unacknowledged,
    and tells the sender to wait.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 BLOCKS = 12
 LOW_BLOCKS = 2  # free ones: below that the sender is told to wait
+# A block full of records of the smallest size has 900 segments; more of them are a peer that means harm.
+MAX_SEGMENTS = 1024
+BLOCK_AGE = 0.5  # seconds after which the thread asks for a block that is not full
 
 
 class _Block:
@@ -37,14 +42,15 @@ class _Block:
 
 
 class WriteBehind(HashingThread):
-    """`write(offset, view)` and `read(offset, view)` move bytes, `turn(written)` is called between blocks and while
-    waiting with what was written, `on_room` from the thread when there is room again, or when it failed."""
+    """`write(offset, view)` writes at least one byte and returns how many, `read(offset, view)` fills the view,
+    `turn(written)` is called between blocks and while waiting with what was written, `on_room` from the thread when
+    `room` had better be called: there is room again, a block is due, or it failed."""
 
     def __init__(
         self,
         size: int,
         present: RangeSet,
-        write: Callable[[int, memoryview], None],
+        write: Callable[[int, memoryview], int],
         read: Callable[[int, memoryview], None],
         turn: Callable[[RangeSet], None],
         on_room: Callable[[], None],
@@ -60,6 +66,9 @@ class WriteBehind(HashingThread):
         self._block: _Block | None = None
         self._covered = b""  # what the header of the latest record lies over
         self._waited_for = False
+        self._due: _Block | None = None  # the block that the thread asks for
+        self._seen: _Block | None = None  # the block that the thread saw not full,
+        self._seen_at = 0.0  # and when first
         self._thread.start()
 
     # the loop's side
@@ -68,6 +77,10 @@ class WriteBehind(HashingThread):
         """Where to decrypt the next record, or None while the disk is behind. Raises LocalFileError."""
         if self.failure is not None:
             raise self.failure
+        if self._due is not None:
+            due, self._due = self._due, None
+            if due is self._block:  # not handed over meanwhile
+                self.flush()
         block = self._block or self._next_block()
         if block is None:
             return None
@@ -81,6 +94,8 @@ class WriteBehind(HashingThread):
         in several pieces; `end_record` ends it."""
         block = self._block
         assert block is not None  # noqa: S101 - room() gave it
+        if not size:
+            return
         start = block.position + begin
         segments = block.segments
         if segments and segments[-1][2] == start and segments[-1][0] + start - segments[-1][1] == offset:
@@ -88,14 +103,15 @@ class WriteBehind(HashingThread):
         else:
             segments.append([offset, start, start + size])
 
-    def end_record(self, size: int) -> None:
-        """The latest record had `size` bytes of data; the next goes behind it."""
+    def end_record(self) -> None:
+        """The next record goes behind what was kept."""
         block = self._block
         assert block is not None  # noqa: S101
         self._uncover(block)
-        block.position += size
-        if block.position >= HEADROOM + BLOCK_SIZE:
-            self.flush()
+        if block.segments:
+            block.position = block.segments[-1][2]
+            if block.position >= HEADROOM + BLOCK_SIZE or len(block.segments) >= MAX_SEGMENTS:
+                self.flush()
 
     def flush(self) -> None:
         """Hand over what there is."""
@@ -109,9 +125,13 @@ class WriteBehind(HashingThread):
     @property
     def is_full(self) -> bool:
         """Whether the sender had better wait."""
-        full = BLOCKS - self._made + len(self._free) < LOW_BLOCKS
-        self._waited_for |= full
-        return full
+        if not self._is_low():
+            return False
+        self._waited_for = True
+        return self._is_low()  # the thread may have looked just before
+
+    def _is_low(self) -> bool:
+        return BLOCKS - self._made + len(self._free) < LOW_BLOCKS
 
     def _uncover(self, block: _Block) -> None:
         if self._covered:
@@ -119,13 +139,13 @@ class WriteBehind(HashingThread):
             self._covered = b""
 
     def _next_block(self) -> _Block | None:
-        if self._free:
-            self._block = self._free.popleft()
-        elif self._made < BLOCKS:
+        if not self._free and self._made < BLOCKS:
             self._made += 1
-            self._block = _Block()
-        else:
+            self._free.append(_Block())
+        if not self._free:
             self._waited_for = True
+        if self._free:  # looked at again: the thread may have looked at `_waited_for` just before
+            self._block = self._free.popleft()
         return self._block
 
     # in the thread
@@ -136,6 +156,7 @@ class WriteBehind(HashingThread):
         scratch = memoryview(b"")
         while not self._stopping or self._queue:
             self._turn(self.written)
+            self._ask_for_old_block()
             busy = bool(self._queue)
             if busy:
                 self._write_block(hasher, self._queue.popleft())
@@ -150,15 +171,30 @@ class WriteBehind(HashingThread):
 
     def _write_block(self, hasher: blake3, block: _Block) -> None:
         for offset, begin, end in block.segments:
-            view = block.buffer[begin:end]
-            self._write(offset, view)
-            self.written.add(offset, offset + end - begin)
+            done = begin
+            while done < end:
+                at = offset + done - begin
+                count = self._write(at, block.buffer[done:end])
+                self.written.add(at, at + count)
+                done += count
             if offset == self.hashed:
-                self._hash(hasher, view)
+                self._hash(hasher, block.buffer[begin:end])
         block.segments = []
         block.position = HEADROOM
+        self._seen = None
         self._free.append(block)
-        self._failed_or_done()
+        self._tell_waiting()
+
+    def _ask_for_old_block(self) -> None:
+        block, now = self._block, time.monotonic()
+        if block is None or not block.segments:
+            self._seen = None
+        elif block is not self._seen:
+            self._seen, self._seen_at = block, now
+        elif now >= self._seen_at + BLOCK_AGE:
+            self._seen = None
+            self._due = block
+            self._on_room()
 
     def _contiguous(self) -> int:
         """What is written lies below, without a gap."""
@@ -166,7 +202,11 @@ class WriteBehind(HashingThread):
             return stop if start == 0 else 0
         return 0
 
-    def _failed_or_done(self) -> None:
+    def _tell_waiting(self) -> None:
         if self._waited_for:
             self._waited_for = False
+            self._on_room()
+
+    def _failed_or_done(self) -> None:
+        if self.failure is not None:  # also to who does not wait yet: nothing comes after this
             self._on_room()
