@@ -64,6 +64,7 @@ class Sink:
         self._lock = threading.Lock()
         self._have = RangeSet(self.present)
         self._flushed = self.received
+        self._flush_failed = False
         self._flush_due = time.monotonic() + FLUSH_INTERVAL
         self._on_room: Callable[[], None] = lambda: None
         self._behind = WriteBehind(
@@ -153,6 +154,7 @@ class Sink:
         try:
             self._partial.flush(list(written))
         except OSError as error:
+            self._flush_failed = True
             raise disk.local_error(error, "write", self._partial.name) from error
         self._flushed = written.total
 
@@ -164,7 +166,7 @@ class Sink:
         with contextlib.suppress(LocalFileError, OSError):
             if not self._behind.written:
                 self._partial.discard()
-            elif self._behind.failure is None:
+            elif not self._flush_failed:
                 self._flush(self._behind.written)
         self._partial.close()
 
