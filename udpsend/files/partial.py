@@ -134,6 +134,9 @@ class Partial:
         with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot keep
             os.utime(self.fd, ns=(time.time_ns(), entry.mtime_ns))
         os.fsync(self.fd)
+        # What came in order was hashed in memory and never read back.
+        if os.fstat(self.fd).st_size != entry.size:
+            raise LocalFileError(f"Somebody shortened {quote(self._hidden)} while it was received: try again.")
         if not disk.is_same_file(self._where, self._hidden, self.fd):
             raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was received: try again.")
         try:
