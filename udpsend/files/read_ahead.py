@@ -73,6 +73,8 @@ class ReadAhead(HashingThread):
                 if self.failure is not None:
                     raise self.failure
                 return None
+        if start < block.start:  # not in the plan
+            return self._read_again(start, stop)
         self._piece = max(stop - start, 1)
         stop = min(stop, block.stop)
         self._taken = stop
