@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,9 @@ import pytest
 from blake3 import blake3
 
 from udpsend.errors import LocalFileError, TransferFailed
-from udpsend.files import hashing, source
-from udpsend.files.source import open_source
+from udpsend.files.read_ahead import ReadAhead
+from udpsend.files.source import Source, open_source
+from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 
 MIB = 1 << 20
 
@@ -25,6 +28,22 @@ def make(path: Path, size: int) -> bytes:
     return data
 
 
+def start(opened: Source, *missing: tuple[int, int]) -> None:
+    opened.start(missing or [(0, opened.manifest.size)] * (opened.manifest.size > 0), lambda: None)
+
+
+def read(opened: Source, offset: int, size: int) -> bytes:
+    """All of it, waiting for the thread."""
+    data = b""
+    while len(data) < size:
+        view = opened.read(offset + len(data), offset + size)
+        if view is None:
+            time.sleep(0.001)
+        else:
+            data += view[HEADROOM:]
+    return data
+
+
 @pytest.mark.parametrize("size", [0, 1, 65_536, 3 * MIB + 17])
 def test_reads_ranges_and_hashes(tmp_path: Path, size: int) -> None:
     data = make(tmp_path / "a.bin", size)
@@ -33,13 +52,12 @@ def test_reads_ranges_and_hashes(tmp_path: Path, size: int) -> None:
     entry = opened.manifest.entries[0]
     assert (entry.path, entry.size, entry.mode) == ("a.bin", size, 0o751)
     assert entry.mtime_ns == (tmp_path / "a.bin").stat().st_mtime_ns
+    start(opened)
     for offset in range(0, size, 50_000):
-        view = memoryview(bytearray(min(50_000, size - offset)))
-        opened.read_into(offset, view)
-        assert view == data[offset : offset + 50_000]
+        length = min(50_000, size - offset)
+        assert read(opened, offset, length) == data[offset : offset + 50_000]
+        assert read(opened, offset, length) == data[offset : offset + 50_000]  # it was lost
     assert opened.digest() == blake3(data).digest()
-    assert opened.hash_done()
-    assert opened.hashed == size
     opened.check_unchanged()
     opened.close()
     opened.close()
@@ -53,21 +71,30 @@ def test_five_gib(tmp_path: Path) -> None:
         file.write(b"end")
     opened = open_source(str(tmp_path / "big"))
     assert opened.manifest.size == size
-    view = memoryview(bytearray(10))
-    opened.read_into(size - 10, view)
-    assert view == bytes(7) + b"end"
+    start(opened, (size - 10, size))
+    assert read(opened, size - 10, 10) == bytes(7) + b"end"
     opened.close()
 
 
-def test_hash_stays_near_the_sender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "HASH_AHEAD", 2 * MIB)
+@pytest.mark.parametrize("missing", [[(0, 10)], [(5 * MIB, 8 * MIB)], [(MIB, MIB + 7), (3 * MIB, 3 * MIB + 1)], []])
+def test_what_is_not_sent_is_hashed_all_the_same(tmp_path: Path, missing: list[tuple[int, int]]) -> None:
     data = make(tmp_path / "a", 8 * MIB)
     opened = open_source(tmp_path / "a")
-    opened.start_hashing()
-    opened.read_into(MIB, memoryview(bytearray(MIB)))
-    assert not opened.hash_done()
-    assert opened.hashed <= 4 * MIB
+    opened.start(missing, lambda: None)
+    for first, last in missing:
+        assert read(opened, first, last - first) == data[first:last]
     assert opened.digest() == blake3(data).digest()
+    opened.close()
+
+
+def test_memory_is_bounded_and_the_waiting_loop_is_called(tmp_path: Path) -> None:
+    make(tmp_path / "a", 32 * MIB)
+    opened = open_source(tmp_path / "a")
+    ready = threading.Event()
+    opened.start([(0, 32 * MIB)], ready.set)
+    while opened.read(20 * MIB, 21 * MIB) is None:  # far ahead of what is in memory: all before is passed over
+        assert ready.wait(10)
+        ready.clear()
     opened.close()
 
 
@@ -94,6 +121,7 @@ def test_removed_or_renamed_is_no_change(tmp_path: Path) -> None:
     data = make(tmp_path / "a", 1000)
     opened = open_source(tmp_path / "a")
     (tmp_path / "a").unlink()
+    start(opened)
     assert opened.digest() == blake3(data).digest()
     opened.check_unchanged()
     opened.close()
@@ -103,8 +131,9 @@ def test_a_file_that_shrinks_is_told_when_read_and_when_hashed(tmp_path: Path) -
     make(tmp_path / "a", 3 * MIB)
     opened = open_source(tmp_path / "a")
     os.truncate(tmp_path / "a", MIB + 5)
+    start(opened)
     with pytest.raises(LocalFileError, match="became shorter"):
-        opened.read_into(MIB, memoryview(bytearray(10)))
+        read(opened, MIB, 10)
     with pytest.raises(LocalFileError, match="became shorter"):
         opened.digest()
     opened.close()
@@ -178,8 +207,9 @@ def test_disk_error_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "preadv", fail)
+    start(opened)
     with pytest.raises(LocalFileError, match="Cannot read 'a': the disk reports an input/output error"):
-        opened.read_into(0, memoryview(bytearray(10)))
+        read(opened, 0, 10)
     with pytest.raises(LocalFileError, match="input/output error"):
         opened.digest()
     opened.close()
@@ -190,23 +220,21 @@ def test_short_reads_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monkey
     opened = open_source(tmp_path / "a")
     real = os.preadv
     monkeypatch.setattr(os, "preadv", lambda fd, views, offset: real(fd, [views[0][:7]], offset))
-    view = memoryview(bytearray(1000))
-    opened.read_into(0, view)
-    assert view == data
+    start(opened)
+    assert read(opened, 0, 1000) == data
     opened.close()
 
 
-def test_closing_ends_the_thread_and_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "HASH_AHEAD", 0)
-    make(tmp_path / "a", 2 * MIB)
+def test_closing_ends_the_thread_and_the_wait(tmp_path: Path) -> None:
+    make(tmp_path / "a", 32 * MIB)
     opened = open_source(tmp_path / "a")
-    opened.start_hashing()
+    start(opened)  # nobody takes what is read, so it stops when its buffers are full
     opened.close()
     with pytest.raises(TransferFailed, match="stopped"):
         opened.digest()
     never = open_source(tmp_path / "a")
     never.close()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(ValueError, match="before start"):
         never.digest()
 
 
@@ -214,7 +242,7 @@ def test_an_error_of_ours_in_the_thread_is_raised_to_who_waits() -> None:
     def fail(offset: int, view: memoryview) -> None:
         raise ZeroDivisionError
 
-    thread = hashing.HashThread(10, fail, lambda: 10, None, lambda: None)
+    thread = ReadAhead(10, fail, [(0, 10)], lambda: None, lambda: None)
     with pytest.raises(ZeroDivisionError):
         thread.digest()
     assert thread.stop(10)
