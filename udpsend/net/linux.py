@@ -7,15 +7,20 @@ Then this train is sent again one datagram at a time, and so are those after it.
 Receiving: UDP_GRO hands over what came together as one buffer. The buffer is scattered with the stride that the last
 train had, so that headers and payloads come to lie apart without a copy. A train with another stride is sorted out by
 copying, and its stride is the next guess.
+
+Without offload, or when what comes was not joined, the same trains go through `batch.py`, many datagrams a call.
 """
 
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
+from collections import deque
 
-from udpsend.net.portable import LOST, PortableSocket
+from udpsend.net import batch
+from udpsend.net.portable import SEND_WAIT, PortableSocket
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival, Transmit
 
 # linux/udp.h and linux/in.h; the socket module has no names for them (Python 3.11)
@@ -28,32 +33,42 @@ IPV6_MTU_DISCOVER = 23
 OFFLOAD_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
 
 MIN_STRIDE = 256  # trains of smaller datagrams are rare and not worth a guess
+SINGLES = 64  # datagrams of the expected size in a row that came alone: nothing joins them on this path
 _ANCILLARY_SIZE = socket.CMSG_SPACE(4)
 _SEGMENT = struct.Struct("=H")
 _STRIDE = struct.Struct("=i")
 
 
 class LinuxSocket(PortableSocket):
-    def __init__(self, sock: socket.socket) -> None:
+    """Raises OSError where the kernel is older than 5.0."""
+
+    def __init__(self, sock: socket.socket, *, offload: bool = True) -> None:
         super().__init__(sock)
-        self.offload = True
+        self.offload = offload
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
-        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)  # raises OSError before Linux 5.0
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(offload))
         self._headers = memoryview(bytearray(MAX_SEGMENTS * HEADER_SIZE))
         self._payloads = memoryview(bytearray(MAX_TRAIN_SIZE + MAX_SEGMENTS * HEADER_SIZE))
         self._overflow = memoryview(bytearray(MAX_TRAIN_SIZE + 1))
+        libc = batch.load()
+        self._send_batch = batch.SendBatch(sock.fileno(), libc)
+        self._receive_batch = batch.ReceiveBatch(sock.fileno(), libc, self._headers, self._payloads)
+        self._pending: deque[Arrival] = deque()
+        self._singles = 0
         self._guess(MAX_TRAIN_SIZE)
+
+    # sending
 
     def send(self, transmit: Transmit) -> None:
         if transmit.size <= transmit.segment_size:
             self._send_message(list(transmit.views), [], transmit)
-        elif not self.offload:
-            super().send(transmit)
-        else:
+        elif self.offload:
             self._send_train(transmit)
+        else:
+            self._send_batched(transmit)
 
     def _send_train(self, transmit: Transmit) -> None:
         segment = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(transmit.segment_size))]
@@ -65,15 +80,34 @@ class LinuxSocket(PortableSocket):
             if error.errno in OFFLOAD_REFUSED:
                 self.offload = False
                 self.counters["offload refused"] += 1
-                super().send(transmit)
-            elif error.errno in LOST:
-                self.counters[errno.errorcode.get(error.errno or 0, "?")] += 1
+                self._send_batched(transmit)
             else:
-                raise
+                self._lost(error)
+
+    def _send_batched(self, transmit: Transmit) -> None:
+        count = -(-transmit.size // transmit.segment_size)
+        sent, waited = 0, False
+        while sent < count:
+            try:
+                sent = self._send_batch.send(transmit, sent)
+            except BlockingIOError:
+                if waited:
+                    self.counters["EAGAIN"] += 1
+                    return
+                waited = True
+                select.select([], [self.sock], [], SEND_WAIT)
+            except OSError as error:
+                self._lost(error)
+                return
+            else:
+                waited = False
+
+    # receiving
 
     def _guess(self, stride: int) -> None:
         """Scatter the next train as one of this stride."""
         self._stride = stride
+        self._singles = 0
         payload = stride - HEADER_SIZE
         count = min(MAX_SEGMENTS, -(-MAX_TRAIN_SIZE // stride))
         self._views = [
@@ -85,40 +119,50 @@ class LinuxSocket(PortableSocket):
             )
         ]
         self._views.append(self._overflow)  # for what is larger than was guessed
+        self._receive_batch.expect(stride)
 
     def receive(self) -> Arrival | None:
         try:
-            size, ancillary, _, source = self.sock.recvmsg_into(self._views, _ANCILLARY_SIZE)
+            if self._pending:
+                return self._pending.popleft()
+            if self._singles >= SINGLES or not self.offload:
+                return self._receive_batched()
+            return self._receive_train()
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno not in LOST:
-                raise
-            self.counters[errno.errorcode.get(error.errno or 0, "?")] += 1
+            self._lost(error)
             return self.receive()
+
+    def _receive_train(self) -> Arrival:
+        size, ancillary, _, source = self.sock.recvmsg_into(self._views, _ANCILLARY_SIZE)
         stride = _STRIDE.unpack(ancillary[0][2])[0] if ancillary else size
         address = (source[0], source[1])
         if stride >= size and size <= self._stride:
-            return Arrival(
-                self._headers[: min(size, HEADER_SIZE)],
-                self._payloads[: max(size - HEADER_SIZE, 0)],
-                size,
-                1,
-                address,
-            )
+            self._singles += size == self._stride
+            headers, payload = self._headers[: min(size, HEADER_SIZE)], self._payloads[: max(size - HEADER_SIZE, 0)]
+            return Arrival(headers, payload, size, 1, address)
+        self._singles = 0
         if stride == self._stride:
             count = -(-size // stride)
-            return Arrival(
-                self._headers[: count * HEADER_SIZE],
-                self._payloads[: size - count * HEADER_SIZE],
-                stride,
-                count,
-                address,
-            )
+            headers = self._headers[: count * HEADER_SIZE]
+            return Arrival(headers, self._payloads[: size - count * HEADER_SIZE], stride, count, address)
         arrival = self._sort(size, min(stride, size), address)
         if MIN_STRIDE <= stride <= MAX_TRAIN_SIZE:
             self._guess(min(stride, size))
         return arrival
+
+    def _receive_batched(self) -> Arrival:
+        arrivals = self._receive_batch.receive()
+        if len(arrivals) == 1 and arrivals[0].stride == self._stride:
+            return arrivals[0]
+        stride = max(arrival.stride for arrival in arrivals)
+        if any(arrival.count > 1 and arrival.stride != self._stride for arrival in arrivals):
+            self._singles = 0  # the kernel joins datagrams after all
+        if MIN_STRIDE <= stride <= MAX_TRAIN_SIZE and (stride > self._stride or len(arrivals) > 1):
+            self._guess(stride)
+        self._pending.extend(arrivals[1:])
+        return arrivals[0]
 
     def _sort(self, size: int, stride: int, address: tuple[str, int]) -> Arrival:
         """The train that came while another stride had been guessed."""
