@@ -46,6 +46,7 @@ class Assembly:
         self._drops = drops
         self._partials: dict[int, _Partial] = {}
         self.datagrams = 0
+        """Of records that were not complete when they came; a duplicate of a fragment counts, of a record not."""
 
     def add_untrusted(self, arrival: Arrival) -> list[SealedRecord]:
         """The records that this train completes. Raises BadPacket when its first datagram is none of ours."""
@@ -56,7 +57,8 @@ class Assembly:
         if first.index == 0 and arrival.count == count:
             headers = pack_headers(KIND_RECORD, self._tag, first.number, 0, count, count)
             if arrival.headers[: len(headers)] == headers:
-                self.datagrams += count
+                if not self._is_known(first.number):
+                    self.datagrams += count
                 return [SealedRecord(first.number, bytes(headers[:HEADER_SIZE]), arrival.payloads)]
         return self._add_runs_untrusted(arrival)
 
@@ -90,10 +92,10 @@ class Assembly:
         return length if arrival.headers[start : start + len(expected)] == expected else 1
 
     def _keep(self, header: Header, length: int, payload: memoryview, payload_size: int) -> SealedRecord | None:
-        self.datagrams += length
         if self._is_known(header.number):
             self._drops["duplicate"] += length
             return None
+        self.datagrams += length
         partial = self._partials.get(header.number)
         if partial is None:
             if len(self._partials) >= MAX_PARTIALS:
