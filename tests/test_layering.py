@@ -28,7 +28,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.errors": (),
     "udpsend.events": (),
     "udpsend.config": (),
-    "udpsend.cli": ("udpsend", "udpsend.serve"),
+    "udpsend.cli": ("udpsend", "udpsend.serve", "udpsend.doctor"),
+    # Examines the network with the parts that a session uses, and tries a session.
+    "udpsend.doctor": (
+        "udpsend.shell",
+        "udpsend.session",
+        "udpsend.net",
+        "udpsend.rendezvous",
+        "udpsend.punching",
+        "udpsend.wire",
+    ),
     "udpsend.api": (
         "udpsend.shell",
         "udpsend.session",
@@ -74,12 +83,12 @@ EDGES = (
     "udpsend.punching.mappers",
     "udpsend.punching.gateway",
 )
-MAY_IMPORT_EDGES = ("udpsend.shell", *EDGES)
+MAY_IMPORT_EDGES = ("udpsend.shell", "udpsend.doctor", *EDGES)
 ASKS_THE_SYSTEM = "udpsend.punching.candidates"  # for interfaces and the host's identity, which the session is given
 
 # Each third-party package by the name it is imported under, and its door.
 DOORS: dict[str, tuple[str, ...]] = {
-    "aioice": ("udpsend.rendezvous.stun", "udpsend.punching.relay"),
+    "aioice": ("udpsend.rendezvous.stun", "udpsend.punching.relay", "udpsend.doctor.stun_probe"),
     "amqtt": ("udpsend.serve",),
     "blake3": ("udpsend.files",),
     "click": ("udpsend.cli",),
@@ -90,7 +99,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "udpsend.sealing",
     ),
     "ifaddr": ("udpsend.punching.candidates", "udpsend.rendezvous.multicast"),
-    "paho": ("udpsend.rendezvous.mqtt", "udpsend.rendezvous.broker_connection"),
+    "paho": ("udpsend.rendezvous.mqtt", "udpsend.rendezvous.broker_connection", "udpsend.doctor.places"),
     "segno": ("udpsend.cli",),
     "spake2": ("udpsend.rendezvous.handshake",),
     "stun": ("udpsend.rendezvous.stun",),
@@ -252,7 +261,9 @@ def test_modules_are_short() -> None:
     assert [module for module in LONGER_MODULES if module not in too_long] == [], "exceptions that are none any more"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["send", "--help"], ["recv", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([command, "--help"] for command in ("send", "recv", "serve", "doctor"))]
+)
 def test_help_loads_nothing_slow(arguments: list[str]) -> None:
     """What keeps `udpsend --help` quick, without a clock: of our packages, click alone is loaded for it."""
     script = (

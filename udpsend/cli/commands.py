@@ -1,4 +1,6 @@
-"""The commands: `send`, `recv`, `serve`. Each parses, builds what the library wants, calls it, and is done."""
+"""The commands: `send`, `recv`, `serve`; `doctor` has a module of its own. Each parses, builds what the library wants,
+calls it, and is done.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from udpsend.cli.doctor import doctor
 from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import Cancelled, UsageError
@@ -247,3 +250,6 @@ def serve(terminal: Terminal, /, host: str, mqtt_port: int, stun_port: int, verb
     from udpsend.cli.serving import run_server
 
     run_server(terminal, host, mqtt_port, stun_port)
+
+
+cli.add_command(doctor)

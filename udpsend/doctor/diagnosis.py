@@ -1,0 +1,131 @@
+"""What was found, as values. `Diagnosis.to_json` is what `udpsend doctor --json` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from udpsend.wire.datagram import Address
+
+
+class Behaviour(Enum):
+    """How far a NAT's mapping or filtering depends on the other end (RFC 4787, sections 4.1 and 5)."""
+
+    NONE = "none"
+    """Addresses are not translated; as filtering: everything is let in."""
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+    DEPENDENT = "address- or address-and-port-dependent"
+    NOT_TOLD = "not told"
+
+
+class Ports(Enum):
+    """How a NAT chooses outside ports."""
+
+    KEPT = "kept"
+    CHANGED = "changed, the same for all"
+    SEQUENTIAL = "one after the other"
+    RANDOM = "at random"
+    NOT_TOLD = "not told"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A broker or a STUN server. `seconds` until it could be used; None: not at all, and `detail` says why."""
+
+    name: str
+    seconds: float | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """Idle seconds: a mapping was still there after `alive`, and gone after `dead`."""
+
+    alive: float | None = None
+    dead: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """What is between this host and the internet, for one address family."""
+
+    local: Address | None = None
+    public: Address | None = None
+    """None: no STUN server answered."""
+    mapping: Behaviour = Behaviour.NOT_TOLD
+    filtering: Behaviour = Behaviour.NOT_TOLD
+    ports: Ports = Ports.NOT_TOLD
+    hairpin: bool | None = None
+    lifetime: Lifetime | None = None
+
+    @property
+    def is_open_to_udp(self) -> bool:
+        return self.public is not None
+
+    @property
+    def is_symmetric(self) -> bool:
+        return self.mapping in (
+            Behaviour.ADDRESS_DEPENDENT,
+            Behaviour.ADDRESS_AND_PORT_DEPENDENT,
+            Behaviour.DEPENDENT,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PortMappingFound:
+    protocol: str = ""
+    address: Address | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """This host: its addresses, and what its sockets do."""
+
+    addresses: tuple[str, ...] = ()
+    receive_buffer: int = 0
+    send_buffer: int = 0
+    buffer_asked: int = 0
+    segmentation: bool | None = None
+    """UDP_SEGMENT: a train leaves in one call. None: the system does not have it."""
+    coalescing: bool | None = None
+    """UDP_GRO: it arrives as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mtu:
+    """IP packet sizes: what the interface takes, and the largest that a server answered, which is a lower bound, since
+    servers have limits of their own. None where nothing told."""
+
+    interface: int | None = None
+    path: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    brokers: tuple[Place, ...] = ()
+    stun_servers: tuple[Place, ...] = ()
+    system: System = field(default_factory=System)
+    ipv4: Nat = field(default_factory=Nat)
+    ipv6: Nat = field(default_factory=Nat)
+    port_mapping: PortMappingFound = field(default_factory=PortMappingFound)
+    mtu: Mtu = field(default_factory=Mtu)
+
+    def to_json(self) -> dict[str, Any]:
+        """Names as here; behaviours as RFC 4787 calls them."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Enum):
+                return value.value
+            if isinstance(value, dict):
+                return {key: plain(inner) for key, inner in value.items()}
+            return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+        found = plain(dataclasses.asdict(self))
+        assert isinstance(found, dict)  # noqa: S101 - asdict gives one
+        return found

@@ -1,0 +1,137 @@
+"""Tries a pair: two doctors with the same code meet, punch, say which path they found, and send nothing.
+
+A session has a sender and a receiver, and two doctors start alike. So each first leaves a random number in the
+mailboxes, on a topic beside that of the code; whose number is larger is the sender. That is not authenticated: a
+stranger can make both the same role, and then they do not meet. Everything after it is an ordinary session.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from udpsend import events
+from udpsend.config import Config, Role
+from udpsend.errors import PeerNeverCame, TransferFailed
+from udpsend.net import clock
+from udpsend.rendezvous.code import Code, parse_code
+from udpsend.rendezvous.mailbox import Mailbox
+from udpsend.rendezvous.mqtt import open_mqtt
+from udpsend.rendezvous.multicast import open_multicast
+from udpsend.session import SessionEvent
+from udpsend.shell import OnEvent, Shell
+from udpsend.wire.frames import Close, CloseCode
+
+PREFIX = b"udpsend doctor 1 "
+NUMBER_SIZE = 16
+INTERVAL = 0.5  # seconds between two repetitions
+MAX_HEARD = 256  # numbers; a stranger may leave any amount
+
+
+@dataclass(frozen=True, slots=True)
+class PairReport:
+    path: events.PathFound
+    seconds: float
+    """From when both were known to each other to the path."""
+
+
+def try_pair(code: str, config: Config, on_event: OnEvent | None = None) -> PairReport:
+    """Blocks until there is a path, the same on both sides. Raises what `send` raises: PeerNeverCame, WrongCode,
+    NoDirectPath and others."""
+    parsed = parse_code(code)
+    tell: OnEvent = on_event or (lambda event: None)
+    tell(events.CodeReady(parsed.text, parsed.weak))
+    with _elected_role(parsed, config) as role:
+        trying = _Trying(role, parsed, config, tell)
+        try:
+            trying.run()
+        except TransferFailed:
+            if trying.report is None:
+                raise
+    if trying.report is None:
+        raise TransferFailed("The other side ended the trial before there was a path.")
+    return trying.report
+
+
+class _Trying(Shell):
+    def __init__(self, role: Role, code: Code, config: Config, on_event: OnEvent) -> None:
+        self.role = role
+        self.report: PairReport | None = None
+        self._met = clock.now()
+        # The code has been said already.
+        super().__init__(
+            code, config, lambda event: None if isinstance(event, events.CodeReady) else on_event(event), None
+        )
+
+    def session_event(self, event: SessionEvent, now: float) -> None:
+        match event:
+            case events.PeerMet():
+                self._met = now
+            case events.PathFound():
+                self.report = PairReport(event, now - self._met)
+        super().session_event(event, now)
+
+    def path_confirmed(self) -> None:
+        # The receiver has the path last. So it ends the session, and the sender waits for that.
+        if self.role is Role.RECEIVER and self.session.connection is not None:
+            self.session.connection.close(Close(CloseCode.DONE, ""), clock.now())
+
+
+@contextmanager
+def _elected_role(code: Code, config: Config) -> Iterator[Role]:
+    """The role of this side. The number is repeated for as long as the context lasts: the other side needs it, too."""
+    heard: queue.Queue[bytes] = queue.Queue(MAX_HEARD)
+    ended = threading.Event()
+
+    def on_message(message: bytes) -> None:
+        if not heard.full() and len(message) == len(PREFIX) + NUMBER_SIZE and message.startswith(PREFIX):
+            heard.put(message)
+
+    own = PREFIX + secrets.token_bytes(NUMBER_SIZE)
+    mailboxes = _open_mailboxes(f"{code.topic}/doctor", config, on_message)
+    repeating = threading.Thread(target=_repeat, args=(own, mailboxes, ended), name="udpsend-doctor", daemon=True)
+    repeating.start()
+    try:
+        yield Role.SENDER if own > _first_other(own, heard, config.timeout) else Role.RECEIVER
+    finally:
+        ended.set()
+        repeating.join()
+        for thread in [threading.Thread(target=mailbox.close, daemon=True) for mailbox in mailboxes]:
+            thread.start()
+
+
+def _open_mailboxes(topic: str, config: Config, on_message: Callable[[bytes], None]) -> list[Mailbox]:
+    def on_state(name: str, up: bool, detail: str) -> None:
+        """The session that follows tells the same."""
+
+    mailboxes = open_mqtt(config.brokers, topic, on_message, on_state)
+    if config.lan:
+        interfaces = None if config.bind is None else (config.bind,)
+        mailboxes.append(open_multicast(topic, on_message, on_state, interfaces))
+    return mailboxes
+
+
+def _repeat(message: bytes, mailboxes: list[Mailbox], ended: threading.Event) -> None:
+    while not ended.wait(INTERVAL):
+        for mailbox in mailboxes:
+            mailbox.publish(message)
+
+
+def _first_other(own: bytes, heard: queue.Queue[bytes], timeout: float) -> bytes:
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            number = heard.get(timeout=left)
+        except queue.Empty:
+            break
+        if number != own:
+            return number
+    raise PeerNeverCame(
+        f"Nobody with this code came within {timeout:.0f} s. Start 'udpsend doctor --code' with the same code and the "
+        "same brokers on the other machine."
+    )

@@ -1,0 +1,59 @@
+"""Which brokers and STUN servers can be used, and how fast: each asked the way a session asks it."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Sequence
+
+from udpsend.doctor.diagnosis import Place
+from udpsend.rendezvous.mqtt import open_mqtt, parse_broker_url
+from udpsend.rendezvous.stun import parse_stun_server
+from udpsend.wire.datagram import Address
+
+BROKER_TIMEOUT = 8.0
+RESOLVE_TIMEOUT = 3.0
+
+
+def examine_broker(url: str) -> Place:
+    """Connects, subscribes to a topic that nobody else knows, and leaves."""
+    import paho.mqtt.client  # noqa: F401 - slow, and not to be counted as the broker's time
+
+    changes: queue.SimpleQueue[tuple[bool, str]] = queue.SimpleQueue()
+    topic = f"udpsend/1/doctor-{secrets.token_hex(8)}"
+    name, started = parse_broker_url(url).name, time.monotonic()
+    (mailbox,) = open_mqtt([url], topic, lambda message: None, lambda _, up, detail: changes.put((up, detail)))
+    try:
+        up, detail = changes.get(timeout=BROKER_TIMEOUT)
+    except queue.Empty:
+        return Place(name, None, "no answer")
+    finally:
+        threading.Thread(target=mailbox.close, daemon=True).start()
+    return Place(name, time.monotonic() - started if up else None, detail)
+
+
+def resolve(servers: Sequence[str], family: socket.AddressFamily) -> list[Address | None]:
+    """The address of each STUN server, in order; None where there is none in this family within RESOLVE_TIMEOUT."""
+    found: list[Address | None] = [None] * len(servers)
+
+    def look_up(index: int, host: str, port: int) -> None:
+        try:
+            entries = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
+        except (OSError, UnicodeError):
+            return
+        if entries:
+            found[index] = (str(entries[0][4][0]), port)
+
+    threads = [
+        threading.Thread(target=look_up, args=(index, *parse_stun_server(server)), daemon=True)
+        for index, server in enumerate(servers)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + RESOLVE_TIMEOUT
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return list(found)
