@@ -116,6 +116,11 @@ class Peer:
 
     def next_event(self) -> ConnectionEvent | None:
         event = self.connection.next_event()
+        self.respond(event)
+        return event
+
+    def respond(self, event: ConnectionEvent | None) -> None:
+        """What the shell does about it."""
         now = self.network.now
         match event:
             case OfferReceived():
@@ -132,7 +137,6 @@ class Peer:
             case Closed():
                 self.closed = event
                 self.closed_at = now
-        return event
 
     def _beside(self, work: Callable[[], None]) -> None:
         """Hashing takes time, in a thread; the loop goes on meanwhile."""
