@@ -151,8 +151,8 @@ class ReceiveBatch:
             self._vectors[base + 2].length = MAX_DATAGRAM
 
     def receive(self) -> list[Arrival]:
-        """What has come: one train if all of it has the expected size and one source. Raises OSError, BlockingIOError
-        among them. Valid until the next call."""
+        """What has come, as trains of the expected size if it has one source. Raises OSError, BlockingIOError among
+        them. Valid until the next call."""
         self._name_lengths[:] = self._full_names
         self._control_lengths[:] = self._full_controls
         count: int = self._call(self._fd, self._messages, self._count, 0, None)
@@ -162,13 +162,23 @@ class ReceiveBatch:
         lengths = self._lengths[:count].tolist()
         names = self._names[: count * NAME_SIZE]
         first = bytes(names[:NAME_SIZE])
-        last = lengths[-1]
-        if last <= self.stride and lengths.count(self.stride) >= count - 1 and names == first * count:
-            payload = (count - 1) * (self.stride - HEADER_SIZE) + max(last - HEADER_SIZE, 0)
-            headers = self._headers[: (count - 1) * HEADER_SIZE + min(last, HEADER_SIZE)]
-            stride = self.stride if count > 1 else last
-            return [Arrival(headers, self._payloads[:payload], stride, count, self._source(first))]
-        return [self._sort(i, length) for i, length in enumerate(lengths)]
+        if max(lengths) > self.stride or names != first * count:
+            return [self._sort(i, length) for i, length in enumerate(lengths)]
+        # Trains end where a datagram is shorter.
+        source = self._source(first)
+        short = [i for i, length in enumerate(lengths) if length != self.stride]
+        if not short or short[-1] != count - 1:
+            short.append(count - 1)
+        starts = [0, *(i + 1 for i in short[:-1])]
+        return [self._train(start, i, lengths[i], source) for start, i in zip(starts, short, strict=True)]
+
+    def _train(self, start: int, last: int, last_size: int, source: Address) -> Arrival:
+        """Messages `start` to `last`, of which the last has `last_size` bytes, where they lie."""
+        payload = self.stride - HEADER_SIZE
+        headers = self._headers[start * HEADER_SIZE : last * HEADER_SIZE + min(last_size, HEADER_SIZE)]
+        payloads = self._payloads[start * payload : last * payload + max(last_size - HEADER_SIZE, 0)]
+        stride = self.stride if last > start else last_size
+        return Arrival(headers, payloads, stride, last - start + 1, source)
 
     def _sort(self, i: int, size: int) -> Arrival:
         """Message `i` by itself; it is a train if the kernel joined datagrams after all."""

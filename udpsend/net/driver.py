@@ -20,6 +20,8 @@ from udpsend.wire.datagram import Address, Arrival, Transmit, is_stun
 
 MAX_RECEIVES = 32  # trains taken from one socket before anything is answered
 MAX_SLEEP = 1.0
+# Where nothing joins datagrams, a fast receiver would wake up for each; network cards moderate interrupts likewise.
+MODERATION = 0.0002
 
 
 class Machine(Protocol):
@@ -75,6 +77,8 @@ class Driver:
             now = clock.now()
             timer = machine.next_timer()
             sleep = MAX_SLEEP if timer is None else min(MAX_SLEEP, max(0.0, timer - now))
+            if any(sock.is_trickling for sock in sockets):
+                clock.sleep(MODERATION)
             ready, _, _ = select.select(readers, [], [], sleep)
             now = clock.now()
             for reader in ready:

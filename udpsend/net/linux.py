@@ -33,7 +33,9 @@ IPV6_MTU_DISCOVER = 23
 OFFLOAD_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
 
 MIN_STRIDE = 256  # trains of smaller datagrams are rare and not worth a guess
+MIN_FULL = 1000  # what is smaller is no full datagram, but the end of a record, or a small one
 SINGLES = 64  # datagrams of the expected size in a row that came alone: nothing joins them on this path
+TRICKLE = 24  # datagrams in one call; fewer cost more to wake up for than to take
 _ANCILLARY_SIZE = socket.CMSG_SPACE(4)
 _SEGMENT = struct.Struct("=H")
 _STRIDE = struct.Struct("=i")
@@ -154,13 +156,13 @@ class LinuxSocket(PortableSocket):
 
     def _receive_batched(self) -> Arrival:
         arrivals = self._receive_batch.receive()
-        if len(arrivals) == 1 and arrivals[0].stride == self._stride:
-            return arrivals[0]
         stride = max(arrival.stride for arrival in arrivals)
+        self.is_trickling = stride == self._stride and sum(arrival.count for arrival in arrivals) < TRICKLE
         if any(arrival.count > 1 and arrival.stride != self._stride for arrival in arrivals):
             self._singles = 0  # the kernel joins datagrams after all
-        if MIN_STRIDE <= stride <= MAX_TRAIN_SIZE and (stride > self._stride or len(arrivals) > 1):
+        if stride != self._stride and MIN_FULL <= stride <= MAX_TRAIN_SIZE:
             self._guess(stride)
+            self._singles = SINGLES
         self._pending.extend(arrivals[1:])
         return arrivals[0]
 

@@ -37,6 +37,8 @@ class PortableSocket:
         """What `Arrival.local` says of datagrams from here."""
         self.family = sock.family
         self.counters: Counter[str] = Counter()
+        self.is_trickling = False
+        """Full datagrams come, and few at a time: whoever waits a moment takes many for the price of one."""
         self._buffer = memoryview(bytearray(buffer_size))
         sock.setblocking(False)
 
