@@ -78,6 +78,7 @@ EDGES = (
     "udpsend.rendezvous.mqtt",
     "udpsend.rendezvous.multicast",
     "udpsend.rendezvous.stun",
+    "udpsend.rendezvous.stun_round",
     "udpsend.punching.relay",
     "udpsend.punching.portmap",
     "udpsend.punching.mappers",

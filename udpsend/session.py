@@ -2,34 +2,55 @@
 
 1. Meet: messages of the mailboxes go to `Rendezvous` until both sides agree on a secret; candidates found later are
    sent after it, sealed.
-2. Punch: datagrams that open with KIND_PROBE go to `Puncher` until both sides agree on a path; it goes on answering
-   the peer's late probes.
-3. Transfer: datagrams that open with KIND_RECORD go to `Connection`, which has its own keys.
+2. Punch: datagrams that open with KIND_PROBE go to `Negotiation` until both sides agree on a path; it goes on
+   answering the peer's late probes.
+3. Transfer: datagrams that open with KIND_RECORD go to `Connection`, which has its own keys. Where nothing is heard of
+   the other side any more, 2 begins anew, and the connection moves to the path that is found, where it goes on.
 
 The first error ends the session, tells the other side on whatever way there is, and comes out as `Closed`.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 from udpsend.config import Role
-from udpsend.errors import BadPacket, Cancelled, NoDirectPath, PeerNeverCame, Refused, UdpsendError
+from udpsend.errors import Cancelled, NoDirectPath, PeerNeverCame, Refused, UdpsendError
 from udpsend.events import PathFound, PeerMet, WrongGuess
-from udpsend.punching.puncher import PathValidated, Puncher, PunchFailed
+from udpsend.punching.behaviour import NatBehaviour
+from udpsend.punching.negotiation import CandidatesWanted, Negotiation, SocketChosen
+from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
+from udpsend.punching.reasons import explain
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.machine import Agreed, Failed, Rendezvous, SealedMessage
 from udpsend.rendezvous.messages import JSON
 from udpsend.transfer.closing import close_of
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import Closed, ConnectionEvent
-from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, parse_candidate_untrusted
+from udpsend.wire.candidate import Candidate
 from udpsend.wire.datagram import Address, Arrival, Transmit
 from udpsend.wire.frames import Close, CloseCode
 from udpsend.wire.packets import KIND_PROBE, KIND_RECORD
 
-SessionEvent = WrongGuess | PeerMet | PathFound | ConnectionEvent
+SILENCE = 5.0  # seconds without an answer: then the path is taken for dead, and another is looked for
+WATCH_INTERVAL = 1.0
+GIVE_UP = 300.0  # seconds without a word from the other side: a laptop may sleep for two minutes
+
+
+@dataclass(frozen=True, slots=True)
+class PathMoved:
+    """The old path was dead; the transfer goes on here."""
+
+    path: Path
+
+
+SessionEvent = (
+    WrongGuess | PeerMet | PathFound | PathMoved | SocketsWanted | SocketChosen | CandidatesWanted | ConnectionEvent
+)
 
 
 class Session:
@@ -51,51 +72,54 @@ class Session:
     ) -> None:
         self._role = role
         self._random_bytes = random_bytes
-        self._candidates = list(candidates)
-        self._host_token = host_token
         self._max_datagram_size = max_datagram_size
         self._receive_buffer = receive_buffer
         self._timeout = timeout
         self._give_up = now + timeout
-        self._now = now
-        self._rendezvous = Rendezvous(role, code, now, random_bytes, self._hello())
+        drops: Counter[str] = Counter()
+        self._negotiation = Negotiation(role, random_bytes, candidates, host_token, drops)
+        self._rendezvous = Rendezvous(role, code, now, random_bytes, _payload(self._negotiation.hello()))
+        self._mailbox_timer = self._rendezvous.next_timer()
+        self._drops = drops
         self._secret: bytes | None = None
-        self._puncher: Puncher | None = None
+        self._watch_at = math.inf
         self.connection: Connection | None = None
         self._events: deque[SessionEvent] = deque()
         self._closed = False
-
-    def _hello(self) -> dict[str, JSON]:
-        candidates: list[JSON] = [[*candidate.to_json()] for candidate in self._candidates[:MAX_CANDIDATES]]
-        return {"candidates": candidates, "host": self._host_token}
 
     # what the owner does
 
     def add_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
         """This side's own, found later: the peer is told."""
-        known = {candidate.address for candidate in self._candidates}
-        fresh = [candidate for candidate in candidates if candidate.address not in known]
-        if not fresh or self._closed:
-            return
-        self._candidates += fresh
-        if self._puncher is None:
-            self._rendezvous.set_hello(self._hello())
-            return
-        self._puncher.add_local_candidates(fresh, now)
-        told: list[JSON] = [[*candidate.to_json()] for candidate in fresh]
-        self._rendezvous.send_sealed({"candidates": told})
+        if self._negotiation.add_candidates(candidates, now):
+            self._tell(now)
+
+    def set_behaviour(self, behaviour: NatBehaviour, now: float) -> None:
+        """What this side's NAT does: the STUN servers have been asked, and all own addresses are known."""
+        self._negotiation.set_behaviour(behaviour, now)
+        self._tell(now)
+
+    def sockets_opened(self, sockets: list[int], now: float) -> None:
+        """The answer to SocketsWanted: the `local` of each."""
+        self._negotiation.sockets_opened(sockets, now)
 
     def mailbox_up(self, now: float) -> None:
         self._rendezvous.mailbox_up(now)
+        self._mailbox_timer = now
 
     def message_received(self, message: bytes, now: float) -> None:
         """From any mailbox."""
         self._rendezvous.message_received(message, now)
+        self._mailbox_timer = now
         self._advance(now)
 
     def messages_to_send(self, now: float) -> list[bytes]:
         """Each to be left in all mailboxes."""
-        return self._rendezvous.messages_to_send(now)
+        if self._mailbox_timer is None or now < self._mailbox_timer:
+            return []
+        messages = self._rendezvous.messages_to_send(now)
+        self._mailbox_timer = self._rendezvous.next_timer()
+        return messages
 
     def end(self, error: UdpsendError, now: float) -> None:
         """This side gives up: tell the other, as far as there is a way."""
@@ -105,17 +129,19 @@ class Session:
             close = Close(CloseCode.REFUSED, "")
         else:
             close = close_of(error)
+        is_alone = self.connection is None or self.connection.silence(now) > SILENCE
+        if self._secret is not None and not self._closed and is_alone:
+            self._rendezvous.send_sealed({"bye": str(close.reason), "code": int(close.code)})
+            self._mailbox_timer = now
         if self.connection is not None:
             self.connection.close(close, now, error)
-            return
-        if self._secret is not None and not self._closed:
-            self._rendezvous.send_sealed({"bye": str(close.reason), "code": int(close.code)})
-        self._close(error)
+        else:
+            self._close(error)
 
     def counters(self) -> dict[str, float]:
         counters: dict[str, float] = {f"mailbox, {why}": n for why, n in self._rendezvous.drops.items()}
-        if self._puncher is not None:
-            counters |= {f"probes, {why}": n for why, n in self._puncher.drops.items()}
+        counters |= {f"mailbox, {why}": n for why, n in self._drops.items()}
+        counters |= self._negotiation.counters()
         if self.connection is not None:
             counters |= self.connection.counters()
         return counters
@@ -127,35 +153,33 @@ class Session:
         if kind == KIND_RECORD:
             if self.connection is not None:
                 self.connection.datagram_received(arrival, now)
-        elif kind == KIND_PROBE and self._puncher is not None:
-            self._puncher.datagram_received(arrival, now)
+        elif kind == KIND_PROBE:
+            self._negotiation.datagram_received(arrival, now)
             self._advance(now)
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
-        if self._puncher is not None:
-            yield from self._puncher.datagrams_to_send(now)
+        yield from self._negotiation.datagrams_to_send(now)
         if self.connection is not None:
             yield from self.connection.datagrams_to_send(now)
 
     def next_timer(self) -> float | None:
+        if self._closed:
+            return None
+        times = [self._mailbox_timer, self._negotiation.next_timer()]
         if self.connection is not None:
-            times = [self.connection.next_timer()]
-        elif self._closed:
-            times = []
-        elif self._puncher is not None:
-            times = [self._puncher.next_timer(), self._rendezvous.next_timer()]
-        else:
-            times = [self._give_up, self._rendezvous.next_timer()]
+            times += [self.connection.next_timer(), self._watch_at]
+        elif self._secret is None:
+            times.append(self._give_up)
         return min((time for time in times if time is not None), default=None)
 
     def timer_expired(self, now: float) -> None:
+        if self._mailbox_timer is not None and now >= self._mailbox_timer:
+            self._rendezvous.timer_expired(now)
+        self._negotiation.timer_expired(now)
         if self.connection is not None:
             self.connection.timer_expired(now)
-            return
-        self._rendezvous.timer_expired(now)
-        if self._puncher is not None:
-            self._puncher.timer_expired(now)
-        elif now >= self._give_up:
+            self._watch(self.connection, now)
+        elif self._secret is None and now >= self._give_up:
             self._close(
                 PeerNeverCame(
                     f"Nobody with this code came within {self._timeout:.0f} s. "
@@ -187,44 +211,56 @@ class Session:
                     self._close(error)
                 case WrongGuess():
                     self._events.append(event)
-        while self._puncher is not None and (punched := self._puncher.next_event()) is not None:
-            match punched:
-                case PathValidated():
-                    self._path_validated(punched, now)
-                case PunchFailed():
-                    self.end(_no_direct_path(punched), now)
+        while (step := self._negotiation.next_event()) is not None:
+            match step:
+                case PathValidated(path):
+                    self._path_validated(path, now)
+                case PunchFailed() if self.connection is None:
+                    own = self._negotiation.behaviour or NatBehaviour()
+                    self.end(NoDirectPath(explain(own, self._negotiation.peer_behaviour, step)), now)
+                case SocketsWanted() | SocketChosen() | CandidatesWanted():
+                    self._events.append(step)
+        self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        """What the negotiation has to say; before there is agreement, in the hello."""
+        if self._closed:
+            return
+        if self._secret is None:
+            self._rendezvous.set_hello(_payload(self._negotiation.hello()))
+            return
+        for word in self._negotiation.words_to_send():
+            self._rendezvous.send_sealed(_payload(word))
+            self._mailbox_timer = now
 
     def _agreed(self, secret: bytes, phrase: str, hello: dict[str, JSON], now: float) -> None:
         if self._closed:
             return
         self._secret = secret
-        same_host = hello.get("host") == self._host_token
-        self._puncher = Puncher(secret, self._role, now, self._random_bytes, same_host)
-        self._puncher.add_local_candidates(self._candidates, now)
         self._events.append(PeerMet(phrase))
-        self._add_remote_candidates(hello, now)
+        self._negotiation.agreed(secret, hello, now)
 
     def _sealed_message_received(self, payload: dict[str, JSON], now: float) -> None:
-        self._add_remote_candidates(payload, now)
-        if "bye" in payload and self.connection is None:
+        if "bye" in payload:
             self._close(_peer_left(payload))
+        elif not self._closed:
+            self._negotiation.word_received(payload, now)
 
-    def _add_remote_candidates(self, payload: dict[str, JSON], now: float) -> None:
-        values = payload.get("candidates")
-        if self._puncher is None or not isinstance(values, list):
+    def _watch(self, connection: Connection, now: float) -> None:
+        """Look for another path where this one is dead."""
+        if now < self._watch_at or self._closed:
             return
-        candidates = []
-        for value in values[:MAX_CANDIDATES]:
-            try:
-                candidates.append(parse_candidate_untrusted(value))
-            except BadPacket as error:
-                self._rendezvous.drops[str(error)] += 1
-        self._puncher.add_remote_candidates(candidates, now)
+        self._watch_at = now + WATCH_INTERVAL
+        if connection.silence(now) > SILENCE and not self._negotiation.is_punching:
+            self._negotiation.punch_again(now)
 
-    def _path_validated(self, validated: PathValidated, now: float) -> None:
+    def _path_validated(self, path: Path, now: float) -> None:
         if self._secret is None or self._closed:
             return
-        path = validated.path
+        if self.connection is not None:
+            self.connection.move(path.address, now)
+            self._events.append(PathMoved(path))
+            return
         self.connection = Connection(
             self._role,
             self._secret,
@@ -234,7 +270,9 @@ class Session:
             round_trip=path.round_trip,
             max_datagram_size=self._max_datagram_size(path.address),
             receive_buffer=self._receive_buffer,
+            idle_timeout=GIVE_UP,
         )
+        self._watch_at = now + WATCH_INTERVAL
         self._events.append(PathFound(path.kind, path.address, path.round_trip))
 
     def _close(self, error: UdpsendError | None) -> None:
@@ -243,15 +281,9 @@ class Session:
             self._events.append(Closed(error))
 
 
-def _no_direct_path(failed: PunchFailed) -> NoDirectPath:
-    if failed.heard:
-        why = "its packets arrive here, ours do not arrive there"
-    else:
-        why = f"none of its {failed.tried} addresses answered"
-    return NoDirectPath(
-        f"The other side is there, but no direct path to it was found: {why}. A firewall or a symmetric NAT "
-        "is in the way; try another network on one side, IPv6, or a port mapping in the router."
-    )
+def _payload(word: dict[str, object]) -> dict[str, JSON]:
+    """Punching knows nothing of mailboxes: what it says is of JSON's types."""
+    return cast(dict[str, JSON], word)
 
 
 def _peer_left(payload: dict[str, JSON]) -> UdpsendError:

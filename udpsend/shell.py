@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from socket import AF_INET6
 from types import FrameType
 from typing import TypeVar
 
@@ -23,20 +24,23 @@ from udpsend.errors import Cancelled, Refused, TransferFailed, UdpsendError
 from udpsend.net import clock
 from udpsend.net.driver import Driver
 from udpsend.net.udp import UdpEndpoint
+from udpsend.punching.behaviour import judge_behaviour
 from udpsend.punching.candidates import gather_host_candidates, same_host_token
 from udpsend.punching.gateway import find_gateway
+from udpsend.punching.negotiation import CandidatesWanted, SocketChosen
+from udpsend.punching.path import SocketsWanted
 from udpsend.punching.portmap import PortMapper, PortMapping
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.mailbox import Mailbox
 from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.multicast import open_multicast
-from udpsend.rendezvous.stun import StunClient, StunError
-from udpsend.session import Session, SessionEvent
+from udpsend.rendezvous.stun_round import Seen, StunRound
+from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.messages import Closed
 from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address
 
-STUN_TIMEOUT = 3.0
+STUN_FRESH = 3.0  # seconds; a NAT may have forgotten by then, and who waited longer asks again when the other is there
 PROGRESS_INTERVAL = 0.1
 GOODBYE_TIMEOUT = 1.0  # to leave a last word in the mailboxes
 
@@ -56,7 +60,6 @@ class Shell:
         self._config = config
         self._code = code
         self._mailboxes: list[Mailbox] = []
-        self._stun_clients: list[StunClient] = []
         self._port_mapper: PortMapper | None = None
         self._error: UdpsendError | None = None
         self._ended = False
@@ -68,22 +71,29 @@ class Shell:
     def run(self) -> events.Verified:
         self.emit(events.CodeReady(self._code.text, self._code.weak))
         self._endpoint = UdpEndpoint(self._config.bind, offload=self._config.offload)
-        candidates = gather_host_candidates(self._endpoint.ports, self._config.bind)
+        self._candidates = gather_host_candidates(self._endpoint.ports, self._config.bind)
         self.session = Session(
             self.role,
             self._code,
             clock.now(),
             secrets.token_bytes,
-            candidates=candidates,
+            candidates=self._candidates,
             host_token=same_host_token(self._code.password),
             max_datagram_size=self._max_datagram_size,
             receive_buffer=self._endpoint.receive_buffer,
             timeout=self._config.timeout,
         )
-        self.driver = Driver(self._endpoint, self.session, self._stun_received, self.turn)
+        self._stun = StunRound(
+            self._config.stun_servers,
+            self._endpoint.send_datagram,
+            lambda call: self.driver.call_soon(call),
+            self._address_known,
+            self._nat_known,
+        )
+        self.driver = Driver(self._endpoint, self.session, self._stun.datagram_received, self.turn)
         try:
             self._open_mailboxes()
-            self._ask_stun_servers(candidates)
+            self._ask_stun_servers()
             self._map_port()
             with _interruptible(lambda: self.driver.call_soon(self._interrupted)):
                 self.driver.run()
@@ -118,34 +128,29 @@ class Shell:
         if place.up:
             self.session.mailbox_up(clock.now())
 
-    def _ask_stun_servers(self, candidates: list[Candidate]) -> None:
-        has_ipv6 = any(c.is_ipv6 and c.type is CandidateType.HOST for c in candidates)
-        for sock in self._endpoint.sockets:
-            if ":" in sock.sock.getsockname()[0] and not has_ipv6 and self._config.bind is None:
-                continue
-            for server in self._config.stun_servers:
-                client = StunClient(server, self._endpoint.send_datagram, sock.family)
-                self._stun_clients.append(client)
-                threading.Thread(target=self._query_stun, args=(client,), name="udpsend-stun", daemon=True).start()
+    def _ask_stun_servers(self) -> None:
+        self._asked_stun = clock.now()
+        has_ipv6 = any(c.is_ipv6 and c.type is CandidateType.HOST for c in self._candidates)
+        families = [sock.family for sock in self._endpoint.sockets]
+        if not has_ipv6 and self._config.bind is None:
+            families = [family for family in families if family != AF_INET6]
+        self._stun.ask(families)
 
-    def _query_stun(self, client: StunClient) -> None:
-        try:
-            address = client.query(STUN_TIMEOUT).address
-        except StunError as error:
-            failed = events.PublicAddress(client.server, None, str(error))
-            self.driver.call_soon(lambda: self.emit(failed))
-            return
-        self.driver.call_soon(lambda: self._mapped(events.PublicAddress(client.server, address)))
-
-    def _mapped(self, public: events.PublicAddress) -> None:
+    def _address_known(self, public: events.PublicAddress) -> None:
         self.emit(public)
         if public.address is not None:
             candidate = Candidate(CandidateType.SERVER_REFLEXIVE, public.address)
+            self._candidates.append(candidate)
             self.session.add_candidates([candidate], clock.now())
 
-    def _stun_received(self, datagram: bytes, address: Address) -> None:
-        for client in self._stun_clients:
-            client.datagram_received(datagram, address)
+    def _nat_known(self, seen: Seen) -> None:
+        self.session.set_behaviour(judge_behaviour(self._candidates, seen), clock.now())
+
+    def _gather_again(self, now: float) -> None:
+        """A path died: an address of ours may be another one by now."""
+        self._candidates = gather_host_candidates(self._endpoint.ports, self._config.bind)
+        self.session.add_candidates(self._candidates, now)
+        self._ask_stun_servers()
 
     def _map_port(self) -> None:
         port = self._endpoint.ports.get(4)
@@ -188,6 +193,16 @@ class Shell:
             case events.PeerMet(phrase):
                 self.emit(event)
                 self._phrase = phrase
+                if now - self._asked_stun > STUN_FRESH:
+                    self._ask_stun_servers()
+            case SocketsWanted(count):
+                self.session.sockets_opened(self._endpoint.open_more(count), now)
+            case SocketChosen(local):
+                self._endpoint.keep(local)
+            case CandidatesWanted():
+                self._gather_again(now)
+            case PathMoved(path):
+                self.emit(events.PathFound(path.kind, path.address, path.round_trip))
             case events.PathFound():
                 self.emit(event)
                 self._ask_phrase()

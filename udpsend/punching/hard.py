@@ -40,6 +40,7 @@ class Method(Protocol):
     """When to call `take` next; infinite when all is sent, or nothing can be yet."""
     sockets_wanted: int
     """To be opened when `due` has come."""
+    begun: bool
 
     def take(self, now: float) -> tuple[Address, int] | None:
         """The next destination, and the local socket to send from."""
@@ -52,6 +53,7 @@ class PortSearch:
 
     def __init__(self, peer: NatBehaviour, outside: Address, main: int, start: float, seed: bytes) -> None:
         self.sockets_wanted = 0
+        self.begun = False
         self.due = start + (PATIENCE_PREDICTED if peer.sequential else PATIENCE_RANDOM)
         self._host, self._port = outside
         self._main = main
@@ -65,6 +67,7 @@ class PortSearch:
         self._first, self._step = first, step
 
     def take(self, now: float) -> tuple[Address, int]:
+        self.begun = True
         number, self._sent = self._sent, self._sent + 1
         self.due = now + SEARCH_PACE if self._sent < MAX_SEARCH else math.inf
         if number < self._predicted:
@@ -80,6 +83,7 @@ class Fan:
 
     def __init__(self, own: NatBehaviour, outside: Address, start: float) -> None:
         self.sockets_wanted = FAN_SOCKETS
+        self.begun = False
         self.due = start + (PATIENCE_FAN_PREDICTED if own.sequential else PATIENCE_RANDOM)
         self._target = outside
         self._sockets: list[int] = []
@@ -87,6 +91,7 @@ class Fan:
         self._round_start = 0.0
 
     def take(self, now: float) -> tuple[Address, int] | None:
+        self.begun = True
         if not self._sockets:
             self.due = math.inf  # until they are opened
             return None

@@ -123,7 +123,7 @@ class Puncher:
 
     def set_behaviours(self, own: NatBehaviour, peer: NatBehaviour) -> None:
         """What both NATs do. May come at any time, and again as more is known; what has begun goes on."""
-        if self._method is None:
+        if self._method is None or not self._method.begun:
             self._method = choose_method(own, peer, self._main, self._start, self._random_bytes)
 
     def _open(self, pair: Pair, now: float) -> None:
@@ -163,7 +163,7 @@ class Puncher:
         self._decide(now)
 
     def datagrams_to_send(self, now: float) -> list[Transmit]:
-        if self._unfinished:
+        if self.unfinished:
             self._request(now)
         answers, self._answers = self._answers, []
         return answers
@@ -194,14 +194,14 @@ class Puncher:
         return max(self._method.due, self._hold_until)
 
     def next_timer(self) -> float | None:
-        if not self._unfinished:
+        if not self.unfinished:
             return None
         timer = min(self._deadline, self._nomination.timer, self._method_due)
         pair = self._next_pair()
         return timer if pair is None else min(timer, max(pair.next_probe, self._pace_at))
 
     def timer_expired(self, now: float) -> None:
-        if not self._unfinished:
+        if not self.unfinished:
             return
         if now >= self._deadline:
             self._failed = True
@@ -221,7 +221,7 @@ class Puncher:
         return {pair.observed for pair in self._pairs.values() if pair.observed is not None}
 
     @property
-    def _unfinished(self) -> bool:
+    def unfinished(self) -> bool:
         return self.path is None and not self._failed
 
     def _probe_received(self, pair: Pair, probe: Probe, now: float) -> None:
@@ -250,7 +250,7 @@ class Puncher:
                 self.drops["out of turn"] += 1
 
     def _decide(self, now: float) -> None:
-        if self._unfinished:
+        if self.unfinished:
             self._nomination.decide(self._pairs.values(), now)
 
     def _path_agreed(self, pair: Pair) -> None:

@@ -39,6 +39,13 @@ def derive_keys(secret: bytes, role: Role, purpose: Purpose) -> KeyPair:
     return KeyPair(_expand(secret, role, purpose), _expand(secret, role.other, purpose))
 
 
+def derive_generation(secret: bytes, generation: int) -> bytes:
+    """The secret of a later punching, whose probes count from 0 again; that of the first one is `secret` itself."""
+    if generation == 0:
+        return secret
+    return HKDFExpand(SHA256(), len(secret), f"udpsend 1 punching {generation}".encode()).derive(secret)
+
+
 def _expand(secret: bytes, sending: Role, purpose: Purpose) -> DirectionKeys:
     info = f"udpsend 1 {purpose} {sending.value}".encode()
     material = HKDFExpand(SHA256(), KEY_SIZE + IV_SIZE + TAG_SIZE, info).derive(secret)

@@ -23,6 +23,7 @@ from udpsend.transfer.assembly import Assembly, SealedRecord
 from udpsend.transfer.closing import broken, close_of, error_of, silent
 from udpsend.transfer.control_stream import ControlReceiver, Json
 from udpsend.transfer.flight import Flight
+from udpsend.transfer.liveness import IDLE_TIMEOUT, KEEPALIVE, Liveness
 from udpsend.transfer.messages import Closed, ConnectionEvent
 from udpsend.transfer.outbound import Outbound
 from udpsend.transfer.path import PathCheck
@@ -30,19 +31,10 @@ from udpsend.transfer.receiver import Receiver, WritesRanges
 from udpsend.transfer.sender import ReadsRanges, Sender
 from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Arrival, Transmit
-from udpsend.wire.frames import (
-    Close,
-    Frames,
-    parse_frames_untrusted,
-)
+from udpsend.wire.frames import Close, Frames, parse_frames_untrusted
 from udpsend.wire.ranges import RangeSet
 
-IDLE_TIMEOUT = 30.0  # nothing authentic heard for so long: the path is dead
-KEEPALIVE = 10.0  # NAT mappings live 30 s and more (measured; RFC 4787, REQ-5 asks for 120)
 DEFAULT_RECEIVE_BUFFER = 212_992  # bytes; net.core.rmem_max of a stock Linux
-LINGER = 5.0  # a receiver whose "verified" was acknowledged waits so long to be told that all is over
-LINGER_UNHEARD = 15.0  # the same while it was not: an outage may pass, and the sender would not know that all is well
-
 MAX_TRAINS_PER_CALL = 32  # then it is time to look what has arrived
 
 
@@ -60,7 +52,9 @@ class Connection:
         round_trip: float | None = None,
         max_datagram_size: int = MAX_TRAIN_SIZE,
         receive_buffer: int = DEFAULT_RECEIVE_BUFFER,
+        idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
+        """`idle_timeout`: seconds of silence that end it; more where the owner can find another path (`move`)."""
         keys = derive_keys(secret, role, "traffic")
         self.address = address
         self.drops: Counter[str] = Counter()
@@ -76,8 +70,7 @@ class Connection:
         self._receive_buffer = receive_buffer
         self._failure: UdpsendError | None = None
         self._closed = False
-        self._verified = False
-        self._last_heard = now
+        self._alive = Liveness(now, idle_timeout)
         self.sender: Sender | None = None
         self.receiver = Receiver(self._out.control, self._events) if role is Role.RECEIVER else None
 
@@ -110,8 +103,8 @@ class Connection:
     def verified(self, now: float) -> None:
         """Receiver: the sink's hash is the sender's, and the file is in place."""
         assert self.receiver is not None  # noqa: S101
-        self._verified = True
-        self._last_heard = now
+        self._alive.verified = True
+        self._alive.last_heard = now
         self.receiver.verified()
 
     def close(self, close: Close, now: float, failure: UdpsendError | None = None) -> None:
@@ -120,6 +113,17 @@ class Connection:
         if not self._out.closing.started:
             self._failure = failure
             self._out.closing.start(close, now)
+
+    def silence(self, now: float) -> float:
+        """Seconds since the other side was heard, if it was asked something since then and is needed; else 0."""
+        is_over = self._closed or self._out.closing.started or (self._alive.verified and self._out.control.all_acked)
+        return 0.0 if is_over else self._alive.silence(self._out.last_eliciting, now)
+
+    def move(self, address: Address, now: float) -> None:
+        """The old path is dead, and this one was proved: go on there."""
+        self._alive.last_heard = now
+        self._path_changed(address)
+        self._out.ping = True
 
     def fail(self, error: UdpsendError, now: float) -> None:
         self.close(close_of(error), now, error)
@@ -131,18 +135,8 @@ class Connection:
         return (side.done, side.total) if side is not None else (0, 0)
 
     def counters(self) -> dict[str, float]:
-        flight = self.flight
-        return {
-            "records sent": flight.next_number,
-            "records lost": flight.records_lost,
-            "datagrams sent": flight.datagrams_sent,
-            "bytes sent": flight.bytes_sent,
-            "datagrams received": self._assembly.datagrams,
-            "datagram size": flight.mtu.size,
-            "round trip": flight.rtt.smoothed,
-            "loss": flight.record_length.loss,
-            **{f"dropped, {reason}": count for reason, count in self.drops.items()},
-        }
+        received = {"datagrams received": self._assembly.datagrams}
+        return self.flight.counters() | received | {f"dropped, {why}": n for why, n in self.drops.items()}
 
     # the five verbs
 
@@ -182,9 +176,9 @@ class Connection:
         if self._closed:
             return None
         if self._out.closing.started:
-            return self._last_heard if self._out.closing.over else self._out.closing.timer()  # over: at once
+            return self._alive.last_heard if self._out.closing.over else self._out.closing.timer()  # over: at once
         times = [
-            self._last_heard + self._patience,
+            self._alive.over_at(self._out.control.all_acked),
             self._out.last_eliciting + KEEPALIVE,
             self._acks.timer(),
             self._path_check.timer(),
@@ -196,22 +190,14 @@ class Connection:
     def timer_expired(self, now: float) -> None:
         if self._closed or self._out.closing.started:
             return
-        if now >= self._last_heard + self._patience:
-            self._end(None if self._verified else silent(IDLE_TIMEOUT))
+        if now >= self._alive.over_at(self._out.control.all_acked):
+            self._end(None if self._alive.verified else silent(self._alive.idle_timeout))
         if now >= self._out.last_eliciting + KEEPALIVE:
             self._out.ping = True
-        timer = self.flight.timer()
-        if timer is not None and now >= timer:
+        if (timer := self.flight.timer()) is not None and now >= timer:
             self._requeue(self.flight.detect_lost(now))
             if self.flight.on_timer(now):
                 self._probe()
-
-    @property
-    def _patience(self) -> float:
-        """Seconds without anything authentic from the peer after which it is over."""
-        if not self._verified:
-            return IDLE_TIMEOUT
-        return LINGER if self._out.control.all_acked else LINGER_UNHEARD
 
     def next_event(self) -> ConnectionEvent | None:
         if self._out.closing.over and not self._closed:
@@ -229,7 +215,7 @@ class Connection:
         room = self.receiver.room() if self.receiver is not None else None
         opened = (self._opened if room is None else room)[:length]
         self._opener.open_into_untrusted(record.number, record.header, record.ciphertext, opened)
-        self._last_heard = now
+        self._alive.last_heard = now
         try:
             frames = parse_frames_untrusted(opened)
             if frames.data is not None and self.receiver is not None:
@@ -264,10 +250,8 @@ class Connection:
             self._requeue(lost)
         if frames.challenge is not None:
             self._out.responses.append((frames.challenge, address))
-        if frames.response is not None:
-            proved = self._path_check.response_received(frames.response)
-            if proved is not None:
-                self._path_changed(proved)
+        if frames.response is not None and (proved := self._path_check.response_received(frames.response)):
+            self._path_changed(proved)
         side = self.sender or self.receiver
         for offset, data in frames.control:
             for message in self._control_in.add_untrusted(offset, data):
@@ -285,7 +269,7 @@ class Connection:
             self._end(self._failure)
             return
         error = error_of(close)
-        if error is None and not self._verified:
+        if error is None and not self._alive.verified:
             error = TransferFailed("The other side ended the transfer before the content was verified.")
         self._end(error)
 
@@ -304,6 +288,5 @@ class Connection:
     def _probe(self) -> None:
         """A probe timeout: a small record that passes everywhere, and the oldest content again (RFC 9002, 6.2.4)."""
         self._out.ping = True
-        oldest = self.flight.oldest_outstanding()
-        if oldest is not None:
+        if (oldest := self.flight.oldest_outstanding()) is not None:
             self._requeue([oldest])

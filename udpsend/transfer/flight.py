@@ -230,6 +230,17 @@ class Flight:
         """What a probe repeats."""
         return next(iter(self.recovery.sent), None)
 
+    def counters(self) -> dict[str, float]:
+        return {
+            "records sent": self.next_number,
+            "records lost": self.records_lost,
+            "datagrams sent": self.datagrams_sent,
+            "bytes sent": self.bytes_sent,
+            "datagram size": self.mtu.size,
+            "round trip": self.rtt.smoothed,
+            "loss": self.record_length.loss,
+        }
+
     def restart(self) -> None:
         """The path is another one: nothing that was learned of the old one holds (RFC 9000, 9.4)."""
         self.rtt.reset(None)

@@ -1,0 +1,265 @@
+"""What both sides tell each other of their addresses, and the punching that comes of it. Sans-IO.
+
+All of it travels sealed over the mailboxes: in the hello of the handshake, and later in messages of their own, each a
+dictionary with some of these words:
+
+    candidates   [[type, host, port], ...]    addresses of the one who says it; more may follow
+    host         text                         the host token (`candidates.py`)
+    nat          [mapping, host, port, order] its NAT (`behaviour.py`)
+    opened       [[host, port], ...]          addresses of the other side that it knows and has sent openers to
+    punch        number                       which punching this is about; 0 if it is not said
+
+1. `agreed`: the first puncher starts, with what the hello told.
+2. Own candidates that are found later are told, and so is the NAT once enough servers have answered.
+3. When the peer has opened towards all that we told, and we know our addresses, packets go out with full TTL.
+4. A path that dies is looked for again (`punch_again`): the next puncher has keys of its own, and starts on the other
+   side at the word. Both sides gather their addresses anew for it, since those are what may have changed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from udpsend.config import Role
+from udpsend.errors import BadPacket
+from udpsend.punching.behaviour import NatBehaviour, parse_behaviour_untrusted
+from udpsend.punching.path import PathValidated, PunchFailed, SocketsWanted
+from udpsend.punching.puncher import Puncher
+from udpsend.sealing.keys import derive_generation
+from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType, parse_candidate_untrusted
+from udpsend.wire.datagram import Address, Arrival, Transmit
+
+HOLD = 1.0  # seconds for the peer's word that it has opened: a round trip through the mailbox, mostly
+MAX_GENERATIONS = 200  # of punching in one session
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatesWanted:
+    """Gather this side's addresses again: `add_candidates` and `set_behaviour`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketChosen:
+    """Of the sockets that were opened, `local` is needed further (0: none)."""
+
+    local: int
+
+
+NegotiationEvent = PathValidated | PunchFailed | SocketsWanted | SocketChosen | CandidatesWanted
+
+
+class Negotiation:
+    """`drops` counts what of the peer's words made no sense."""
+
+    def __init__(
+        self,
+        role: Role,
+        random_bytes: Callable[[int], bytes],
+        candidates: Sequence[Candidate],
+        host_token: str,
+        drops: Counter[str],
+    ) -> None:
+        self.behaviour: NatBehaviour | None = None
+        self.peer_behaviour = NatBehaviour()
+        self.generation = 0
+        self.probe_drops: Counter[str] = Counter()
+        self.probes_sent = 0
+        self._role = role
+        self._random_bytes = random_bytes
+        self._candidates = list(candidates)
+        self._host_token = host_token
+        self._drops = drops
+        self._secret = b""
+        self._same_host = False
+        self._puncher: Puncher | None = None
+        self._main = 0  # the socket that the session uses
+        self._opened_more = False
+        self._known: list[Address] = []  # the peer's, as far as it told
+        self._peer_opened: set[Address] = set()
+        self._words: list[dict[str, object]] = []
+        self._events: deque[NegotiationEvent] = deque()
+
+    # what the owner does
+
+    def hello(self) -> dict[str, object]:
+        """For the handshake."""
+        hello: dict[str, object] = {"candidates": _to_json(self._candidates), "host": self._host_token}
+        if self.behaviour is not None:
+            hello["nat"] = self.behaviour.to_json()
+        return hello
+
+    def add_candidates(self, candidates: Sequence[Candidate], now: float) -> bool:
+        """This side's own, as they are found. Whether there was a new one."""
+        known = {candidate.address for candidate in self._candidates}
+        fresh = [candidate for candidate in candidates if candidate.address not in known]
+        self._candidates += fresh
+        if fresh and self._puncher is not None:
+            self._puncher.add_local_candidates(fresh, now)
+            self._tell({"candidates": _to_json(fresh)})
+        return bool(fresh)
+
+    def set_behaviour(self, behaviour: NatBehaviour, now: float) -> None:
+        """This side's NAT is known, and with it all its addresses."""
+        self.behaviour = behaviour
+        if self._puncher is not None:
+            self._tell({"nat": behaviour.to_json()})
+            self._behaviours_changed(now)
+
+    def agreed(self, secret: bytes, hello: Mapping[str, object], now: float) -> None:
+        self._secret = secret
+        self._same_host = hello.get("host") == self._host_token
+        self._start(now)
+        self._take_untrusted(hello, now)
+
+    def word_received(self, word: Mapping[str, object], now: float) -> None:
+        """What the peer told later."""
+        punch = word.get("punch", 0)
+        if not isinstance(punch, int) or not 0 <= punch <= MAX_GENERATIONS:
+            self._drops["punching number"] += 1
+            return
+        if punch > self.generation:
+            self._begin(punch, now)
+        if punch == self.generation:
+            self._take_untrusted(word, now)
+
+    def words_to_send(self) -> list[dict[str, object]]:
+        words, self._words = self._words, []
+        return words
+
+    def punch_again(self, now: float) -> None:
+        """The path is dead: look for one as at the beginning, with a puncher of its own."""
+        if self.generation < MAX_GENERATIONS:
+            self._begin(self.generation + 1, now)
+
+    def sockets_opened(self, sockets: list[int], now: float) -> None:
+        self._opened_more = True
+        if self._puncher is not None:
+            self._puncher.sockets_opened(sockets, now)
+
+    @property
+    def is_punching(self) -> bool:
+        return self._puncher is not None and self._puncher.unfinished
+
+    # the five verbs
+
+    def datagram_received(self, arrival: Arrival, now: float) -> None:
+        if self._puncher is not None:
+            self._puncher.datagram_received(arrival, now)
+            self._take_events()
+
+    def datagrams_to_send(self, now: float) -> Sequence[Transmit]:
+        if self._puncher is None:
+            return ()
+        transmits = self._puncher.datagrams_to_send(now)
+        self._take_events()
+        return transmits
+
+    def next_timer(self) -> float | None:
+        return self._puncher.next_timer() if self._puncher is not None else None
+
+    def timer_expired(self, now: float) -> None:
+        if self._puncher is not None:
+            self._puncher.timer_expired(now)
+            self._take_events()
+
+    def next_event(self) -> NegotiationEvent | None:
+        return self._events.popleft() if self._events else None
+
+    # one punching after the other
+
+    def _begin(self, generation: int, now: float) -> None:
+        self.generation = generation
+        self._candidates.clear()
+        self.behaviour = None
+        self._start(now)
+        self._events.append(CandidatesWanted())
+        self._tell({})
+
+    def _start(self, now: float) -> None:
+        if self._puncher is not None:
+            self._account(self._puncher)
+        self._known.clear()
+        self._peer_opened.clear()
+        secret = derive_generation(self._secret, self.generation)
+        self._puncher = Puncher(
+            secret, self._role, now, self._random_bytes, self._same_host, main_socket=self._main, hold=HOLD
+        )
+        self._puncher.add_local_candidates(self._candidates, now)
+
+    def _account(self, puncher: Puncher) -> None:
+        self.probe_drops += puncher.drops
+        self.probes_sent += puncher.sent
+
+    def counters(self) -> dict[str, float]:
+        drops, sent = self.probe_drops, self.probes_sent
+        if self._puncher is not None:
+            drops, sent = drops + self._puncher.drops, sent + self._puncher.sent
+        return {"probes, sent": sent, **{f"probes, {why}": n for why, n in drops.items()}}
+
+    def _take_events(self) -> None:
+        while self._puncher is not None and (event := self._puncher.next_event()) is not None:
+            if isinstance(event, PathValidated):
+                self._choose(event.path.local)
+            elif isinstance(event, PunchFailed):
+                self._choose(self._main)
+            self._events.append(event)
+
+    def _choose(self, local: int) -> None:
+        if self._opened_more:
+            self._opened_more = False
+            self._main = local
+            self._events.append(SocketChosen(local))
+
+    # what the peer told
+
+    def _take_untrusted(self, word: Mapping[str, object], now: float) -> None:
+        self._add_remote_candidates(word.get("candidates"), now)
+        if "nat" in word:
+            try:
+                self.peer_behaviour = parse_behaviour_untrusted(word["nat"])
+            except BadPacket as error:
+                self._drops[str(error)] += 1
+        opened = word.get("opened")
+        if isinstance(opened, list):
+            self._peer_opened |= {(host, port) for host, port in _pairs_untrusted(opened)}
+        self._behaviours_changed(now)
+
+    def _add_remote_candidates(self, values: object, now: float) -> None:
+        if self._puncher is None or not isinstance(values, list):
+            return
+        candidates = []
+        for value in values[:MAX_CANDIDATES]:
+            try:
+                candidates.append(parse_candidate_untrusted(value))
+            except BadPacket as error:
+                self._drops[str(error)] += 1
+        self._puncher.add_remote_candidates(candidates, now)
+        fresh = [c.address for c in candidates if not c.is_ipv6 and c.address not in self._known]
+        self._known = (self._known + fresh)[: 2 * MAX_CANDIDATES]
+        # The openers leave in this turn of the loop, the word after them.
+        if fresh:
+            self._tell({"opened": [[host, port] for host, port in self._known]})
+
+    def _behaviours_changed(self, now: float) -> None:
+        if self._puncher is None or self.behaviour is None:
+            return
+        self._puncher.set_behaviours(self.behaviour, self.peer_behaviour)
+        own = {c.address for c in self._candidates if not c.is_ipv6 and c.type is not CandidateType.LOOPBACK}
+        if own <= self._peer_opened:
+            self._puncher.peer_opened(now)
+
+    def _tell(self, word: dict[str, object]) -> None:
+        self._words.append({"punch": self.generation, **word})
+
+
+def _to_json(candidates: Sequence[Candidate]) -> list[list[str | int]]:
+    return [candidate.to_json() for candidate in candidates[:MAX_CANDIDATES]]
+
+
+def _pairs_untrusted(values: list[object]) -> Iterator[Address]:
+    for value in values[: 2 * MAX_CANDIDATES]:
+        match value:
+            case [str(host), int(port)]:
+                yield host, port

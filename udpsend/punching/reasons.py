@@ -1,0 +1,36 @@
+"""Why there is no direct path, and what would help, for the one who reads it. At most three lines."""
+
+from __future__ import annotations
+
+from udpsend.punching.behaviour import MappingBehaviour, NatBehaviour
+from udpsend.punching.path import PunchFailed
+
+
+def explain(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
+    """From what both NATs are known to do, and what came of the probes."""
+    sides = f"this side has {own}, the other {peer}"
+    return f"The other side is there, but no direct path to it was found:\n{sides}.\n{_remedy(own, peer, failed)}"
+
+
+def _remedy(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
+    silent = [name for name, nat in (("this side", own), ("the other side", peer)) if _is_silent(nat)]
+    if silent:
+        return f"UDP must get out on {' and '.join(silent)}: take another network there, or open its firewall for UDP."
+    if own.is_hard and peer.is_hard:
+        return (
+            "Two symmetric NATs cannot meet. IPv6, a port mapping in one router, or another network on one side helps."
+        )
+    if own.outside and peer.outside and own.outside[0] == peer.outside[0]:
+        return "Both are behind one NAT that leads nobody back inside: join the same local network, or use IPv6."
+    if failed.heard:
+        return "Its packets arrive here, ours do not arrive there: a firewall there. IPv6 or another network helps."
+    if own.is_hard or peer.is_hard:
+        return "The symmetric NAT gave no port away. A port mapping in its router, IPv6 or another network helps."
+    return (
+        f"None of its {failed.tried} addresses answered: a firewall is in the way. IPv6, a port mapping or another "
+        "network on one side helps."
+    )
+
+
+def _is_silent(nat: NatBehaviour) -> bool:
+    return nat.mapping is MappingBehaviour.SILENT

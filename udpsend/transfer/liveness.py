@@ -1,0 +1,30 @@
+"""When the other side was heard last, when to speak to it, and how long its silence is borne."""
+
+from __future__ import annotations
+
+IDLE_TIMEOUT = 30.0  # nothing authentic heard for so long: the path is dead
+# NAT mappings live two minutes by RFC 4787, REQ-5, but some live 5 s, and a peer that is gone is to be noticed soon.
+# One small datagram, and only where nothing else is sent.
+KEEPALIVE = 3.5
+LINGER = 5.0  # a receiver whose "verified" was acknowledged waits so long to be told that all is over
+LINGER_UNHEARD = 15.0  # the same while it was not: an outage may pass, and the sender would not know that all is well
+
+
+class Liveness:
+    """`idle_timeout` is longer than IDLE_TIMEOUT where the owner can find another path."""
+
+    def __init__(self, now: float, idle_timeout: float) -> None:
+        self.idle_timeout = idle_timeout
+        self.last_heard = now
+        self.verified = False
+        """This side has received all and said so."""
+
+    def over_at(self, is_acked: bool) -> float:
+        """When it is over, if nothing more is heard. `is_acked`: the other side has all that was said."""
+        if not self.verified:
+            return self.last_heard + self.idle_timeout
+        return self.last_heard + (LINGER if is_acked else max(LINGER_UNHEARD, self.idle_timeout / 5))
+
+    def silence(self, last_asked: float, now: float) -> float:
+        """Seconds since the other side was heard, if it was asked something since then; else 0."""
+        return now - self.last_heard if last_asked > self.last_heard else 0.0
