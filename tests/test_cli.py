@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import udpsend
-from tests.cli_library import HOSTILE, Library, assert_harmless, replaced_library, type_in
-from udpsend import errors
+from tests.cli_library import HOSTILE, VERIFIED, Library, assert_harmless, replaced_library, type_in
+from udpsend import errors, events
 from udpsend.cli import main
 from udpsend.config import Config
 
@@ -23,7 +23,7 @@ __all__ = ["replaced_library"]
 def test_send_passes_the_defaults(library: Library) -> None:
     assert main(["send", "file.bin"]) == 0
     name, arguments, keywords = library.calls[0]
-    assert (name, arguments) == ("send", (Path("file.bin"),))
+    assert (name, arguments) == ("send", ((Path("file.bin"),),))
     assert keywords["code"] is None
     assert keywords["confirm"] is None
     assert keywords["config"] == Config()
@@ -128,8 +128,8 @@ def test_recv_options(library: Library, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["send"], "Missing argument 'FILE'"),
-        (["send", "a", "b"], "unexpected extra argument"),
+        (["send"], "Missing argument 'PATH...'"),
+        (["recv", "a", "b"], "unexpected extra argument"),
         (["send", "a", "--no-such"], "--no-such"),
         (["no-such"], "no-such"),
         (["send", "a", "--code", " "], "The code is empty"),
@@ -142,7 +142,7 @@ def test_recv_options(library: Library, tmp_path: Path) -> None:
         (["send", "a", "--broker", "none", "--no-lan"], "no place to meet"),
         (["send", "a", "-v", "-q"], "-v and -q"),
         (["recv", "a", "--code", "b"], "given twice"),
-        (["send", HOSTILE, HOSTILE], "unexpected extra argument"),
+        (["recv", HOSTILE, HOSTILE], "unexpected extra argument"),
         (["serve", "--mqtt-port", "70000"], "70000"),
     ],
 )
@@ -258,10 +258,11 @@ def test_a_bug_is_called_one(library: Library, capsys: pytest.CaptureFixture[str
 def test_a_bug_in_a_helper_thread_is_called_one(
     monkeypatch: pytest.MonkeyPatch, library: Library, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def send(*arguments: Any, **keywords: Any) -> None:
+    def send(*arguments: Any, **keywords: Any) -> events.Verified:
         thread = threading.Thread(target=lambda: 1 // 0)
         thread.start()
         thread.join()
+        return VERIFIED
 
     monkeypatch.setattr(udpsend, "send", send)
     assert main(["send", "f"]) == 0

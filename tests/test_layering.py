@@ -60,6 +60,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.rendezvous": ("udpsend.wire.candidate", "udpsend.wire.datagram"),
     "udpsend.punching": ("udpsend.sealing", "udpsend.wire"),
     "udpsend.files": ("udpsend.wire.ranges",),
+    # Records are read and written in place: how long they and their headers are is all that files/ knows of them.
+    "udpsend.files.read_ahead": ("udpsend.wire.frames",),
+    "udpsend.files.write_behind": ("udpsend.wire.ranges", "udpsend.wire.frames", "udpsend.wire.datagram"),
     "udpsend.transfer": ("udpsend.wire",),
     "udpsend.transfer.connection": ("udpsend.sealing", "udpsend.wire"),
     "udpsend.transfer.outbound": ("udpsend.sealing", "udpsend.wire"),
@@ -100,6 +103,8 @@ DOORS: dict[str, tuple[str, ...]] = {
         "udpsend.sealing",
     ),
     "ifaddr": ("udpsend.punching.candidates", "udpsend.rendezvous.multicast"),
+    "pathspec": ("udpsend.files.ignore",),
+    "pathspec": ("udpsend.files.ignore",),
     "paho": ("udpsend.rendezvous.mqtt", "udpsend.rendezvous.broker_connection", "udpsend.doctor.places"),
     "segno": ("udpsend.cli",),
     "spake2": ("udpsend.rendezvous.handshake",),

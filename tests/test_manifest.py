@@ -1,8 +1,10 @@
-"""The manifest: its JSON form, what is refused, and what its identity binds."""
+"""The manifest: its forms, what is refused, and what its identity binds."""
 
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -11,41 +13,106 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket
-from udpsend.files.manifest import MAX_SIZE, Entry, Manifest, parse_manifest_untrusted
+from udpsend.files.byte_space import ByteSpace, EntrySet, unpack_set_untrusted
+from udpsend.files.entries import MAX_SIZE, MAX_VERSION, Entry, Kind
+from udpsend.files.manifest import MAX_PAGE, PAGE, Announced, Manifest, Skipped, parse_manifest_untrusted
 
-ENTRY = Entry("report.pdf", 1_048_576, 0o644, 1_790_000_000_123_456_789)
+TIME = 1_790_000_000_123_456_789
+ENTRY = Entry("report.pdf", 1_048_576, 0o644, TIME, version=77)
+TREE = (
+    Entry("photos", 0, 0o755, TIME, Kind.DIRECTORY),
+    Entry("a.txt", 5, 0o600, TIME),
+    Entry("photos/b", 7, 0o600, TIME),
+    Entry("photos/sub", 0, 0o700, TIME, Kind.DIRECTORY),
+    Entry("photos/last", 0, 0o777, TIME, Kind.LINK, "sub/c"),
+    Entry("photos/sub/c", 1, 0o600, TIME),
+)
 
 
-def offer(**changes: Any) -> dict[str, Any]:
-    return {"entries": [{"path": "a", "size": 1, "mode": 0o600, "mtime_ns": 5} | changes]}
+def offer(*entries: object) -> dict[str, Any]:
+    return {"entries": list(entries)}
+
+
+def file(**changes: Any) -> list[Any]:
+    values = {"kind": "f", "path": "a", "size": 1, "mode": 0o600, "mtime": 5, "version": 9} | changes
+    return list(values.values())
+
+
+def parsed(value: object) -> Manifest:
+    manifest = parse_manifest_untrusted(value)
+    assert isinstance(manifest, Manifest)
+    return manifest
+
+
+def pages(*texts: bytes) -> bytes:
+    return b"".join(struct.pack("!I", len(page)) + page for page in map(zlib.compress, texts))
 
 
 def test_golden_form() -> None:
-    assert json.dumps(Manifest((ENTRY,)).to_json()) == (
-        '{"entries": [{"path": "report.pdf", "size": 1048576, "mode": 420, "mtime_ns": 1790000000123456789}]}'
+    assert json.dumps(Manifest(TREE).to_json()) == (
+        '{"entries": [["d", "photos", 493, 1790000000123456789], ["f", "a.txt", 5, 384, 1790000000123456789, 0], '
+        '["f", "photos/b", 7, 384, 1790000000123456789, 0], ["d", "photos/sub", 448, 1790000000123456789], '
+        '["l", "photos/last", "sub/c", 1790000000123456789], '
+        '["f", "photos/sub/c", 1, 384, 1790000000123456789, 0]]}'
     )
-    assert Manifest((ENTRY,)).identity == "582ffeeea8602300191714e8a24c80b2cd4a0cecc05031c69b66669cdf5ee0c0"
+    assert Manifest((ENTRY,)).identity == "cb38827f4270a65670ef185385d5e2db2207f2e780e0db6c69b40e03ddfa5992"
 
 
 @settings(deadline=None, print_blob=True)
-@given(st.integers(0, MAX_SIZE), st.integers(0, 0o777), st.integers(-(1 << 62), 1 << 62))
-def test_round_trip(size: int, mode: int, mtime_ns: int) -> None:
-    manifest = Manifest((Entry("é.txt", size, mode, mtime_ns),))
-    parsed = parse_manifest_untrusted(json.loads(json.dumps(manifest.to_json())))
-    assert parsed == manifest
-    assert (parsed.size, parsed.name) == (size, "é.txt")
+@given(st.integers(0, MAX_SIZE), st.integers(0, 0o777), st.integers(-(1 << 62), 1 << 62), st.integers(0, MAX_VERSION))
+def test_round_trip(size: int, mode: int, mtime_ns: int, version: int) -> None:
+    manifest = Manifest((Entry("é.txt", size, mode, mtime_ns, version=version),), [Skipped("x", "is a pipe")], 3)
+    again = parsed(json.loads(json.dumps(manifest.to_json())))
+    assert again == manifest
+    assert again.entries == manifest.entries
+    assert (again.size, again.name, again.skipped, again.skipped_count) == (size, "é.txt", manifest.skipped, 3)
 
 
-def test_identity_binds_path_size_and_time_and_not_the_mode() -> None:
-    identity = Manifest((ENTRY,)).identity
-    assert Manifest((replace(ENTRY, mode=0o600),)).identity == identity
-    others = [replace(ENTRY, path="x"), replace(ENTRY, size=1), replace(ENTRY, mtime_ns=1)]
-    assert len({identity, *(Manifest((entry,)).identity for entry in others)}) == 4
+def test_identity_binds_everything() -> None:
+    changes: list[dict[str, Any]] = [{"path": "x"}, {"size": 1}, {"mtime_ns": 1}, {"mode": 0}, {"version": 1}]
+    others = [Manifest((replace(ENTRY, **change),)).identity for change in changes]
+    assert len({Manifest((ENTRY,)).identity, *others}) == 6
 
 
-def test_later_versions_may_add_keys() -> None:
-    value = offer(kind="file", owner="x") | {"more": 1}
-    assert parse_manifest_untrusted(value).entries[0].path == "a"
+@pytest.mark.parametrize("count", [PAGE, PAGE + 1, 3 * PAGE + 17])
+def test_many_entries_go_in_pages(count: int) -> None:
+    manifest = Manifest(Entry(f"file {n}", n, 0o600, n) for n in range(count))
+    value = manifest.to_json()
+    packed = manifest.pack()
+    if count > PAGE:
+        assert value == {"packed": len(packed), "count": count, "size": count * (count - 1) // 2}
+        assert isinstance(parse_manifest_untrusted(value), Announced)
+    else:
+        assert parse_manifest_untrusted(value) == manifest
+    again = Manifest.unpack_untrusted(packed)
+    assert again == manifest
+    assert again.pack() == packed
+    assert (len(again), again.size, again.files) == (count, manifest.size, count)
+    assert again[count - 1].path == f"file {count - 1}"
+    assert [entry.size for entry in again] == list(range(count))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0",
+        b"\0\0\0\5",
+        b"\0\0\0\5abcde",
+        pages(b"{}"),
+        pages(b"[]"),
+        pages(b"[1]"),
+        pages(b"[" * 10_000),
+        pages(b'[["f","a",1,1,1,1]]', b'[["f","b",1,1,1,1]]'),
+        pages(json.dumps([["f", f"{n}", 1, 1, 1, 1] for n in range(PAGE + 1)]).encode()),
+        pages(b" " * (MAX_PAGE + 1)),
+        pages(b'[["f","../a",1,1,1,1]]'),
+        struct.pack("!I", 40) + zlib.compress(b'[["f","a",1,1,1,1]]') + bytes(20),
+    ],
+    ids=lambda data: repr(data[:30]),
+)
+def test_bad_pages_are_refused(data: bytes) -> None:
+    with pytest.raises(BadPacket):
+        Manifest.unpack_untrusted(data)
 
 
 @pytest.mark.parametrize(
@@ -57,29 +124,137 @@ def test_later_versions_may_add_keys() -> None:
         "x",
         {"entries": []},
         {"entries": "x"},
-        {"entries": [1]},
-        {"entries": [{}]},
-        {"entries": offer()["entries"] * 2},
-        offer(path=1),
-        offer(path="../x"),
-        offer(path="a/b"),
-        offer(size=-1),
-        offer(size=MAX_SIZE + 1),
-        offer(size=True),
-        offer(size=1.0),
-        offer(size="1"),
-        offer(mode=0o4755),
-        offer(mode=0o1000),
-        offer(mode=-1),
-        offer(mtime_ns=1 << 63),
-        offer(mtime_ns=-(1 << 63)),
-        offer(mtime_ns=None),
-        offer(kind="directory"),
-        offer(kind="symlink"),
-        offer(kind=None),
+        {"packed": 0, "count": 1, "size": 1},
+        {"packed": 1 << 40, "count": 1, "size": 1},
+        {"packed": 1, "count": 1 << 40, "size": 1},
+        {"packed": 1, "count": 1, "size": -1},
+        {"entries": [file()], "skipped": 1},
+        {"entries": [file()], "skipped": [["a"]]},
+        {"entries": [file()], "skipped": [["a", "b"]] * 1000},
+        {"entries": [file()], "skipped_count": True},
+        offer(1),
+        offer([]),
+        offer(file(), file()),
+        offer(*(file(path=f"{n}") for n in range(PAGE + 1))),
+        offer(file(path=1)),
+        offer(file(path="../x")),
+        offer(file(path="a/b")),
+        offer(file(size=-1)),
+        offer(file(size=MAX_SIZE + 1)),
+        offer(file(size=MAX_SIZE), file(path="b", size=MAX_SIZE)),
+        offer(file(size=True)),
+        offer(file(size=1.0)),
+        offer(file(size="1")),
+        offer(file(mode=0o4755)),
+        offer(file(mode=0o1000)),
+        offer(file(mode=-1)),
+        offer(file(mtime=1 << 63)),
+        offer(file(mtime=-(1 << 63))),
+        offer(file(mtime=None)),
+        offer(file(version=-1)),
+        offer(file(version=1 << 48)),
+        offer(file(kind="x")),
+        offer(file(kind=None)),
+        offer([*file(), 1]),
+        offer(["d", "x", 0o4755, 1]),
+        offer(["d", "x", 0o755]),
+        offer(["l", "x", "y", 1 << 63]),
+        offer(["l", "x", 1, 1]),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:60],
 )
 def test_refused(value: object) -> None:
     with pytest.raises(BadPacket):
         parse_manifest_untrusted(value)
+
+
+DIRECTORY = ["d", "d", 0o755, 1]
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ([file(path="d/a")], "is in something that is no directory of the offer"),
+        ([file(path="d"), file(path="d/a")], "is in something that is no directory of the offer"),
+        ([DIRECTORY, ["l", "d/l", ".", 1], file(path="d/l/a")], "is in something that is no directory of the offer"),
+        ([DIRECTORY, file(path="d/a"), file(path="b")], "comes out of order"),
+        ([DIRECTORY, DIRECTORY], "is there twice"),
+        ([DIRECTORY, file(path="d")], "is there twice"),
+        ([DIRECTORY, file(path="d/a"), file(path="d/a")], "is there twice"),
+        ([DIRECTORY, ["d", "e", 1, 1], file(path="e/a"), file(path="d/a")], "comes out of order"),
+    ],
+    ids=lambda value: repr(value)[-60:],
+)
+def test_what_is_no_tree_is_refused(entries: list[object], reason: str) -> None:
+    with pytest.raises(BadPacket, match=reason):
+        parse_manifest_untrusted(offer(*entries))
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "allowed"),
+    [
+        ("a", "d", True),
+        ("a", "d/c", True),
+        ("d/a", "x/y", True),
+        ("d/a", ".", True),
+        ("d/a", "../d", True),
+        ("d/a", "..", False),
+        ("d/a", "../b", False),
+        ("a", "b", False),
+        ("a", ".", False),
+        ("a", "", False),
+        ("a", "..", False),
+        ("a", "../b", False),
+        ("a", "/etc/passwd", False),
+        ("d/a", "../../b", False),
+        ("d/a", "../b/../../c", False),
+        ("d/a", "b/..", False),
+        ("d/a", "b//c", False),
+        ("d/a", "./b", False),
+        ("d/a", "b/", False),
+        ("d/a", "b\0c", False),
+        ("d/a", "C:\\x", False),
+        ("d/a", "x" * 5000, False),
+    ],
+)
+def test_links_stay_in_the_tree(path: str, target: str, allowed: bool) -> None:
+    value = offer(["d", "d", 0o755, 1], ["l", path, target, 1])
+    if allowed:
+        assert parsed(value).links == 1
+    else:
+        with pytest.raises(BadPacket, match="its name is that of a link"):
+            parse_manifest_untrusted(value)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [("README", "readme"), ("é", "e\u0301"), ("straße", "STRASSE"), ("Å", "\u212b")]
+)
+def test_twins_are_found(one: str, two: str) -> None:
+    manifest = parsed(offer(["d", "d", 1, 1], file(path=f"d/{one}"), file(path="d/x"), file(path=f"d/{two}")))
+    assert manifest.twins == [(f"d/{one}", f"d/{two}")]
+
+
+@settings(deadline=None, print_blob=True)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.data())
+def test_byte_space(sizes: list[int], data: st.DataObject) -> None:
+    manifest = Manifest(Entry(f"{n}", size, 0, 0) for n, size in enumerate(sizes))
+    left_out = EntrySet(len(sizes))
+    for number in data.draw(st.sets(st.integers(0, len(sizes) - 1))):
+        left_out.add(number)
+    left_out = unpack_set_untrusted(left_out.pack(), len(sizes))
+    wanted = [(n, at) for n, size in enumerate(sizes) if n not in left_out for at in range(size)]
+    space = ByteSpace(manifest, left_out)
+    assert space.size == len(wanted)
+    start = data.draw(st.integers(0, space.size))
+    stop = data.draw(st.integers(start, space.size))
+    pieces = list(space.pieces(start, stop))
+    assert [(n, at + i) for n, at, length in pieces for i in range(length)] == wanted[start:stop]
+    assert all(length for _, _, length in pieces)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"x", zlib.compress(b""), zlib.compress(bytes(3)), zlib.compress(bytes(1 << 20))]
+)
+def test_bad_sets_are_refused(data: bytes) -> None:
+    with pytest.raises(BadPacket):
+        unpack_set_untrusted(data, 10)

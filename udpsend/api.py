@@ -1,46 +1,63 @@
 """`send` and `receive`: one end each, and what it does at the session's events.
 
-The sender offers its file when there is a path, hashes it while it is sent, and is done when the other side has
-verified. The receiver asks whether to accept, opens the sink, compares the hashes, and says so.
+The sender goes through what it was given, offers it when there is a path, hashes it while it is sent, and is done when
+the other side has verified. The receiver asks whether to accept, opens the sink, compares the hashes, and says so.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from udpsend import events
 from udpsend.config import Config, Role
-from udpsend.errors import BadPacket, LocalFileError, PeerError, Refused
-from udpsend.files.manifest import Manifest, parse_manifest_untrusted
+from udpsend.errors import BadPacket, LocalFileError, PeerError, Refused, UsageError
+from udpsend.files.byte_space import unpack_set_untrusted
+from udpsend.files.entries import Kind
+from udpsend.files.existing import Policy
+from udpsend.files.manifest import Announced, Manifest, parse_manifest_untrusted
 from udpsend.files.sink import Sink, open_sink
-from udpsend.files.source import Source, open_source
+from udpsend.files.source import Source
 from udpsend.net import clock
 from udpsend.rendezvous.code import Code, generate_code, parse_code
 from udpsend.session import SessionEvent
 from udpsend.shell import Confirm, OnEvent, Shell
-from udpsend.transfer.messages import ContentArrived, OfferAccepted, OfferReceived, PeerVerified
+from udpsend.transfer.messages import ContentArrived, ManifestArrived, OfferAccepted, OfferReceived, PeerVerified
 from udpsend.wire.frames import Close, CloseCode
 from udpsend.wire.ranges import RangeSet
 
 Accept = Callable[[events.Offered], bool]
 
 
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
 def send(
-    path: str | os.PathLike[str],
+    paths: Paths,
     *,
     code: str | None = None,
+    follow: bool = False,
+    exclude: Sequence[str] = (),
+    gitignore: bool = False,
     config: Config | None = None,
     on_event: OnEvent | None = None,
     confirm: Confirm | None = None,
 ) -> events.Verified:
-    """Send one file to whoever comes with the same code; returns when it has verified what it wrote.
+    """Send files and directories to whoever comes with the same code; returns when all is verified there.
 
-    Without `code` one is made: it comes as the first event, CodeReady. `confirm(phrase)` is asked before anything
-    moves whether the other side shows the same phrase. Raises a subclass of UdpsendError."""
-    source = open_source(path)
+    `follow` sends what symbolic links point to in their place; `exclude` are patterns as in .gitignore of what is not
+    sent, and `gitignore` has the .gitignore files below the paths say so, too. Without `code` one is made: it comes as
+    the first event, CodeReady. `confirm(phrase)` is asked before anything moves whether the other side shows the same
+    phrase. What cannot be sent (sockets, what may not be read) comes as the event Skipped, and is counted in what is
+    returned. Raises a subclass of UdpsendError."""
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not given:
+        raise UsageError("Nothing to send: name a file or a directory.")
+    source = Source(given, follow=follow, exclude=exclude, gitignore=gitignore)
     try:
         parsed = parse_code(code if code is not None else generate_code(secrets.token_bytes))
         return _Sending(parsed, config or Config(), on_event, confirm, source).run()
@@ -53,19 +70,46 @@ def receive(
     directory: str | os.PathLike[str] = ".",
     *,
     overwrite: bool = False,
+    rename: bool = False,
+    skip_existing: bool = False,
     accept: Accept | None = None,
     config: Config | None = None,
     on_event: OnEvent | None = None,
     confirm: Confirm | None = None,
 ) -> events.Verified:
-    """Receive one file into `directory`; returns when it is verified and in place.
+    """Receive into `directory`; returns when all is verified and in place.
 
-    `accept(offered)` is asked whether to take what is offered; None takes it. `overwrite` replaces a file of the same
-    name. `confirm` as with `send`. Raises a subclass of UdpsendError."""
+    `accept(offered)` is asked whether to take what is offered; None takes it. Files that exist are an error, unless
+    `overwrite` replaces them, `rename` gives what is received another name, or `skip_existing` leaves out those of the
+    same size and time. `confirm` as with `send`. Raises a subclass of UdpsendError."""
     if not os.path.isdir(directory):
         raise LocalFileError(f"{os.fspath(directory)!r} is no directory. Make it, or name another one.")
-    receiving = _Receiving(parse_code(code), config or Config(), on_event, confirm, Path(directory), overwrite, accept)
+    if rename and (overwrite or skip_existing):
+        raise UsageError("What gets another name replaces nothing: leave out one of these.")
+    policy = Policy(overwrite, rename, skip_existing)
+    receiving = _Receiving(parse_code(code), config or Config(), on_event, confirm, Path(directory), policy, accept)
     return receiving.run()
+
+
+class _Listing:
+    """What is offered, for events."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def __iter__(self) -> Iterator[tuple[str, int | None]]:
+        for entry in self._manifest:
+            yield entry.path, entry.size if entry.kind is Kind.FILE else None
+
+
+def _offered(manifest: Manifest) -> events.Offered:
+    return events.Offered(
+        manifest.name, manifest.size, manifest.files, manifest.directories, manifest.links, _Listing(manifest)
+    )
+
+
+def _skipped(manifest: Manifest) -> events.Skipped:
+    return events.Skipped(manifest.skipped_count, tuple((s.path, s.why) for s in manifest.skipped))
 
 
 class _Sending(Shell):
@@ -76,12 +120,36 @@ class _Sending(Shell):
     ) -> None:
         super().__init__(code, config, on_event, confirm)
         self._source = source
+        self._left_out = 0
+        self._scanned: Future[None] = Future()
+        # Beside everything else: the code is shown at once, and the two meet while a large directory is gone through.
+        threading.Thread(target=self._scan, name="udpsend-scan", daemon=True).start()
+
+    def _scan(self) -> None:
+        try:
+            self._source.scan()
+        except Exception as error:  # whoever waits for it raises it
+            self._scanned.set_exception(error)
+        else:
+            self._scanned.set_result(None)
 
     def path_confirmed(self) -> None:
+        self.beside(self._scanned.result, lambda _: self._offer())
+
+    def _offer(self) -> None:
         manifest = self._source.manifest
+        if manifest.skipped_count:
+            self.emit(_skipped(manifest))
+        self.emit(_offered(manifest))
         if self.session.connection is not None:
-            self.emit(events.Offered(manifest.name, manifest.size, len(manifest.entries)))
-            self.session.connection.offer(self._source, manifest.size, manifest.to_json())
+            value = manifest.to_json()
+            packed = manifest.pack() if "packed" in value else b""
+            self.session.connection.offer(self._source, manifest.size, value, packed, self._select)
+
+    def _select(self, left_out: bytes) -> int:
+        chosen = unpack_set_untrusted(left_out, len(self._source.manifest))
+        self._left_out = len(chosen)
+        return self._source.select(chosen)
 
     def session_event(self, event: SessionEvent, now: float) -> None:
         match event:
@@ -91,8 +159,7 @@ class _Sending(Shell):
                 self.beside(self._hash, self._hashed)
                 self.emit(events.Accepted(already))
             case PeerVerified() if self.session.connection is not None:
-                manifest = self._source.manifest
-                self.done(events.Verified(manifest.name, manifest.size, now - self.started, self._digest.hex()))
+                self.done(_verified(self._source.manifest, now - self.started, self._digest, self._left_out))
                 self.session.connection.close(Close(CloseCode.DONE, ""), now)
             case _:
                 super().session_event(event, now)
@@ -118,15 +185,15 @@ class _Receiving(Shell):
         on_event: OnEvent | None,
         confirm: Confirm | None,
         directory: Path,
-        overwrite: bool,
+        policy: Policy,
         accept: Accept | None,
     ) -> None:
         super().__init__(code, config, on_event, confirm)
         self._directory = directory
-        self._overwrite = overwrite
+        self._policy = policy
         self._accept = accept
         self._sink: Sink | None = None
-        self._offer: Manifest | None = None
+        self._offer: Manifest | Announced | None = None
         self._confirmed = False
 
     def path_confirmed(self) -> None:
@@ -139,9 +206,11 @@ class _Receiving(Shell):
                 try:
                     self._offer = parse_manifest_untrusted(value)
                 except BadPacket as error:
-                    self.end(PeerError(f"The other side offered something that cannot be taken ({error})."))
+                    self.end(_not_taken(error))
                     return
                 self._answer_offer()
+            case ManifestArrived(packed):
+                self.beside(lambda: self._unpack(packed), self._ask)
             case ContentArrived(digest) if self._sink is not None:
                 sink = self._sink
                 self.show_progress(now)
@@ -152,31 +221,51 @@ class _Receiving(Shell):
                 super().session_event(event, now)
 
     def _answer_offer(self) -> None:
-        if self._offer is None or not self._confirmed:
+        if not self._confirmed:
             return
-        manifest = self._offer
-        offered = events.Offered(manifest.name, manifest.size, len(manifest.entries))
+        match self._offer:
+            case Manifest() as manifest:
+                self._ask(manifest)
+            case Announced(packed) if self.session.connection is not None:
+                self.session.connection.ask_list(packed)
+
+    def _unpack(self, packed: bytes) -> Manifest:
+        announced = self._offer
+        assert isinstance(announced, Announced)  # noqa: S101 - it was asked for
+        try:
+            manifest = Manifest.unpack_untrusted(packed, announced.manifest)
+            if (len(manifest), manifest.size) != (announced.count, announced.size):
+                raise BadPacket("the manifest is not the one that was announced")
+        except BadPacket as error:
+            raise _not_taken(error) from error
+        return manifest
+
+    def _ask(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        offered = _offered(manifest)
+        if manifest.skipped_count:
+            self.emit(_skipped(manifest))
         self.emit(offered)
 
         def decide() -> Sink:
             if self._accept is not None and not self._accept(offered):
                 raise Refused("Declined.")
-            self._sink = sink = open_sink(manifest, self._directory, self._overwrite)
+            self._sink = sink = open_sink(manifest, self._directory, self._policy)
             return sink
 
-        self.beside(decide, lambda sink: self._accepted(sink, manifest))
+        self.beside(decide, self._accepted)
 
-    def _accepted(self, sink: Sink, manifest: Manifest) -> None:
+    def _accepted(self, sink: Sink) -> None:
         self.started = clock.now()
         present = RangeSet(sink.present)
         self.emit(events.Accepted(present.total))
         if (connection := self.session.connection) is not None:
             sink.start(lambda: self.driver.call_soon(lambda: connection.room_again(clock.now())))
-            connection.accept(sink, manifest.size, present)
+            connection.accept(sink, sink.size, present, sink.left_out.pack() if sink.left_out else b"")
 
     def _finished(self, path: Path, digest: bytes, seconds: float) -> None:
-        assert self._offer is not None  # noqa: S101 - it was accepted
-        self.done(events.Verified(self._offer.name, self._offer.size, seconds, digest.hex(), str(path)))
+        left_out = len(self._sink.left_out) if self._sink is not None and self._sink.left_out else 0
+        self.done(_verified(self._manifest, seconds, digest, left_out, str(path)))
         if self.session.connection is not None:
             self.session.connection.verified(clock.now())
 
@@ -186,3 +275,14 @@ class _Receiving(Shell):
         finally:
             if self._sink is not None:
                 self._sink.abandon()
+
+
+def _not_taken(error: BadPacket) -> PeerError:
+    return PeerError(f"The other side offered something that cannot be taken ({error}).")
+
+
+def _verified(
+    manifest: Manifest, seconds: float, digest: bytes, left_out: int, path: str | None = None
+) -> events.Verified:
+    skipped = manifest.skipped_count
+    return events.Verified(manifest.name, manifest.size, seconds, digest.hex(), path, manifest.files, skipped, left_out)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -79,8 +80,22 @@ class Offered:
     """What the sender offers. `name` comes from the other side: escape it before printing."""
 
     name: str
+    """The first of it."""
     size: int
     files: int = 1
+    directories: int = 0
+    links: int = 0
+    listing: Iterable[tuple[str, int | None]] = field(default=(), repr=False, compare=False)
+    """All of it, as often as it is gone through: paths, with the size of those that are files. From the other side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The sender does not send `count` things that it was asked for; of the first ones the paths, and why. Both from
+    the other side, on the receiving one."""
+
+    count: int
+    first: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +128,11 @@ class Verified:
     digest: str
     path: str | None = None
     """Where it is now, on the receiving side."""
+    files: int = 1
+    skipped: int = 0
+    """What the sender could not send; everything else is there."""
+    left_out: int = 0
+    """Files that the receiver had already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +151,7 @@ Event = (
     | PeerMet
     | PathFound
     | Offered
+    | Skipped
     | Accepted
     | Progress
     | Verifying

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
+import zlib
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket
+from udpsend.files.entries import MAX_SIZE, Entry
 from udpsend.files.journal import make_header, make_line, parse_journal
-from udpsend.files.manifest import MAX_SIZE, Entry, Manifest, parse_manifest_untrusted
+from udpsend.files.manifest import Manifest, parse_manifest_untrusted
 from udpsend.files.names import check_path_untrusted
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20))
@@ -20,30 +23,48 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-keys = st.sampled_from(["path", "size", "mode", "mtime_ns", "kind", "entries"])
-entries = st.dictionaries(keys, values | st.sampled_from(["a", "file", 0, 1, 0o644]), max_size=6)
+fields = values | st.sampled_from(["f", "d", "l", "a", "b", "a/b", ".", "..", 0, 1, 0o644])
+entries = st.lists(fields, max_size=7)
+keys = st.sampled_from(["entries", "packed", "count", "size", "skipped", "skipped_count"])
+offers = st.dictionaries(keys, values | st.lists(entries | values, max_size=3), max_size=6)
 
 
-@settings(deadline=None, print_blob=True)
-@given(values | st.fixed_dictionaries({"entries": st.lists(entries | values, max_size=2)}))
-def test_any_value_is_a_manifest_or_a_bad_packet(value: Any) -> None:
-    try:
-        manifest = parse_manifest_untrusted(value)
-    except BadPacket:
-        return
-    assert len(manifest.entries) == 1
+def check(manifest: Manifest) -> None:
     assert 0 <= manifest.size <= MAX_SIZE
-    assert check_path_untrusted(manifest.name) == (manifest.name,)
-    assert parse_manifest_untrusted(json.loads(json.dumps(manifest.to_json()))) == manifest
+    for entry in manifest:
+        assert "/".join(check_path_untrusted(entry.path)) == entry.path
 
 
 @settings(deadline=None, print_blob=True)
-@given(keys, values)
-def test_one_field_of_a_good_manifest_exchanged(key: str, value: Any) -> None:
-    form: dict[str, Any] = Manifest((Entry("a", 5, 0o644, 1),)).to_json()
-    form["entries"][0][key] = value
+@given(values | offers)
+def test_any_value_is_a_manifest_or_a_bad_packet(value: Any) -> None:
     with contextlib.suppress(BadPacket):
-        assert check_path_untrusted(parse_manifest_untrusted(form).name)
+        manifest = parse_manifest_untrusted(value)
+        if isinstance(manifest, Manifest):
+            check(manifest)
+            assert parse_manifest_untrusted(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+@settings(deadline=None, print_blob=True)
+@given(st.integers(0, 6), values)
+def test_one_field_of_a_good_manifest_exchanged(index: int, value: Any) -> None:
+    form: dict[str, Any] = Manifest((Entry("a", 5, 0o644, 1),)).to_json()
+    form["entries"][0][index : index + 1] = [value]
+    with contextlib.suppress(BadPacket):
+        manifest = parse_manifest_untrusted(form)
+        assert isinstance(manifest, Manifest)
+        check(manifest)
+
+
+@settings(deadline=None, print_blob=True)
+@given(
+    st.lists(st.binary(max_size=30) | st.lists(entries, max_size=3).map(lambda e: json.dumps(e).encode()), max_size=3)
+)
+def test_any_bytes_are_pages_or_a_bad_packet(texts: list[bytes]) -> None:
+    data = b"".join(struct.pack("!I", len(page)) + page for page in map(zlib.compress, texts))
+    for damaged in (data, data[:-1], data[:7] + b"x" + data[8:]):
+        with contextlib.suppress(BadPacket):
+            check(Manifest.unpack_untrusted(damaged))
 
 
 @settings(deadline=None, print_blob=True)

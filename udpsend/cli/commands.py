@@ -19,13 +19,14 @@ from udpsend.errors import Cancelled, UsageError
 if TYPE_CHECKING:
     from udpsend.events import Offered
 
+INCOMPLETE = 8
 EXIT_CODES = """\b
 Exit codes:
     0  done, and verified          5  no direct path between the two
     1  the transfer failed         6  refused by the other side
     2  wrong usage                 7  local file or disk
-    3  the other side never came 130  stopped here (Ctrl-C)
-    4  wrong code
+    3  the other side never came   8  done and verified, but for what the sender could not send
+    4  wrong code                130  stopped here (Ctrl-C)
 """
 
 
@@ -62,7 +63,7 @@ def cli(context: click.Context) -> None:
     """Send a file straight to another machine: peer to peer over UDP, through NATs, encrypted end to end.
 
     \b
-    On one machine:    udpsend send FILE
+    On one machine:    udpsend send FILE...
     On the other one:  udpsend recv CODE
     """
     if context.invoked_subcommand is None:
@@ -71,7 +72,7 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--code",
     metavar="WORD",
@@ -79,6 +80,16 @@ def cli(context: click.Context) -> None:
     show_envvar=True,
     help=CODE_HELP.format(other="a generated code (the default)"),
 )
+@click.option("--follow", is_flag=True, help="Send what symbolic links point to in their place.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    envvar="UDPSEND_EXCLUDE",
+    show_envvar=True,
+    help="Do not send what matches, as in a .gitignore: '*.tmp', 'build/', '/photos/raw'. Repeatable.",
+)
+@click.option("--gitignore", is_flag=True, help="Do not send what .gitignore files say, nor .git itself.")
 @click.option("--no-qr", is_flag=True, envvar="UDPSEND_NO_QR", show_envvar=True, help="Do not draw the code as QR.")
 @click.option("--verify", is_flag=True, help="Show a phrase to compare with the other side before anything moves.")
 @peer_options
@@ -86,15 +97,22 @@ def cli(context: click.Context) -> None:
 def send(
     terminal: Terminal,
     /,
-    file: Path,
+    paths: tuple[Path, ...],
     code: str | None,
+    follow: bool,
+    exclude: tuple[str, ...],
+    gitignore: bool,
     no_qr: bool,
     verify: bool,
     verbose: int,
     quiet: bool,
     **options: Any,
-) -> None:
-    """Send FILE to whoever types the code."""
+) -> int:
+    """Send files and directories to whoever types the code.
+
+    What cannot be sent (sockets, devices, what may not be read, links that lead out) is named on both sides, the rest
+    is sent, and the exit code of both is 8.
+    """
     set_verbosity(terminal, verbose, quiet)
     if code is not None and not code.strip():
         raise UsageError("The code is empty.\nLeave out --code to have one made.")
@@ -106,11 +124,19 @@ def send(
 
     display = Display(terminal, Role.SENDER, config, qr=not no_qr)
     try:
-        udpsend.send(
-            file, code=code, config=config, on_event=display, confirm=_phrase_question(terminal) if verify else None
+        verified = udpsend.send(
+            paths,
+            code=code,
+            follow=follow,
+            exclude=exclude,
+            gitignore=gitignore,
+            config=config,
+            on_event=display,
+            confirm=_phrase_question(terminal) if verify else None,
         )
     finally:
         display.close()
+    return INCOMPLETE if verified.skipped else 0
 
 
 @cli.command()
@@ -132,10 +158,12 @@ def send(
     metavar="DIR",
     envvar="UDPSEND_OUTPUT",
     show_envvar=True,
-    help="Directory to put the file into. [default: the current one]",
+    help="Directory to put it into. [default: the current one]",
 )
 @click.option("-y", "--yes", is_flag=True, help="Accept what is offered without asking.")
-@click.option("--overwrite", is_flag=True, help="Replace a file of the same name.")
+@click.option("--overwrite", is_flag=True, help="Replace files of the same name.")
+@click.option("--rename", is_flag=True, help="Give it another name, such as 'photos (1)', where that is taken.")
+@click.option("--skip-existing", is_flag=True, help="Do not receive files that are there with the same size and time.")
 @click.option("--verify", is_flag=True, help="Show a phrase to compare with the other side before anything moves.")
 @peer_options
 @click.pass_obj
@@ -147,12 +175,14 @@ def recv(
     directory: Path,
     yes: bool,
     overwrite: bool,
+    rename: bool,
+    skip_existing: bool,
     verify: bool,
     verbose: int,
     quiet: bool,
     **options: Any,
-) -> None:
-    """Receive the file that was offered under CODE.
+) -> int:
+    """Receive what was offered under CODE.
 
     Without CODE it is asked for, so that it shows neither in the list of processes nor in the shell's history.
     """
@@ -165,16 +195,18 @@ def recv(
     from udpsend.config import Role
 
     def accept(offer: Offered) -> bool:
-        from udpsend.cli.display import offer_text
+        from udpsend.cli.display import ask_for
 
-        return terminal.confirm(f"Receive {offer_text(offer)}, into {directory}?")
+        return ask_for(terminal, offer, directory)
 
     display = Display(terminal, Role.RECEIVER, config)
     try:
-        udpsend.receive(
+        verified = udpsend.receive(
             chosen,
             directory,
             overwrite=overwrite,
+            rename=rename,
+            skip_existing=skip_existing,
             accept=None if yes else accept,
             config=config,
             on_event=display,
@@ -182,6 +214,7 @@ def recv(
         )
     finally:
         display.close()
+    return INCOMPLETE if verified.skipped else 0
 
 
 def _chosen_code(terminal: Terminal, argument: str | None, option: str | None) -> str:

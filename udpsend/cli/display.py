@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import shlex
+from itertools import islice
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from udpsend import events
@@ -17,6 +19,9 @@ from udpsend.cli.terminal import Terminal
 from udpsend.config import Config, Role
 
 PASSWORD_PLACEHOLDER = "PASSWORD"  # noqa: S105  # stands where the password is not shown
+
+FIRST_NAMES = 10
+SKIPPED_LINES = 10
 
 WHERE = {
     events.PathKind.THIS_HOST: "on this host",
@@ -58,6 +63,8 @@ class Display:
                 self._show_path(event)
             case events.Offered():
                 self._show_offer(event)
+            case events.Skipped(count, first):
+                self._show_skipped(count, first)
             case events.Accepted(already):
                 self._show_accepted(already)
             case events.Progress(done, total):
@@ -144,6 +151,14 @@ class Display:
         else:
             self._terminal.note(f"Offered: {offer_text(event)}")
 
+    def _show_skipped(self, count: int, first: tuple[tuple[str, str], ...]) -> None:
+        for path, why in first[:SKIPPED_LINES]:
+            self._terminal.warning(f"{escape(path)} is not sent: it {escape(why)}.")
+        if count > SKIPPED_LINES:
+            self._terminal.warning(f"{count - SKIPPED_LINES} more are not sent (-v shows them).")
+            for path, why in first[SKIPPED_LINES:]:
+                self._terminal.debug(f"not sent: {escape(path)} {escape(why)}")
+
     def _show_accepted(self, already: int) -> None:
         self._already = already
         if self._role is Role.SENDER:
@@ -162,19 +177,54 @@ class Display:
         self.close()
         what = "Sent" if self._role is Role.SENDER else "Received"
         where = f" as {escape(event.path)}" if event.path else ""
+        more = f" and {event.files - 1} more files" if event.files > 1 else ""
         moved = max(0, event.size - self._already)
-        rate = f", {rate_text(moved / event.seconds)}" if event.seconds > 0 and moved else ""
+        rate = f", {rate_text(moved / event.seconds)}" if event.seconds > 0 and moved and not event.left_out else ""
+        proof = "verified"
+        if event.left_out:
+            proof += f"; {event.left_out} were there already"
+        if event.skipped:
+            proof += f"; {event.skipped} could not be sent"
         self._terminal.debug(f"BLAKE3 {event.digest}")
         self._terminal.result(
-            f"{what} {escape(event.name)}{where}: "
-            f"{size_text(event.size)} in {duration_text(event.seconds)}{rate}, verified"
+            f"{what} {escape(event.name)}{more}{where}: "
+            f"{size_text(event.size)} in {duration_text(event.seconds)}{rate}, {proof}"
         )
 
 
+def ask_for(terminal: Terminal, offer: events.Offered, directory: Path) -> bool:
+    """Whether the user takes it; of several files the first names are shown, and all of them for the answer 'l'."""
+    question = f"Receive {offer_text(offer)}, into {directory}?"
+    if offer.files == 1 and not offer.directories and not offer.links:
+        return terminal.confirm(question)
+    entries = iter(offer.listing)
+    for path, size in islice(entries, FIRST_NAMES):
+        terminal.note(f"    {_entry_text(path, size)}")
+    rest = offer.files + offer.directories + offer.links - FIRST_NAMES
+    if rest > 0:
+        terminal.note(f"    and {rest} more")
+
+    def show() -> None:
+        for path, size in offer.listing:
+            terminal.note(f"    {_entry_text(path, size)}")
+
+    return terminal.confirm(question, show)
+
+
+def _entry_text(path: str, size: int | None) -> str:
+    return escape(path) if size is None else f"{escape(path)}, {size_text(size)}"
+
+
 def offer_text(offer: events.Offered) -> str:
-    """`name, 268.4 MB`, the name escaped."""
-    files = f", {offer.files} files" if offer.files != 1 else ""
-    return f"{escape(offer.name)}{files}, {size_text(offer.size)}"
+    """`name, 268.4 MB`, the name escaped; of several files also how many."""
+    if offer.files == 1 and not offer.directories and not offer.links:
+        return f"{escape(offer.name)}, {size_text(offer.size)}"
+    parts = [f"{offer.files} file{'s' if offer.files != 1 else ''}"]
+    if offer.directories:
+        parts.append(f"{offer.directories} director{'ies' if offer.directories != 1 else 'y'}")
+    if offer.links:
+        parts.append(f"{offer.links} link{'s' if offer.links != 1 else ''}")
+    return f"{escape(offer.name)} ({', '.join(parts)}), {size_text(offer.size)}"
 
 
 def command_for_other_side(code: str, config: Config) -> tuple[str, bool]:

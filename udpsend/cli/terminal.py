@@ -13,7 +13,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Protocol
 
 from udpsend.cli.escape import escape
@@ -188,10 +188,16 @@ class Terminal:
                 self.err.write("\n")
         return answer
 
-    def confirm(self, question: str) -> bool:
-        """Whether the user says yes. No is the answer to anything that is not understood twice."""
-        for _ in range(2):
-            answer = self.ask(f"{question} [y/N]")
+    def confirm(self, question: str, show: Callable[[], None] | None = None) -> bool:
+        """Whether the user says yes. No is the answer to anything that is not understood twice. `show` is what the
+        answer 'l' lists."""
+        tries = 2
+        while tries:
+            answer = self.ask(f"{question} [y/N]" if show is None else f"{question} [y/N, l lists it]")
+            if show is not None and answer is not None and answer.lower() in ("l", "list"):
+                show()
+                continue
+            tries -= 1
             if answer is None:
                 self.warning("standard input has ended, which is taken as no.")
                 return False

@@ -146,15 +146,15 @@ class _Unsupported(Exception):
     """This file system or this system does not have that way."""
 
 
-def rename_no_replace(directory: int, old: str, new: str) -> None:
-    """Rename, unless `new` exists. Raises FileExistsError, OSError.
+def rename_no_replace(directory: int, old: str, new: str, to: int | None = None) -> None:
+    """Rename (into the directory `to`), unless `new` exists. Raises FileExistsError, OSError.
 
     renameat2 does it in one step; link() as well, leaving two names for a moment; where neither exists (FAT on older
     systems, some FUSE) an empty file takes the name first, which nobody else can then take.
     """
     for way in WAYS_TO_RENAME:
         try:
-            return way(directory, old, new)
+            return way(directory, old, new, directory if to is None else to)
         except _Unsupported:
             continue
     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
@@ -164,13 +164,13 @@ _NO_SUCH_WAY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
 
-def _by_renameat2(directory: int, old: str, new: str) -> None:
+def _by_renameat2(directory: int, old: str, new: str, to: int) -> None:
     import ctypes  # 10 ms, once, at the end
 
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:
         raise _Unsupported
-    if function(directory, os.fsencode(old), directory, os.fsencode(new), _RENAME_NOREPLACE) == 0:
+    if function(directory, os.fsencode(old), to, os.fsencode(new), _RENAME_NOREPLACE) == 0:
         return
     code = ctypes.get_errno()
     if code in _NO_SUCH_WAY:
@@ -178,9 +178,9 @@ def _by_renameat2(directory: int, old: str, new: str) -> None:
     raise OSError(code, os.strerror(code))
 
 
-def _by_link(directory: int, old: str, new: str) -> None:
+def _by_link(directory: int, old: str, new: str, to: int) -> None:
     try:
-        os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        os.link(old, new, src_dir_fd=directory, dst_dir_fd=to, follow_symlinks=False)
     except OSError as error:
         if error.errno in _NO_SUCH_WAY | {errno.EPERM, errno.EMLINK}:
             raise _Unsupported from error
@@ -188,9 +188,12 @@ def _by_link(directory: int, old: str, new: str) -> None:
     os.unlink(old, dir_fd=directory)
 
 
-def _by_placeholder(directory: int, old: str, new: str) -> None:
-    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory))
-    os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+def _by_placeholder(directory: int, old: str, new: str, to: int) -> None:
+    if stat.S_ISDIR(os.stat(old, dir_fd=directory, follow_symlinks=False).st_mode):
+        os.mkdir(new, 0o700, dir_fd=to)
+    else:
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=to))
+    os.rename(old, new, src_dir_fd=directory, dst_dir_fd=to)
 
 
-WAYS_TO_RENAME: tuple[Callable[[int, str, str], None], ...] = (_by_renameat2, _by_link, _by_placeholder)
+WAYS_TO_RENAME: tuple[Callable[[int, str, str, int], None], ...] = (_by_renameat2, _by_link, _by_placeholder)

@@ -1,108 +1,223 @@
-"""What is offered: a list of entries whose bytes, end to end, are the byte space of the transfer.
+"""What is offered: a list of entries (entries.py), whose files, end to end, are the byte space of the transfer.
 
-    {"entries": [{"path": "report.pdf", "size": 1048576, "mode": 420, "mtime_ns": 1790000000000000000}]}
-
-    path      as names.py allows
-    size      bytes, 0 to 2^62 - 1, also in total
-    mode      permission bits, 0 to 0o777; nothing else of a mode is ever sent
-    mtime_ns  modification time, nanoseconds since 1970, between -2^62 and 2^62
-
-Numbers are exact integers of up to 63 bits. Unknown keys are ignored, but for `kind`: an entry with a kind other than
-"file" is refused, so that a later version's directories and links are never mistaken for files. Version 1 takes exactly
-one entry whose path has one component.
+Entries are kept, and sent, in pages of 1,000, each compressed: a million files with names of usual length take 20 MB.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from udpsend.errors import BadPacket
-from udpsend.files.names import check_path_untrusted
+from udpsend.files.entries import MAX_SIZE, MAX_TOLD, Entry, Kind, Tree, parse_entry_untrusted
 
-MAX_ENTRIES = 1
-MAX_SIZE = (1 << 62) - 1
-MAX_TIME = 1 << 62
-MODE_BITS = 0o777
+MAX_ENTRIES = 1 << 22
+MAX_PACKED = 64 << 20  # bytes of all pages
+MAX_PAGE = 8 << 20  # bytes of one page, not compressed: 1,000 of the longest paths
+PAGE = 1000  # entries
+CACHED_PAGES = 4
+MAX_INLINE = 48 << 10  # bytes of a manifest that goes with the offer
+
+_LENGTH = struct.Struct("!I")
 
 JSON = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Skipped:
+    """What is not sent, and why: the text completes 'it ...'."""
+
     path: str
-    """Relative, components parted by '/'."""
-    size: int
-    mode: int
-    mtime_ns: int
+    why: str
+
+
+class Manifest:
+    """An immutable sequence of entries. `skipped` are the first of `skipped_count`."""
+
+    def __init__(self, entries: Iterable[Entry] = (), skipped: Iterable[Skipped] = (), skipped_count: int = 0) -> None:
+        self.skipped = tuple(skipped)[:MAX_TOLD]
+        self.skipped_count = max(skipped_count, len(self.skipped))
+        self.size = self.count = self.files = self.directories = self.links = self.packed_size = 0
+        self.name = ""
+        """What a user is shown: the path of the first entry."""
+        self.twins: list[tuple[str, str]] = []
+        """Pairs of names that are one name where case or the form of accents does not count."""
+        self._pages: list[bytes] = []
+        self._parsed: OrderedDict[int, list[Entry]] = OrderedDict()
+        self._tree = Tree(self.twins)
+        self._identity = hashlib.sha256(b"udpsend manifest 2")
+        page: list[Entry] = []
+        for entry in entries:
+            self._check(entry)
+            page.append(entry)
+            if len(page) == PAGE:
+                self._add_page(page)
+                page = []
+        if page:
+            self._add_page(page)
+        self.identity = self._identity.hexdigest()
+        """64 hex digits that bind everything in it: what an earlier attempt left is only believed for the same one.
+        Each side computes it; it is not sent."""
+
+    def _check(self, entry: Entry) -> None:
+        self._tree.add_untrusted(entry)
+        self.size += entry.size
+        self.files += entry.kind is Kind.FILE
+        self.directories += entry.kind is Kind.DIRECTORY
+        self.links += entry.kind is Kind.LINK
+        self.count += 1
+        self.name = self.name or entry.path
+        if self.size > MAX_SIZE:
+            raise BadPacket("the manifest is too large")
+        if self.count > MAX_ENTRIES:
+            raise BadPacket(f"the manifest has more than {MAX_ENTRIES} entries")
+
+    def _add_page(self, page: list[Entry]) -> None:
+        self._keep_page(json.dumps([entry.to_list() for entry in page], separators=(",", ":")).encode())
+
+    def _keep_page(self, text: bytes, packed: bytes = b"") -> None:
+        self._identity.update(text)
+        self._pages.append(packed or zlib.compress(text, 1))
+        self.packed_size += len(self._pages[-1]) + _LENGTH.size
+        if self.packed_size > MAX_PACKED:
+            raise BadPacket("the manifest is too large")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Entry]:
+        for index in range(len(self._pages)):
+            yield from self._page(index)
+
+    def __getitem__(self, number: int) -> Entry:
+        return self._page(number // PAGE)[number % PAGE]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Manifest) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(self)
+
+    @property
+    def is_single_file(self) -> bool:
+        return self.count == self.files == 1
+
+    def _page(self, index: int) -> list[Entry]:
+        page = self._parsed.get(index)
+        if page is None:
+            page = _page_untrusted(zlib.decompress(self._pages[index]))
+            self._parsed[index] = page
+            if len(self._parsed) > CACHED_PAGES:
+                self._parsed.popitem(last=False)
+        return page
+
+    def to_json(self) -> JSON:
+        """What goes with the offer: all of it, or how long it is packed."""
+        told = {"skipped": [[s.path, s.why] for s in self.skipped], "skipped_count": self.skipped_count}
+        if not self.skipped_count:
+            told = {}
+        if self.count <= PAGE:
+            entries = [entry.to_list() for entry in self]
+            if len(json.dumps(entries)) <= MAX_INLINE:
+                return {"entries": entries, **told}
+        return {"packed": self.packed_size, "count": self.count, "size": self.size, **told}
+
+    def pack(self) -> bytes:
+        """All pages, each its length as u32 and its JSON, a list of entries, compressed by zlib."""
+        return b"".join(_LENGTH.pack(len(page)) + page for page in self._pages)
+
+    @classmethod
+    def unpack_untrusted(cls, data: bytes | bytearray | memoryview, like: Manifest | None = None) -> Manifest:
+        """The manifest in what `pack` gave; what was skipped is taken from `like`. Raises BadPacket."""
+        manifest = cls((), *((like.skipped, like.skipped_count) if like else ()))
+        at = 0
+        while at < len(data):
+            if at + _LENGTH.size > len(data):
+                raise BadPacket("the manifest is cut")
+            (length,) = _LENGTH.unpack_from(data, at)
+            at += _LENGTH.size
+            packed = bytes(data[at : at + length])
+            if len(packed) < length:
+                raise BadPacket("the manifest is cut")
+            at += length
+            text = _inflate_untrusted(packed)
+            page = _page_untrusted(text)
+            if len(page) > PAGE or (len(page) < PAGE and at < len(data)) or not page:
+                raise BadPacket("a page of the manifest has a wrong length")
+            for entry in page:
+                manifest._check(entry)
+            manifest._keep_page(text, packed)
+        manifest.identity = manifest._identity.hexdigest()
+        return manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    entries: tuple[Entry, ...]
+class Announced:
+    """A manifest that does not go with the offer: so many bytes, packed, are the first of the byte space."""
 
-    identity: str = field(init=False)
-    """64 hex digits that bind paths, sizes and times: what an earlier attempt left is only used for the same ones.
-    Each side computes it; it is not sent."""
-
-    def __post_init__(self) -> None:
-        bound = ["udpsend manifest 1", [[e.path, e.size, e.mtime_ns] for e in self.entries]]
-        digest = hashlib.sha256(json.dumps(bound, separators=(",", ":")).encode())
-        object.__setattr__(self, "identity", digest.hexdigest())
-
-    @property
-    def size(self) -> int:
-        """Bytes in total."""
-        return sum(entry.size for entry in self.entries)
-
-    @property
-    def name(self) -> str:
-        """What a user is shown: the path of the first entry."""
-        return self.entries[0].path
-
-    def to_json(self) -> JSON:
-        return {
-            "entries": [{"path": e.path, "size": e.size, "mode": e.mode, "mtime_ns": e.mtime_ns} for e in self.entries]
-        }
+    packed: int
+    count: int
+    size: int
+    manifest: Manifest
+    """Empty, but for what was skipped."""
 
 
-def parse_manifest_untrusted(value: object) -> Manifest:
-    """The manifest in a JSON value from the other side. Raises BadPacket, whose text says what is wrong with it."""
+def parse_manifest_untrusted(value: object) -> Manifest | Announced:
+    """What came with the offer. Raises BadPacket, whose text says what is wrong with it."""
+    if not isinstance(value, dict):
+        raise BadPacket("there is no manifest")
+    skipped, skipped_count = _skipped_untrusted(value)
     match value:
-        case {"entries": [*entries]}:
-            pass
-        case _:
-            raise BadPacket("the manifest has no list of entries")
-    if not 1 <= len(entries) <= MAX_ENTRIES:
-        raise BadPacket(f"the manifest has {len(entries)} entries, and this version takes {MAX_ENTRIES}")
-    manifest = Manifest(tuple(_parse_entry_untrusted(entry) for entry in entries))
-    if manifest.size > MAX_SIZE:
-        raise BadPacket("the manifest is too large")
-    return manifest
+        case {"entries": [*entries]} if 1 <= len(entries) <= PAGE:
+            return Manifest([parse_entry_untrusted(entry) for entry in entries], skipped, skipped_count)
+        case {"packed": int(packed), "count": int(count), "size": int(size)}:
+            if not 0 < packed <= MAX_PACKED or not 0 < count <= MAX_ENTRIES or not 0 <= size <= MAX_SIZE:
+                raise BadPacket("the manifest is too large")
+            return Announced(packed, count, size, Manifest((), skipped, skipped_count))
+    raise BadPacket("the manifest has no list of entries")
 
 
-def _parse_entry_untrusted(value: object) -> Entry:
-    match value:
-        case {"path": str(path), "size": int(size), "mode": int(mode), "mtime_ns": int(mtime_ns), **rest}:
-            kind = rest.get("kind", "file")
-        case _:
-            raise BadPacket("an entry of the manifest lacks a field")
-    if kind != "file":
-        raise BadPacket("an entry of the manifest is of an unknown kind")
-    if bool in (type(size), type(mode), type(mtime_ns)):
-        raise BadPacket("a number in the manifest is none")
+def _skipped_untrusted(value: JSON) -> tuple[list[Skipped], int]:
+    skipped = []
+    told = value.get("skipped", [])
+    count = value.get("skipped_count", 0)
+    if not isinstance(told, list) or len(told) > MAX_TOLD or type(count) is not int or not 0 <= count <= MAX_SIZE:
+        raise BadPacket("the list of what was skipped is none")
+    for item in told:
+        match item:
+            case [str(path), str(why)] if len(path) <= 4096 and len(why) <= 200:
+                skipped.append(Skipped(path, why))
+            case _:
+                raise BadPacket("the list of what was skipped is none")
+    return skipped, count
+
+
+def _inflate_untrusted(packed: bytes) -> bytes:
+    inflate = zlib.decompressobj()
     try:
-        components = check_path_untrusted(path)
-    except BadPacket as error:
-        raise BadPacket(f"its name {error}") from None
-    if len(components) > 1:
-        raise BadPacket("its name has a directory in it, and this version takes a bare name")
-    if not 0 <= size <= MAX_SIZE:
-        raise BadPacket("a size in the manifest is out of range")
-    if not 0 <= mode <= MODE_BITS:
-        raise BadPacket("a mode in the manifest is out of range")
-    if not -MAX_TIME <= mtime_ns <= MAX_TIME:
-        raise BadPacket("a time in the manifest is out of range")
-    return Entry(path, size, mode, mtime_ns)
+        text = inflate.decompress(packed, MAX_PAGE)
+    except zlib.error as error:
+        raise BadPacket("a page of the manifest cannot be read") from error
+    if not inflate.eof or inflate.unused_data:
+        raise BadPacket("a page of the manifest is too long")
+    return text
+
+
+def _page_untrusted(text: bytes) -> list[Entry]:
+    try:
+        page = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadPacket("a page of the manifest cannot be read") from error
+    if not isinstance(page, list):
+        raise BadPacket("a page of the manifest is no list")
+    return [parse_entry_untrusted(value) for value in page]

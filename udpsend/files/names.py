@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Container
 
 from udpsend.errors import BadPacket, LocalFileError
 
@@ -27,11 +28,15 @@ MAX_COMPONENTS = 32
 
 OWN_MARK = ".udpsend-"
 PARTIAL_SUFFIX = OWN_MARK + "part"
+TREE_SUFFIX = OWN_MARK + "tree"
 JOURNAL_SUFFIX = OWN_MARK + "journal"
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: reserved with any extension; superscript digits count.
 _RESERVED = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
+# Nothing else is wrong with these: most names, checked in one step.
+_ORDINARY = re.compile(r"[A-Za-z0-9._+@,=#()\[\]~-]{0,199}[A-Za-z0-9_+@,=#()\[\]~-]")
+_OWN = "is one that udpsend uses for unfinished files"
 # UAX 9: marks, embeddings, overrides and isolates can show a name as another one ('gpj.exe' as 'exe.jpg').
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -57,6 +62,42 @@ def check_path_untrusted(path: object) -> tuple[str, ...]:
     return components
 
 
+def check_name_untrusted(name: str) -> None:
+    """As `check_path_untrusted`, for a single component."""
+    if "/" in name:
+        raise BadPacket("has a separator in it")
+    reason = _objection(name)
+    if reason:
+        raise BadPacket(reason)
+
+
+def check_target_untrusted(path: str, target: str, tops: Container[str]) -> None:
+    """What the symbolic link at `path` may point to: something in the tree that is sent, whose first level are `tops`.
+    Raises BadPacket.
+
+    '..' only at the beginning, where it counts real directories: after a name, which may be a link itself, it could
+    lead anywhere, whatever it looks like."""
+    components = target.split("/") if len(target) <= MAX_PATH_SIZE else [""]
+    depth = path.count("/")
+    up = 0
+    while up < len(components) and components[up] == "..":
+        up += 1
+    inside = up < depth or (up == depth and up < len(components) and components[up] in tops)
+    if not inside or target.startswith("/"):
+        raise BadPacket("is that of a link that leads out of what is sent")
+    for component in components[up:]:
+        reason = _objection(component) if target != "." else None
+        if reason:
+            raise BadPacket(f"is that of a link to a name that {reason}")
+
+
+def twin_key(name: str) -> str:
+    """Equal for names that are one file where case and the form of accents do not count (Unicode 3.13, D145)."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
 def check_own_name(name: str) -> str:
     """The name under which a file of this side is offered. Raises LocalFileError where a receiver would refuse it."""
     reason = "contains '/'" if "/" in name else _objection(name)
@@ -67,6 +108,8 @@ def check_own_name(name: str) -> str:
 
 def _objection(component: str) -> str | None:
     """Why this is not the name of a file that we would make, or None."""
+    if _ORDINARY.fullmatch(component) and not _RESERVED.fullmatch(component.split(".", 1)[0]):
+        return None if OWN_MARK not in component.lower() else _OWN
     if not component:
         return "is empty or has an empty part"
     if component in (".", ".."):
@@ -87,13 +130,18 @@ def _objection(component: str) -> str | None:
     if _RESERVED.fullmatch(component.split(".")[0].rstrip(" ")):
         return "is reserved on Windows"
     if OWN_MARK in component.casefold():
-        return "is one that udpsend uses for unfinished files"
+        return _OWN
     return None
 
 
 def partial_name(name: str) -> str:
     """The hidden file beside `name` in which its bytes land."""
     return _beside(name, PARTIAL_SUFFIX)
+
+
+def tree_name(name: str) -> str:
+    """The hidden directory beside `name` in which several files land, of which `name` is the first."""
+    return _beside(name, TREE_SUFFIX)
 
 
 def journal_name(name: str) -> str:

@@ -14,20 +14,25 @@ import time
 
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
+from udpsend.files.entries import MODE_BITS, Entry
+from udpsend.files.existing import Policy, free_name, refusal
 from udpsend.files.journal import Journal
-from udpsend.files.manifest import MODE_BITS, Entry
 from udpsend.files.names import journal_name, partial_name, quote
 
 
 class Partial:
     """An open, locked partial of one file in one directory. Its methods raise OSError or LocalFileError."""
 
-    def __init__(self, directory: str | os.PathLike[str], name: str, size: int, identity: str, overwrite: bool) -> None:
-        """`identity` binds what may be resumed. Refuses what exists (unless `overwrite`), what does not fit, and a
+    def __init__(self, directory: str | os.PathLike[str], entry: Entry, identity: str, policy: Policy) -> None:
+        """`identity` binds what may be resumed. Refuses what exists (but for the policy), what does not fit, and a
         partial that another process is receiving."""
+        name, size = entry.path, entry.size
         self.name = name
+        self.size = size
+        self._entry = entry
         self._hidden = partial_name(name)
-        self._overwrite = overwrite
+        self._policy = policy
+        self._overwrite = policy.overwrite
         self._names_synced = False
         with contextlib.ExitStack() as opened:
             self._where = disk.open_directory(directory)
@@ -47,16 +52,18 @@ class Partial:
             opened.pop_all()
 
     def _check_destination(self) -> None:
+        """What is received may get another name; partial and journal keep theirs."""
         kind = disk.existing_kind(self._where, self.name)
-        if kind == stat.S_IFDIR:
-            raise LocalFileError(
-                f"A directory named {quote(self.name)} is there already: receive into another directory."
-            )
-        if kind is not None and not self._overwrite:
+        if kind is None:
+            return
+        if self._policy.rename:
+            self.name = free_name(self._where, self.name)
+        elif kind == stat.S_IFDIR or not self._overwrite:
             raise self._exists()
 
     def _exists(self) -> LocalFileError:
-        return LocalFileError(f"{quote(self.name)} exists already: receive into another directory, or use --overwrite.")
+        status = os.stat(self.name, dir_fd=self._where, follow_symlinks=False)
+        return LocalFileError(refusal(self._entry, status))
 
     def _open_locked(self) -> int:
         """The partial, open and locked, and still of that name when the lock is ours: who held it before may have
@@ -104,6 +111,10 @@ class Partial:
                 "are free. Free some space, or choose another directory."
             )
 
+    def write(self, offset: int, view: memoryview) -> int:
+        """Put `view`, or the first of it, at `offset`. Returns how many bytes."""
+        return os.pwrite(self.fd, view, offset)
+
     def flush(self, ranges: list[tuple[int, int]]) -> None:
         """Bring to the disk what was written before this call, and then vouch for `ranges`, which was."""
         if os.fstat(self.fd).st_nlink == 0:
@@ -127,8 +138,9 @@ class Partial:
             offset += count
             view = view[count:]
 
-    def place(self, entry: Entry) -> None:
-        """Give it its mode and time and, durably, its name."""
+    def place(self) -> str:
+        """Give it its mode and time and, durably, its name, which is returned."""
+        entry = self._entry
         # What its owner could not even read could not be resumed if the rename below fails.
         os.fchmod(self.fd, (entry.mode & MODE_BITS & ~disk.current_umask()) | stat.S_IRUSR)
         with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot keep
@@ -150,6 +162,7 @@ class Partial:
             raise LocalFileError(f"Somebody replaced {quote(self.name)} while it was received: try again.")
         self.journal.remove()
         disk.sync_directory(self._where)
+        return self.name
 
     def discard(self) -> None:
         """Remove both files; they stay open."""

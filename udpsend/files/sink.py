@@ -20,9 +20,11 @@ from pathlib import Path
 
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk
+from udpsend.files.existing import Policy
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import check_path_untrusted, quote
 from udpsend.files.partial import Partial
+from udpsend.files.staging import Staging
 from udpsend.files.write_behind import WriteBehind
 from udpsend.wire.ranges import RangeSet
 
@@ -33,30 +35,37 @@ STOP_TIMEOUT = 5.0  # seconds to wait for the last flush when the transfer is gi
 MAX_PIECES = 1 << 18
 
 
-def open_sink(manifest: Manifest, directory: str | os.PathLike[str], overwrite: bool = False) -> Sink:
-    """Make ready to receive one file into `directory`. Raises LocalFileError: the file exists (without `overwrite`), no
-    space, no such directory, not writable, being received by another process. PeerError if the manifest was not
-    checked before, and should not be received."""
+def open_sink(manifest: Manifest, directory: str | os.PathLike[str], policy: Policy | None = None) -> Sink:
+    """Make ready to receive into `directory`. Raises LocalFileError: something exists that the policy (None: nothing
+    may) does not cover, no space, no such directory, not writable, being received by another process. PeerError if the
+    manifest was not checked before, and should not be received."""
+    policy = policy or Policy()
     try:
-        (entry,) = manifest.entries
-        (name,) = check_path_untrusted(entry.path)
-    except (BadPacket, ValueError) as error:
+        check_path_untrusted(manifest.name)
+    except BadPacket as error:
         raise PeerError("The other side offered something that this version cannot receive.") from error
+    partial: Partial | Staging
     try:
-        partial = Partial(directory, name, entry.size, manifest.identity, overwrite)
+        # One file needs no directory, unless it is there already and is to be left out.
+        if manifest.is_single_file and not policy.skip:
+            partial = Partial(directory, manifest[0], manifest.identity, policy)
+        else:
+            partial = Staging(directory, manifest, policy)
     except OSError as error:
-        raise disk.local_error(error, "write", name) from error
-    return Sink(manifest, Path(directory), partial)
+        raise disk.local_error(error, "write", manifest.name) from error
+    return Sink(Path(directory), partial)
 
 
 class Sink:
-    """A file being received. `room` and `write` are for one thread, `finish` or `abandon` ends it once and for all."""
+    """What is being received. `room` and `write` are for one thread, `finish` or `abandon` ends it once and for all."""
 
-    def __init__(self, manifest: Manifest, directory: Path, partial: Partial) -> None:
+    def __init__(self, directory: Path, partial: Partial | Staging) -> None:
         self.present: list[tuple[int, int]] = list(partial.journal.present)
         """What an earlier attempt left, which need not be sent."""
-        self._entry = manifest.entries[0]
-        self._size = self._entry.size
+        self.size = self._size = partial.size
+        """Bytes that are to be there at the end."""
+        self.left_out = partial.destination.left_out if isinstance(partial, Staging) else None
+        """What is not wanted, if anything."""
         self._directory = directory
         self._partial = partial
         self._ended = False
@@ -131,7 +140,7 @@ class Sink:
 
     def _write_all(self, offset: int, view: memoryview) -> int:
         try:
-            return os.pwrite(self._partial.fd, view, offset)
+            return self._partial.write(offset, view)
         except OSError as error:
             raise disk.local_error(error, "write", self._partial.name) from error
 
@@ -194,12 +203,12 @@ class Sink:
                     f"The content of {quote(name)} is not what the other side read; it was thrown away. Try again."
                 )
             self._flush(self._behind.written)
-            self._partial.place(self._entry)
+            placed = self._partial.place()
         except OSError as error:
             raise disk.local_error(error, "finish", name) from error
         finally:
             self._partial.close()
-        return self._directory / name
+        return self._directory / placed
 
     def abandon(self) -> None:
         """Give up for now: flush, keep partial and journal for the next attempt (unless nothing arrived), and close.

@@ -1,10 +1,12 @@
-"""The sender's end: one regular file as the byte space of a transfer.
+"""The sender's end: files and directories as the byte space of a transfer.
 
-1. `open_source` opens the file and fixes what is offered: name, size, mode, time.
-2. `start` has a thread read ahead what the receiver lacks, and hash all of it (read_ahead.py).
-3. `read` gives any range of it, as often as it is asked: what is lost is read again, nothing is kept.
-4. `check_unchanged` tells whether the file is still the one that was offered. A file that changes while it is sent ends
-   in an error here or in hashes that differ, never in a false 'verified'.
+1. `Source` takes the paths; `scan` goes through them and fixes what is offered (walk.py, manifest.py).
+2. `select` leaves out what the receiver does not want; `start` has a thread read ahead what it lacks, and hash all of
+   it (read_ahead.py).
+3. `read` gives any range, as often as it is asked: what is lost is read again, nothing is kept.
+4. Each file is compared with its entry when it is opened, and once more at the end if it was read in several pieces
+   (`check_unchanged`). A file that changes while it is sent ends in an error here or in hashes that differ, never in a
+   false 'verified'.
 """
 
 from __future__ import annotations
@@ -12,77 +14,110 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 
-from udpsend.errors import LocalFileError
+from udpsend.errors import BadPacket, LocalFileError
+from udpsend.files.byte_space import ByteSpace, EntrySet
+from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
+from udpsend.files.directories import Directories
 from udpsend.files.disk import local_error
-from udpsend.files.manifest import MODE_BITS, Entry, Manifest
-from udpsend.files.names import check_own_name, quote
+from udpsend.files.entries import Entry
+from udpsend.files.manifest import Manifest
+from udpsend.files.names import quote
 from udpsend.files.read_ahead import ReadAhead
+from udpsend.files.walk import Walk, top_names, version_of
 
 STOP_TIMEOUT = 2.0  # seconds
+MAX_PINNED = 16  # files named by the user that stay open: whoever moves or removes them meanwhile does no harm
+KEPT = 8  # others that stay open
+FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def open_source(path: str | os.PathLike[str]) -> Source:
-    """Open a file to be sent. Raises LocalFileError: not there, not readable, not a regular file, a name that no
-    receiver would take."""
-    path = os.fspath(path)
-    name = os.path.basename(path.rstrip("/")) or path
+def open_source(
+    *paths: str | os.PathLike[str], follow: bool = False, exclude: Sequence[str] = (), gitignore: bool = False
+) -> Source:
+    """A source that was scanned. Raises LocalFileError: not there, not readable, a name that no receiver would take."""
+    source = Source(paths, follow=follow, exclude=exclude, gitignore=gitignore)
     try:
-        # Look before opening: opening a device or a pipe may do something, or wait.
-        _check_kind(os.stat(path), name)
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise local_error(error, "read", path) from error
-    except ValueError as error:
-        raise LocalFileError(f"Cannot read {quote(path)}: there is no such file.") from error
-    try:
-        status = os.fstat(fd)
-        _check_kind(status, name)
-        check_own_name(name)
-        with contextlib.suppress(OSError):  # a hint; not every file system takes it
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        source.scan()
     except BaseException:
-        os.close(fd)
+        source.close()
         raise
-    return Source(path, name, fd, status)
-
-
-def _check_kind(status: os.stat_result, name: str) -> None:
-    mode = status.st_mode
-    if stat.S_ISREG(mode):
-        return
-    if stat.S_ISDIR(mode):
-        raise LocalFileError(
-            f"{quote(name)} is a directory, and this version sends one file at a time: pack it with tar or zip first."
-        )
-    raise LocalFileError(f"{quote(name)} is a device, a pipe or a socket: only regular files can be sent.")
+    return source
 
 
 class Source:
-    """An open file to be sent. `read` is for one thread; `digest` for any."""
+    """What is sent. `read` is for one thread; `scan` and `digest` for any."""
 
-    def __init__(self, path: str, name: str, fd: int, status: os.stat_result) -> None:
-        entry = Entry(name, status.st_size, stat.S_IMODE(status.st_mode) & MODE_BITS, status.st_mtime_ns)
-        self.manifest = Manifest((entry,))
-        self._path = path
-        self._name = name
-        self._fd = fd
-        self._status = status
-        self._size = status.st_size
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        follow: bool = False,
+        exclude: Sequence[str] = (),
+        gitignore: bool = False,
+    ) -> None:
+        """Raises LocalFileError for what can be said at once."""
+        self.manifest = Manifest()
+        self._tops = top_names(paths)
+        self._follow = follow
+        self._pinned: dict[str, int] = {}
+        self._walk = Walk(self._tops, self._pinned, follow, exclude, gitignore)
+        self._directories = Directories(-1, top=self._open_top, follow=follow)
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self._in_pieces: set[int] = set()
+        self._lock = threading.Lock()  # the thread reads ahead, the loop reads again what was lost
         self._ahead: ReadAhead | None = None
+        self._space = ByteSpace(self.manifest)
         self._closed = False
+        try:
+            self._pin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _pin(self) -> None:
+        if len(self._tops) > MAX_PINNED:
+            return
+        for name, path in self._tops.items():
+            try:
+                # Look before opening: opening a device or a pipe may do something, or wait.
+                if stat.S_ISREG(os.stat(path).st_mode):
+                    self._pinned[name] = fd = os.open(path, FLAGS)
+                    with contextlib.suppress(OSError):  # a hint; not every file system takes it
+                        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            except OSError as error:
+                raise local_error(error, "read", path) from error
+
+    def scan(self) -> None:
+        """Go through all of it: seconds for a million files. Raises LocalFileError."""
+        walk = self._walk
+        try:
+            manifest = Manifest(walk.entries())
+        except BadPacket as error:
+            raise LocalFileError(f"This cannot be sent: {error}.") from error
+        manifest.skipped = tuple(walk.skipped)
+        manifest.skipped_count = walk.skipped_count
+        self.manifest = manifest
+        self._space = ByteSpace(manifest)
+
+    def select(self, left_out: EntrySet) -> int:
+        """The receiver does not want these. Returns how many bytes remain."""
+        self._space = ByteSpace(self.manifest, left_out)
+        return self._space.size
 
     def start(self, missing: Iterable[tuple[int, int]], on_ready: Callable[[], None]) -> None:
         """Begin to read the ranges that will be asked for first, ascending, and to hash everything. `on_ready` is
         called from the thread after a `read` that had to give None."""
         if self._ahead is None and not self._closed:
-            self._ahead = ReadAhead(self._size, self._fill, missing, on_ready, self._release)
+            self._ahead = ReadAhead(self._space.size, self._fill, missing, on_ready, self._release)
 
     def read(self, start: int, stop: int) -> memoryview | None:
         """Room for a record's header (read_ahead.HEADROOM), then bytes from `start` of the transfer, at most up to
-        `stop`; None if they are not in memory yet. Valid until the next call. Raises LocalFileError when the file has
-        become shorter, or cannot be read."""
+        `stop`; None if they are not in memory yet. Valid until the next call. Raises LocalFileError when a file has
+        changed, or cannot be read."""
         return self._ahead.take(start, stop) if self._ahead is not None else None
 
     def digest(self) -> bytes:
@@ -92,36 +127,19 @@ class Source:
         return self._ahead.digest()
 
     def check_unchanged(self) -> None:
-        """Raises LocalFileError if the file is not what it was when it was offered. Removing or renaming it meanwhile
+        """Raises LocalFileError if a file is not what it was when it was offered. Removing or renaming it meanwhile
         does no harm: what was sent is what was offered."""
-        try:
-            now = os.fstat(self._fd)
-            # Files of /proc and the like say that they are empty, and are not.
-            grown = now.st_size > self._size or bool(os.pread(self._fd, 1, self._size))
-        except OSError as error:
-            raise local_error(error, "read", self._name) from error
-        if grown:
-            what = "grew"
-        elif now.st_size < self._size:
-            what = "became shorter"
-        elif now.st_mtime_ns != self._status.st_mtime_ns:
-            what = "changed"
-        elif self._was_replaced():
-            what = "was replaced by another"
-        else:
-            return
-        raise LocalFileError(f"{quote(self._name)} {what} while it was sent: send it again when nothing writes to it.")
+        with self._lock:
+            pinned = {number for number in range(min(MAX_PINNED, len(self.manifest))) if self._pin_of(number)}
+            for number in sorted(self._in_pieces | pinned):
+                self._check_end(number)
 
-    def _was_replaced(self) -> bool:
-        try:
-            there = os.stat(self._path)
-        except OSError:
-            return False
-        return (there.st_dev, there.st_ino) != (self._status.st_dev, self._status.st_ino)
+    def _pin_of(self, number: int) -> int | None:
+        return self._pinned.get(self.manifest[number].path)
 
     def close(self) -> None:
-        """Stop the thread and close the file. Waits at most two seconds; a read that hangs longer than that is left to
-        its thread, which closes the file when it returns."""
+        """Stop the thread and close the files. Waits at most two seconds; a read that hangs longer than that is left to
+        its thread, which closes them when it returns."""
         if self._closed:
             return
         self._closed = True
@@ -130,19 +148,101 @@ class Source:
         else:
             self._ahead.stop(STOP_TIMEOUT)
 
+    # reading
+
     def _fill(self, offset: int, view: memoryview) -> None:
         """Raises LocalFileError."""
-        while len(view):
-            try:
-                count = os.preadv(self._fd, (view,), offset)
-            except OSError as error:
-                raise local_error(error, "read", self._name) from error
-            if not count:
-                raise LocalFileError(
-                    f"{quote(self._name)} became shorter while it was sent: send it again when nothing writes to it."
-                )
-            offset += count
-            view = view[count:]
+        at = 0
+        with self._lock:
+            for number, start, length in self._space.pieces(offset, offset + len(view)):
+                self._read_file(number, start, view[at : at + length])
+                at += length
+
+    def _read_file(self, number: int, offset: int, view: memoryview) -> None:
+        entry = self.manifest[number]
+        try:
+            fd = self._file(number, entry)
+            whole = len(view) == entry.size
+            if not whole:
+                self._in_pieces.add(number)
+            while len(view):
+                count = os.preadv(fd, (view,), offset)
+                if not count:
+                    raise _changed(entry, "became shorter")
+                offset += count
+                view = view[count:]
+            if whole and number in self._open:
+                os.close(self._open.pop(number))
+        except OSError as error:
+            raise local_error(error, "read", entry.path) from error
+
+    def _file(self, number: int, entry: Entry) -> int:
+        """Raises OSError, LocalFileError."""
+        fd = self._open.get(number)
+        if fd is None:
+            fd = self._pinned.get(entry.path)
+        if fd is not None:
+            return fd
+        fd = self._open_file(entry)
+        try:
+            self._compare(entry, os.fstat(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        self._open[number] = fd
+        if len(self._open) > KEPT:
+            os.close(self._open.popitem(last=False)[1])
+        return fd
+
+    def _open_file(self, entry: Entry) -> int:
+        if not entry.parent:
+            return os.open(self._tops[entry.path], FLAGS)
+        directory, name = self._directories.locate(entry.path)
+        return os.open(name, FLAGS | (0 if self._follow else os.O_NOFOLLOW), dir_fd=directory)
+
+    def _open_top(self, name: str) -> int:
+        return os.open(self._tops[name], DIRECTORY_FLAGS)
+
+    def _compare(self, entry: Entry, status: os.stat_result) -> None:
+        if status.st_size != entry.size:
+            raise _changed(entry, "grew" if status.st_size > entry.size else "became shorter")
+        if status.st_mtime_ns != entry.mtime_ns or version_of(status) != entry.version:
+            raise _changed(entry, "changed")
+
+    def _check_end(self, number: int) -> None:
+        entry = self.manifest[number]
+        pinned = self._pinned.get(entry.path)
+        try:
+            fd = pinned if pinned is not None else self._file(number, entry)
+            now = os.fstat(fd)
+            # Files of /proc and the like say that they are empty, and are not.
+            if now.st_size > entry.size or os.pread(fd, 1, entry.size):
+                raise _changed(entry, "grew")
+            if now.st_size < entry.size:
+                raise _changed(entry, "became shorter")
+            if now.st_mtime_ns != entry.mtime_ns:
+                raise _changed(entry, "changed")
+            if pinned is not None and self._was_replaced(entry.path, now):
+                raise _changed(entry, "was replaced by another")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise local_error(error, "read", entry.path) from error
+
+    def _was_replaced(self, name: str, status: os.stat_result) -> bool:
+        try:
+            there = os.stat(self._tops[name])
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) != (status.st_dev, status.st_ino)
 
     def _release(self) -> None:
-        os.close(self._fd)
+        self._directories.close()
+        for fd in (*self._open.values(), *self._pinned.values()):
+            os.close(fd)
+        self._open.clear()
+        self._pinned.clear()
+
+
+def _changed(entry: Entry, what: str) -> LocalFileError:
+    return LocalFileError(f"{quote(entry.path)} {what} while it was sent: send it again when nothing writes to it.")

@@ -28,7 +28,7 @@ from udpsend.transfer.messages import Closed, ConnectionEvent
 from udpsend.transfer.outbound import Outbound
 from udpsend.transfer.path import PathCheck
 from udpsend.transfer.receiver import Receiver, WritesRanges
-from udpsend.transfer.sender import ReadsRanges, Sender
+from udpsend.transfer.sender import ReadsRanges, Select, Sender
 from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Arrival, Transmit
 from udpsend.wire.frames import Close, Frames, parse_frames_untrusted
@@ -76,14 +76,21 @@ class Connection:
 
     # what the owner does
 
-    def offer(self, source: ReadsRanges, size: int, manifest: Json) -> None:
-        """Sender: offer `size` bytes of `source`; the manifest says what they are."""
-        self.sender = Sender(source, size, manifest, self._out.control, self._events)
+    def offer(
+        self, source: ReadsRanges, size: int, manifest: Json, packed: bytes = b"", select: Select | None = None
+    ) -> None:
+        """Sender: offer `size` bytes of `source`; the manifest says what they are (as `Sender`)."""
+        self.sender = Sender(source, size, manifest, self._out.control, self._events, packed, select)
 
-    def accept(self, sink: WritesRanges, size: int, present: RangeSet) -> None:
-        """Receiver: take them, except for those that are `present` in the sink."""
+    def ask_list(self, size: int) -> None:
+        """Receiver: ask for the manifest, which is of `size` bytes; ManifestArrived comes when it is there."""
         assert self.receiver is not None  # noqa: S101
-        self.receiver.accept(sink, size, present)
+        self.receiver.ask_list(size)
+
+    def accept(self, sink: WritesRanges, size: int, present: RangeSet, left_out: bytes = b"") -> None:
+        """Receiver: take them, except for those that are `present` in the sink, and the entries `left_out`."""
+        assert self.receiver is not None  # noqa: S101
+        self.receiver.accept(sink, size, present, left_out)
 
     def room_again(self, now: float) -> None:
         """Receiver: the sink has room again, or has failed. The sender may be waiting to hear of it."""

@@ -2,7 +2,9 @@
 
 sender                                   receiver
 offer {manifest}            ->
-                            <-           accept {present: [[start, stop], ...]}     or CLOSE refused
+                            <-           list {}                  if the manifest is too long to go with the offer
+DATA ...                    ->           the manifest, which then takes the first bytes of the byte space
+                            <-           accept {present: [[start, stop], ...], left_out}     or CLOSE refused
 DATA ...                    ->
 finished {digest}           ->           (as soon as the sender has hashed what it read)
                             <-           verified {}                                or CLOSE failed
@@ -11,6 +13,8 @@ CLOSE done                  ->
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass
 
 from udpsend.errors import BadPacket, UdpsendError
@@ -18,6 +22,7 @@ from udpsend.transfer.control_stream import Json, Message
 from udpsend.wire.ranges import RangeSet
 
 MAX_PRESENT_RANGES = 4096
+MAX_LEFT_OUT = 128 << 10  # bytes of the set of entries that are not wanted
 DIGEST_SIZE = 32
 
 
@@ -26,6 +31,13 @@ class OfferReceived:
     """Receiver: answer with `accept` or `close`. The manifest is not checked yet."""
 
     manifest: Json
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestArrived:
+    """Receiver: the manifest that was asked for by `list`, not checked yet. Answer with `accept` or `close`."""
+
+    packed: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +67,27 @@ class Closed:
     error: UdpsendError | None
 
 
-ConnectionEvent = OfferReceived | OfferAccepted | ContentArrived | PeerVerified | Closed
+ConnectionEvent = OfferReceived | ManifestArrived | OfferAccepted | ContentArrived | PeerVerified | Closed
 
 
-def accept_message(present: RangeSet) -> Message:
-    """The largest ranges, if there are too many to tell."""
+def accept_message(present: RangeSet, left_out: bytes) -> Message:
+    """The largest ranges, if there are too many to tell. `left_out`: entries that are not wanted, packed, if any."""
     ranges = sorted(present, key=lambda r: r[0] - r[1])[:MAX_PRESENT_RANGES]
-    return {"type": "accept", "present": [[start, stop] for start, stop in sorted(ranges)]}
+    message: Message = {"type": "accept", "present": [[start, stop] for start, stop in sorted(ranges)]}
+    if left_out:
+        message["left_out"] = base64.b64encode(left_out).decode()
+    return message
+
+
+def parse_left_out_untrusted(message: Message) -> bytes:
+    """The packed set of what is not wanted; empty if there is none. Raises BadPacket."""
+    value = message.get("left_out", "")
+    if not isinstance(value, str) or len(value) > MAX_LEFT_OUT * 4 // 3 + 4:
+        raise BadPacket("left out")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadPacket("left out") from error
 
 
 def parse_present_untrusted(message: Message, size: int) -> RangeSet:

@@ -10,10 +10,13 @@ from udpsend.transfer.control_stream import ControlSender, Message
 from udpsend.transfer.messages import (
     ConnectionEvent,
     ContentArrived,
+    ManifestArrived,
     OfferReceived,
     accept_message,
     parse_digest_untrusted,
 )
+from udpsend.wire.datagram import MAX_TRAIN_SIZE
+from udpsend.wire.frames import DATA_HEADER_SIZE
 from udpsend.wire.ranges import RangeSet
 
 
@@ -36,11 +39,38 @@ class WritesRanges(Protocol):
         """The latest room holds `size` bytes that belong at `offset`. How many were new. Raises UdpsendError."""
 
 
+class _Packed:
+    """The sink of a manifest: memory."""
+
+    def __init__(self, size: int) -> None:
+        self.content = bytearray(size)
+        self._have = RangeSet()
+        self._room = memoryview(bytearray(DATA_HEADER_SIZE + MAX_TRAIN_SIZE))
+
+    @property
+    def received(self) -> int:
+        return self._have.total
+
+    @property
+    def is_full(self) -> bool:
+        return False
+
+    def room(self) -> memoryview:
+        return self._room
+
+    def write(self, offset: int, size: int) -> int:
+        self.content[offset : offset + size] = self._room[DATA_HEADER_SIZE : DATA_HEADER_SIZE + size]
+        return self._have.add(offset, offset + size)
+
+
 class Receiver:
     def __init__(self, control: ControlSender, events: deque[ConnectionEvent]) -> None:
         self._control = control
         self._events = events
         self._offered = False
+        self._packed: _Packed | None = None
+        self._listed = False
+        self._base = 0  # bytes of the manifest, before those of the files
         self._sink: WritesRanges | None = None
         self._digest: bytes | None = None
         self._reported = False
@@ -62,11 +92,18 @@ class Receiver:
             case _:
                 raise BadPacket("unexpected message")
 
-    def accept(self, sink: WritesRanges, size: int, present: RangeSet) -> None:
-        """Start receiving `size` bytes, of which `present` are in the sink already."""
+    def ask_list(self, size: int) -> None:
+        """Ask for the manifest, of `size` bytes; ManifestArrived comes when it is there."""
+        self._base = size
+        self._packed = _Packed(size)
+        self._control.queue({"type": "list"})
+
+    def accept(self, sink: WritesRanges, size: int, present: RangeSet, left_out: bytes = b"") -> None:
+        """Start receiving `size` bytes, of which `present` are in the sink already; `left_out` is not wanted."""
         self._sink = sink
+        self._packed = None
         self.total = size
-        self._control.queue(accept_message(present))
+        self._control.queue(accept_message(present, left_out))
 
     def verified(self) -> None:
         """The sink's hash is the sender's."""
@@ -78,17 +115,24 @@ class Receiver:
 
     def room(self) -> memoryview | None:
         """Where to open a record that may carry data; None: nowhere now. Raises UdpsendError."""
-        return self._sink.room() if self._sink is not None else None
+        sink = self._sink or self._packed
+        return sink.room() if sink is not None else None
 
     def check_untrusted(self, offset: int, size: int) -> None:
         """Raises BadPacket for data outside of what was offered."""
-        if self._sink is None or offset + size > self.total:
+        limit = self._base + self.total if self._sink is not None else self._base
+        if offset + size > limit or offset < self._base < offset + size:
             raise BadPacket("data outside of the transfer")
 
     def data_received(self, offset: int, size: int) -> None:
         """The latest room was filled with data that was checked. Raises UdpsendError (from the sink)."""
-        if self._sink is not None:
-            self._sink.write(offset, size)
+        if self._packed is not None:
+            self._packed.write(offset, size)
+            if self._packed.received == self._base and not self._listed:
+                self._listed = True
+                self._events.append(ManifestArrived(bytes(self._packed.content)))
+        elif self._sink is not None and offset >= self._base:  # what is below came twice
+            self._sink.write(offset - self._base, size)
         if self._digest is not None:
             self._report()
 

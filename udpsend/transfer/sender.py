@@ -1,8 +1,13 @@
-"""The sending end's part of the dialogue: offer, which bytes go next, finished, verified."""
+"""The sending end's part of the dialogue: offer, which bytes go next, finished, verified.
+
+Offsets of DATA: a manifest that does not go with the offer takes the first `base` of them, the files those behind it.
+Everything else here and outside counts from the first byte of the files.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from udpsend.errors import BadPacket
@@ -11,6 +16,7 @@ from udpsend.transfer.messages import (
     ConnectionEvent,
     OfferAccepted,
     PeerVerified,
+    parse_left_out_untrusted,
     parse_present_untrusted,
 )
 from udpsend.wire.frames import DATA_HEADER_SIZE
@@ -25,6 +31,9 @@ class ReadsRanges(Protocol):
         up to `stop`; None if they are not there yet. Valid until the next call. Raises LocalFileError."""
 
 
+Select = Callable[[bytes], int]
+
+
 class Sender:
     def __init__(
         self,
@@ -33,10 +42,18 @@ class Sender:
         manifest: Json,
         control: ControlSender,
         events: deque[ConnectionEvent],
+        packed: bytes = b"",
+        select: Select | None = None,
     ) -> None:
+        """`packed` is the manifest, if it does not go with the offer; `select(left_out)` leaves out what the receiver
+        does not want, returns the bytes that remain, and raises BadPacket."""
         self._source = source
         self._control = control
         self._events = events
+        self._packed = packed
+        self._base = len(packed)
+        self._select = select
+        self._listing = False
         self._accepted = False
         self._digest: bytes | None = None
         self._unsent = RangeSet()
@@ -47,7 +64,7 @@ class Sender:
     @property
     def done(self) -> int:
         """Bytes that are known to be with the receiver."""
-        return self._delivered.total
+        return self._delivered.total - self._base if self._accepted else 0
 
     @property
     def pending(self) -> bool:
@@ -57,25 +74,43 @@ class Sender:
     @property
     def unfinished(self) -> bool:
         """Whether bytes are to be sent or on their way."""
-        return self._accepted and self._delivered.total < self.total
+        if self._accepted:
+            return self.done < self.total
+        return self._listing and self._delivered.total < self._base
 
     def message_received_untrusted(self, message: Message) -> None:
         """Raises BadPacket."""
         match message["type"]:
+            case "list" if self._packed and not self._listing and not self._accepted:
+                self._listing = True
+                self._unsent.add(0, self._base)
             case "accept" if not self._accepted:
-                self._delivered = parse_present_untrusted(message, self.total)
-                self._accepted = True
-                for start, stop in self._delivered.gaps(0, self.total):
-                    self._unsent.add(start, stop)
-                self._events.append(OfferAccepted(self._delivered.total, tuple(self._unsent)))
-                self._say_finished()
+                self._accepted_untrusted(message)
             case "verified" if self._accepted and self._digest is not None:
                 # It may overtake the last acknowledgements, and says more than they do.
                 self._unsent.clear()
-                self._delivered.add(0, self.total)
+                self._delivered.add(0, self._base + self.total)
                 self._events.append(PeerVerified())
             case _:
                 raise BadPacket("unexpected message")
+
+    def _accepted_untrusted(self, message: Message) -> None:
+        left_out = parse_left_out_untrusted(message)
+        if left_out:
+            if self._select is None:
+                raise BadPacket("left out")
+            self.total = self._select(left_out)
+        present = parse_present_untrusted(message, self.total)
+        self._accepted = True
+        self._unsent.clear()
+        self._delivered.add(0, self._base)
+        missing = tuple(present.gaps(0, self.total))
+        for start, stop in present:
+            self._delivered.add(self._base + start, self._base + stop)
+        for start, stop in missing:
+            self._unsent.add(self._base + start, self._base + stop)
+        self._events.append(OfferAccepted(self.done, missing))
+        self._say_finished()
 
     def digest_ready(self, digest: bytes) -> None:
         """The BLAKE3 of everything that was read."""
@@ -90,11 +125,17 @@ class Sender:
         """(start, plaintext of a DATA record without its header written) of at most `limit` bytes to send next, or None
         when the file is not there yet. Raises LocalFileError."""
         start, stop = self._unsent.peek_first(limit)
-        plaintext = self._source.read(start, stop)
+        if start < self._base:
+            plaintext: memoryview | None = self._read_packed(start, min(stop, self._base))
+        else:
+            plaintext = self._source.read(start - self._base, stop - self._base)
         if plaintext is not None:
             self._unsent.pop_first(len(plaintext) - DATA_HEADER_SIZE)
             return start, plaintext
         return None
+
+    def _read_packed(self, start: int, stop: int) -> memoryview:
+        return memoryview(bytearray(DATA_HEADER_SIZE) + self._packed[start:stop])
 
     def on_acked(self, start: int, stop: int) -> None:
         self._delivered.add(start, stop)

@@ -1,0 +1,396 @@
+"""Directories: what is offered of them, how they arrive, what is in their way, and what an interrupted one leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.trees import make_tree, move, over_the_wire, picture, transfer
+from udpsend.errors import LocalFileError, TransferFailed
+from udpsend.files.entries import Kind
+from udpsend.files.existing import Policy, free_name
+from udpsend.files.sink import open_sink
+from udpsend.files.source import open_source
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    return random.Random(seed)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def offered(*paths: Path, **options: object) -> dict[str, Kind]:
+    source = open_source(*paths, **options)  # type: ignore[arg-type]
+    source.close()
+    return {entry.path: entry.kind for entry in source.manifest}
+
+
+def skipped(*paths: Path) -> dict[str, str]:
+    source = open_source(*paths)
+    source.close()
+    assert source.manifest.skipped_count == len(source.manifest.skipped)
+    return {item.path: item.why for item in source.manifest.skipped}
+
+
+# --- what is offered
+
+
+def test_named_paths_first_then_directory_by_directory(tmp_path: Path) -> None:
+    (tmp_path / "d/e/f").mkdir(parents=True)
+    for name in ("d/b", "d/e/a", "z", "d/e/f/x"):
+        (tmp_path / name).touch()
+    assert list(offered(tmp_path / "z", tmp_path / "d")) == ["z", "d", "d/b", "d/e", "d/e/a", "d/e/f", "d/e/f/x"]
+    assert list(offered(tmp_path / "d/e/f")) == ["f", "f/x"]
+    assert list(offered(tmp_path / "d" / "e" / "f" / ".." / "f/")) == ["f", "f/x"]
+
+
+def test_a_directory_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/x").touch()
+    monkeypatch.chdir(tmp_path / "d")
+    assert list(offered(Path("."))) == ["d", "d/x"]
+    assert list(offered(Path("../d"))) == ["d", "d/x"]
+    (tmp_path / "link").symlink_to("d")
+    assert list(offered(tmp_path / "link")) == ["link", "link/x"]
+
+
+def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "x").touch()
+    (tmp_path / "d/x").touch()
+    with pytest.raises(LocalFileError, match="Two of the paths are called 'x'"):
+        open_source(tmp_path / "x", tmp_path / "d/x")
+
+
+def test_what_cannot_be_sent_is_told(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    root.mkdir()
+    os.mkfifo(root / "pipe")
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(root / "socket"))
+    (root / "out").symlink_to("/etc/passwd")
+    (root / "up").symlink_to("../x")
+    (root / "in").symlink_to("ok")
+    (root / "ok").touch()
+    (root / "con.txt").touch()
+    (root / "a\nb").touch()
+    Path(os.fsdecode(os.fsencode(root) + b"/\xff")).touch()
+    assert skipped(root) == {
+        "d/pipe": "is a pipe",
+        "d/socket": "is a socket",
+        "d/out": "is a link that leads out of what is sent",
+        "d/up": "is a link that leads out of what is sent",
+        "d/con.txt": "has a name that is reserved on Windows",
+        "d/a\nb": "has a name that contains a control character or is not valid Unicode",
+        "d/\\udcff": "has a name that contains a control character or is not valid Unicode",
+    }
+    assert list(offered(root)) == ["d", "d/in", "d/ok"]
+
+
+def test_follow_sends_what_links_point_to(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub/x").touch()
+    (tmp_path / "outside").write_text("text")
+    (root / "out").symlink_to("../outside")
+    (root / "dir").symlink_to("sub")
+    (root / "sub/loop").symlink_to("..")
+    kinds = offered(root, follow=True)
+    assert kinds == {
+        "d": Kind.DIRECTORY,
+        "d/dir": Kind.DIRECTORY,
+        "d/out": Kind.FILE,
+        "d/sub": Kind.DIRECTORY,
+        "d/dir/x": Kind.FILE,
+        "d/sub/x": Kind.FILE,
+    }
+    (tmp_path / "here").mkdir()
+    transfer([root], tmp_path / "here", follow=True)
+    assert (tmp_path / "here/d/out").read_text() == "text"
+    assert not (tmp_path / "here/d/out").is_symlink()
+
+
+def test_exclude_and_gitignore(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    for name in (".git/config", "a.o", "b.c", "build/x", "keep/a.o", "keep/b.tmp", "sub/a.o", "sub/c.c"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (root / ".gitignore").write_text("*.o\n/build/\n")
+    (root / "keep/.gitignore").write_text("!*.o\n")
+    assert list(offered(root, gitignore=True)) == [
+        *("d", "d/.gitignore", "d/b.c", "d/keep", "d/sub"),
+        *("d/keep/.gitignore", "d/keep/a.o", "d/keep/b.tmp", "d/sub/c.c"),
+    ]
+    assert list(offered(root, exclude=["*.o", "keep/", ".git*", "/d/sub/c.c"])) == [
+        *("d", "d/b.c", "d/build", "d/sub", "d/build/x"),
+    ]
+
+
+# --- how it arrives
+
+
+def test_a_tree_arrives_as_it_was(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = make_tree(tmp_path / "tree", rng)
+    assert transfer([root], here) == here / "tree"
+    assert picture(here / "tree") == picture(root)
+    assert os.listdir(here) == ["tree"]
+
+
+def test_several_paths(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = make_tree(tmp_path / "tree", rng, 5)
+    (tmp_path / "x").write_bytes(b"x")
+    (tmp_path / "empty").touch()
+    assert transfer([tmp_path / "x", root, tmp_path / "empty"], here) == here / "x"
+    assert sorted(os.listdir(here)) == ["empty", "tree", "x"]
+    assert picture(here / "tree") == picture(root)
+
+
+def test_out_of_order(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = make_tree(tmp_path / "tree", rng)
+    source = open_source(root)
+    sink = open_sink(over_the_wire(source.manifest), here)
+    move(source, sink, rng=rng)
+    sink.finish(source.digest())
+    source.close()
+    assert picture(here / "tree") == picture(root)
+
+
+def test_many_small_files(tmp_path: Path, here: Path) -> None:
+    root = tmp_path / "many"
+    for n in range(2500):
+        (root / f"{n % 7}").mkdir(parents=True, exist_ok=True)
+        (root / f"{n % 7}/{n}").write_bytes(b"%d" % n * (n % 50))
+    transfer([root], here)
+    assert picture(here / "many") == picture(root)
+
+
+# --- what is there already
+
+
+def test_an_existing_directory_is_filled(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = make_tree(tmp_path / "tree", rng, 10)
+    (here / "tree").mkdir()
+    (here / "tree/other").write_text("mine")
+    transfer([root], here)
+    assert (here / "tree/other").read_text() == "mine"
+    (here / "tree/other").unlink()
+    assert picture(here / "tree") == picture(root)
+
+
+def test_what_exists_is_refused_by_name_before_the_first_byte(tmp_path: Path, here: Path) -> None:
+    (tmp_path / "d/e").mkdir(parents=True)
+    (tmp_path / "d/e/x").write_text("new")
+    (tmp_path / "d/y").write_text("new")
+    (here / "d/e").mkdir(parents=True)
+    (here / "d/e/x").write_text("old")
+    (here / "d/y").write_text("old")
+    before = picture(here)
+    with pytest.raises(LocalFileError, match=r"^'d/y' exists already \(1 more are, too\): .*--skip-existing"):
+        transfer([tmp_path / "d"], here)
+    assert picture(here) == before
+    transfer([tmp_path / "d"], here, Policy(overwrite=True))
+    assert (here / "d/e/x").read_text() == (here / "d/y").read_text() == "new"
+
+
+def test_rename_gives_another_name(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = make_tree(tmp_path / "tree.d", rng, 5)
+    (tmp_path / "x.txt").write_text("new")
+    for _ in range(3):
+        transfer([root, tmp_path / "x.txt"], here, Policy(rename=True))
+    assert sorted(os.listdir(here)) == ["tree (1).d", "tree (2).d", "tree.d", "x (1).txt", "x (2).txt", "x.txt"]
+    assert picture(here / "tree (2).d") == picture(root)
+    transfer([tmp_path / "x.txt"], here, Policy(rename=True))
+    assert (here / "x (3).txt").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("a", "a (1)"), (".hidden", ".hidden (1)"), ("a.tar.gz", "a.tar (1).gz"), ("x" * 255, "x" * 251 + " (1)")],
+)
+def test_free_names(here: Path, name: str, other: str) -> None:
+    root = os.open(here, os.O_RDONLY)
+    assert free_name(root, name) == other
+    os.close(root)
+
+
+def test_skip_existing_leaves_out_the_same_and_refuses_the_changed(
+    tmp_path: Path, here: Path, rng: random.Random
+) -> None:
+    root = make_tree(tmp_path / "tree", rng)
+    transfer([root], here)
+    (root / "fresh").write_bytes(b"fresh")
+    (here / "tree").chmod(0o755)
+    inodes = {path: path.lstat().st_ino for path in here.rglob("*")}
+    transfer([root], here, Policy(skip=True))
+    assert (here / "tree/fresh").read_bytes() == b"fresh"
+    assert {path: path.lstat().st_ino for path in here.rglob("*") if path.name != "fresh"} == inodes
+    (root / "fresh").write_bytes(b"changed")
+    with pytest.raises(LocalFileError, match="'tree/fresh' exists already"):
+        transfer([root], here, Policy(skip=True))
+    transfer([root], here, Policy(skip=True, overwrite=True))
+    assert (here / "tree/fresh").read_bytes() == b"changed"
+
+
+def test_a_link_in_the_way_is_not_followed(tmp_path: Path, here: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/x").write_text("new")
+    (tmp_path / "precious").mkdir()
+    (here / "d").symlink_to(tmp_path / "precious")
+    for policy in (Policy(), Policy(overwrite=True)):
+        with pytest.raises(LocalFileError, match="'d' is there already, and is no directory"):
+            transfer([tmp_path / "d"], here, policy)
+    assert os.listdir(tmp_path / "precious") == []
+
+
+# --- swapped and changed meanwhile
+
+
+def test_a_directory_swapped_for_a_link_is_not_left(tmp_path: Path, here: Path) -> None:
+    """On the sending side: what is offered as d/x must not become what is outside."""
+    (tmp_path / "d/e").mkdir(parents=True)
+    (tmp_path / "d/e/x").write_text("mine")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/x").write_text("hers")
+
+    def swap() -> None:
+        (tmp_path / "d/e").rename(tmp_path / "d/f")
+        (tmp_path / "d/e").symlink_to(tmp_path / "secret")
+
+    with pytest.raises(LocalFileError, match="Cannot read 'd/e/x'"):
+        transfer([tmp_path / "d"], here, change=swap)
+    assert os.listdir(here) == []
+
+
+def test_a_link_planted_in_the_staging_directory_is_not_followed(tmp_path: Path, here: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/x").write_text("new")
+    (tmp_path / "d/y").write_text("new")
+    (tmp_path / "precious").write_text("old")
+    source = open_source(tmp_path / "d")
+    sink = open_sink(source.manifest, here)
+    staged = here / ".d.udpsend-tree/d"
+    staged.mkdir()
+    (staged / "x").symlink_to(tmp_path / "precious")
+    move(source, sink)
+    with pytest.raises(LocalFileError, match="Cannot write 'd'"):
+        sink.finish(source.digest())
+    sink.abandon()
+    source.close()
+    assert (tmp_path / "precious").read_text() == "old"
+    assert not (here / "d").exists()
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path, here: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/x").write_text("new")
+    source = open_source(tmp_path / "d")
+    sink = open_sink(source.manifest, here)
+    move(source, sink)
+    (here / "d").mkdir()
+    (here / "d/x").write_text("old")
+    with pytest.raises(LocalFileError, match="'d/x' exists already"):
+        sink.finish(source.digest())
+    source.close()
+    assert (here / "d/x").read_text() == "old"
+
+
+@pytest.mark.parametrize("what", ["grow", "shrink", "change", "replace"])
+def test_a_file_that_changed_since_it_was_offered(tmp_path: Path, here: Path, what: str) -> None:
+    (tmp_path / "d").mkdir()
+    path = tmp_path / "d/x"
+    path.write_bytes(bytes(1000))
+
+    def change() -> None:
+        status = path.stat()
+        if what == "replace":
+            path.unlink()
+        path.write_bytes({"grow": bytes(2000), "shrink": bytes(1)}.get(what, b"x" * 1000))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as if nothing had been
+
+    with pytest.raises(LocalFileError, match=r"'d/x' (grew|became shorter|changed) while it was sent"):
+        transfer([tmp_path / "d"], here, change=change)
+
+
+# --- interrupted
+
+
+def test_an_interrupted_tree_goes_on(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = make_tree(tmp_path / "tree", rng)
+    total = moved = 0
+    for attempt in range(50):
+        source = open_source(root)
+        sink = open_sink(over_the_wire(source.manifest), here)
+        total = sink.size
+        # What was given up was flushed: nothing of it moves again.
+        assert sink.received == moved
+        moved += move(source, sink, limit=total // 10, rng=rng if attempt % 2 else None)
+        if sink.received == sink.size:
+            sink.finish(source.digest())
+            source.close()
+            break
+        sink.abandon()
+        source.close()
+    assert moved == total
+    assert picture(here / "tree") == picture(root)
+    assert os.listdir(here) == ["tree"]
+
+
+def test_damage_is_not_called_verified(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = make_tree(tmp_path / "tree", rng)
+    (root / "big").write_bytes(rng.randbytes(3_000_000))
+    source = open_source(root)
+    sink = open_sink(source.manifest, here)
+    move(source, sink, limit=sink.size - 100_000)
+    sink.abandon()
+    source.close()
+    staged = here / ".tree.udpsend-tree/tree/big"
+    data = bytearray(staged.read_bytes())
+    data[1000] ^= 1
+    staged.write_bytes(data)
+    source = open_source(root)
+    sink = open_sink(source.manifest, here)
+    move(source, sink)
+    with pytest.raises(TransferFailed, match="is not what the other side read"):
+        sink.finish(source.digest())
+    source.close()
+    assert os.listdir(here) == []
+
+
+def test_another_offer_starts_anew(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = make_tree(tmp_path / "tree", rng)
+    source = open_source(root)
+    sink = open_sink(source.manifest, here)
+    move(source, sink, limit=sink.size // 2)
+    sink.abandon()
+    source.close()
+    (root / "more").write_bytes(b"more")
+    transfer([root], here)
+    assert picture(here / "tree") == picture(root)
+
+
+def test_two_receivers_of_one_tree(tmp_path: Path, here: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/x").write_text("x")
+    source = open_source(tmp_path / "d")
+    sink = open_sink(source.manifest, here)
+    with pytest.raises(LocalFileError, match="Another udpsend is receiving 'd'"):
+        open_sink(source.manifest, here)
+    sink.abandon()
+    source.close()

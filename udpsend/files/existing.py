@@ -1,0 +1,115 @@
+"""What is at the destination already, looked at before the first byte: refused, left out, replaced, or given way to."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from udpsend.errors import LocalFileError
+from udpsend.files.byte_space import EntrySet
+from udpsend.files.directories import Directories
+from udpsend.files.entries import Entry, Kind
+from udpsend.files.manifest import Manifest
+from udpsend.files.names import quote
+
+MAX_RENAMES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What to do with files that exist. Without any of these they are an error, which names the first."""
+
+    overwrite: bool = False
+    """Replace files and links, never directories, and never through a link."""
+    rename: bool = False
+    """Give what is received another name, such as 'photos (1)'."""
+    skip: bool = False
+    """Leave out files of the same size and time."""
+
+
+@dataclass(slots=True)
+class Destination:
+    """What `look` found."""
+
+    left_out: EntrySet
+    names: dict[str, str]
+    """The names of the first level that are changed."""
+
+    def path_of(self, path: str) -> str:
+        """Where the entry `path` goes."""
+        top, slash, rest = path.partition("/")
+        return self.names.get(top, top) + slash + rest
+
+
+def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
+    """Raises LocalFileError where something is in the way that the policy does not cover, OSError."""
+    found = Destination(EntrySet(len(manifest)), {})
+    there: set[str] = {""}  # directories of the offer that exist
+    refused: list[str] = []
+    count = 0
+    directories = Directories(root)
+    try:
+        for number, entry in enumerate(manifest):
+            if entry.parent not in there:
+                continue
+            fd, name = directories.locate(entry.path)
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if policy.rename:
+                found.names[name] = free_name(root, name)
+            elif entry.kind is Kind.DIRECTORY and stat.S_ISDIR(status.st_mode):
+                there.add(entry.path)
+            elif policy.skip and is_same(entry, status, fd, name):
+                found.left_out.add(number)
+            elif not policy.overwrite or entry.kind is Kind.DIRECTORY or stat.S_ISDIR(status.st_mode):
+                count += 1
+                refused = refused or [refusal(entry, status)]
+    finally:
+        directories.close()
+    if refused:
+        more = f" ({count - 1} more are, too)" if count > 1 else ""
+        raise LocalFileError(refused[0].replace("already", f"already{more}", 1))
+    return found
+
+
+def is_same(entry: Entry, status: os.stat_result, fd: int, name: str) -> bool:
+    """By size and time; a file system that keeps whole seconds only is given the benefit of the doubt."""
+    if entry.kind is Kind.LINK:
+        return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=fd) == entry.target
+    if entry.kind is not Kind.FILE or not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+        return False
+    if status.st_mtime_ns % 1_000_000_000 == 0:
+        return status.st_mtime_ns == entry.mtime_ns // 1_000_000_000 * 1_000_000_000
+    return status.st_mtime_ns == entry.mtime_ns
+
+
+def refusal(entry: Entry, status: os.stat_result) -> str:
+    if stat.S_ISDIR(status.st_mode):
+        return (
+            f"A directory named {quote(entry.path)} is there already: receive into another directory, or use --rename."
+        )
+    if entry.kind is Kind.DIRECTORY:
+        return f"{quote(entry.path)} is there already, and is no directory: receive into another one, or use --rename."
+    return (
+        f"{quote(entry.path)} exists already: receive into another directory, "
+        "or use --overwrite, --rename or --skip-existing."
+    )
+
+
+def free_name(root: int, name: str) -> str:
+    """`a (1).txt`, or with the first number that is free."""
+    stem, dot, suffix = name.rpartition(".")
+    if not stem.strip(".") or len(suffix) > 10:
+        stem, dot, suffix = name, "", ""
+    for number in range(1, MAX_RENAMES):
+        end = f" ({number}){dot}{suffix}"
+        room = 255 - len(end.encode())
+        fresh = stem.encode()[:room].decode(errors="ignore") + end
+        try:
+            os.stat(fresh, dir_fd=root, follow_symlinks=False)
+        except FileNotFoundError:
+            return fresh
+    raise LocalFileError(f"There is no name left for {quote(name)}: receive into another directory.")

@@ -1,0 +1,294 @@
+"""The hidden directory in which several files land, with its journal: opened, locked, written, flushed.
+
+.NAME.udpsend-tree/     the files, each under its path; locked (flock) by the one process that receives into it
+.NAME.udpsend-journal   which bytes of the transfer are on the disk (journal.py)
+
+NAME is the first name of the offer. Small files come whole in one write: one open, one write, time, close. Placing
+them is `placing.py`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import time
+from collections import OrderedDict
+
+from udpsend.errors import LocalFileError
+from udpsend.files import disk
+from udpsend.files.byte_space import ByteSpace, EntrySet
+from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
+from udpsend.files.directories import Directories
+from udpsend.files.entries import MODE_BITS, Entry
+from udpsend.files.existing import Destination, Policy, look
+from udpsend.files.journal import Journal
+from udpsend.files.manifest import Manifest
+from udpsend.files.names import journal_name, quote, tree_name
+from udpsend.files.placing import move_into_place
+
+KEPT = 16  # open files
+FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Staging:
+    """An open, locked staging directory. Its methods raise OSError or LocalFileError. Has the methods of `Partial`."""
+
+    def __init__(self, directory: str | os.PathLike[str], manifest: Manifest, policy: Policy) -> None:
+        """Refuses what exists and the policy does not cover, what does not fit, and what another process receives."""
+        self.name = manifest.name
+        self._manifest = manifest
+        self._policy = policy
+        self._hidden = tree_name(manifest.name)
+        self._umask = disk.current_umask()
+        self._finished = EntrySet(len(manifest))
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self._dirty = False  # something was written to files that are closed again
+        with contextlib.ExitStack() as opened:
+            self._where = disk.open_directory(directory)
+            opened.callback(os.close, self._where)
+            self.destination: Destination = look(self._where, manifest, policy)
+            self.space = ByteSpace(manifest, self.destination.left_out)
+            self.size = self.space.size
+            self._root = self._open_locked()
+            opened.callback(os.close, self._root)
+            self._directories = Directories(self._root, make=True)
+            opened.callback(self._directories.close)
+            bound = hashlib.sha256(manifest.identity.encode() + self.destination.left_out.pack()).hexdigest()
+            self.journal = Journal(self._where, journal_name(self.name), bound, self.size)
+            opened.callback(self.journal.close)
+            if not self.journal.present:
+                self._empty()
+            try:
+                self._check_twins()
+                self._check_space()
+            except LocalFileError:
+                if not self.journal.present:
+                    self.discard()
+                raise
+            opened.pop_all()
+
+    def _open_locked(self) -> int:
+        for _ in range(8):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._hidden, 0o700, dir_fd=self._where)
+            fd = os.open(self._hidden, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=self._where)
+            try:
+                if os.fstat(fd).st_uid != os.geteuid():
+                    raise LocalFileError(f"{quote(self._hidden)} is in the way, and is not yours: remove it.")
+                with contextlib.suppress(OSError):  # a file system without locks: as good as it gets there
+                    try:
+                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError as error:
+                        raise LocalFileError(
+                            f"Another udpsend is receiving {quote(self.name)} into this directory: "
+                            "let it end, or stop it."
+                        ) from error
+                if disk.is_same_file(self._where, self._hidden, fd):
+                    os.fchmod(fd, 0o700)
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        raise LocalFileError(f"Others keep changing {quote(self._hidden)}: stop them, and try again.")
+
+    def _empty(self) -> None:
+        """Nothing of what is there is believed."""
+        self._directories.close()
+        for name in os.listdir(self._root):
+            if stat.S_ISDIR(os.stat(name, dir_fd=self._root, follow_symlinks=False).st_mode):
+                shutil.rmtree(name, dir_fd=self._root)
+            else:
+                os.unlink(name, dir_fd=self._root)
+
+    def _check_twins(self) -> None:
+        """Two names that this file system takes for one."""
+        if not self._manifest.twins:
+            return
+        probe = ".udpsend-Probe-\u00e9"
+        os.close(os.open(probe, os.O_CREAT | os.O_WRONLY | FLAGS, 0o600, dir_fd=self._root))
+        try:
+            for other in (probe.swapcase(), ".udpsend-Probe-e\u0301"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.stat(other, dir_fd=self._root)
+                    one, two = self._manifest.twins[0]
+                    raise LocalFileError(
+                        f"{quote(one)} and {quote(two)} would be one file here, since this file system does not tell "
+                        "such names apart: receive on another one."
+                    )
+        finally:
+            os.unlink(probe, dir_fd=self._root)
+
+    def _check_space(self) -> None:
+        status = os.fstatvfs(self._root)
+        needed = self.size - self.journal.present.total
+        free = disk.free_bytes(self._root)
+        if free is not None and needed > free:
+            raise LocalFileError(
+                f"Not enough space: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB "
+                "are free. Free some space, or choose another directory."
+            )
+        if status.f_files and not self.journal.present and len(self._manifest) > status.f_favail:
+            raise LocalFileError(
+                f"Not enough room: {len(self._manifest):,} files and directories are offered, and this file system "
+                f"can take {status.f_favail:,} more. Choose another directory."
+            )
+
+    # the transfer
+
+    def write(self, offset: int, view: memoryview) -> int:
+        """Put `view` where it belongs. Returns how many bytes: all."""
+        at = 0
+        for number, start, length in self.space.pieces(offset, offset + len(view)):
+            self._write_file(number, start, view[at : at + length])
+            at += length
+        return at
+
+    def _write_file(self, number: int, offset: int, view: memoryview) -> None:
+        entry = self._manifest[number]
+        if len(view) == entry.size and number not in self._open:
+            # Its mode from the beginning, the umask applied by the system; who creates a file may write to it.
+            fd = self._open_file(entry, os.O_WRONLY, entry.mode | stat.S_IRUSR)
+            try:
+                _write_all(fd, view, 0)
+                self._finish_file(fd, entry, True)
+            finally:
+                os.close(fd)
+            self._finished.add(number)
+            self._dirty = True
+        else:
+            _write_all(self._file(number, entry), view, offset)
+
+    def _open_file(self, entry: Entry, flags: int, mode: int = 0o600) -> int:
+        directory, name = self._directories.locate(entry.path)
+        try:
+            return os.open(name, flags | FLAGS | os.O_CREAT, mode, dir_fd=directory)
+        except PermissionError:  # read-only already, from an earlier attempt
+            fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=directory)
+            try:
+                os.fchmod(fd, 0o600)
+            finally:
+                os.close(fd)
+            return os.open(name, flags | FLAGS, dir_fd=directory)
+
+    def _file(self, number: int, entry: Entry) -> int:
+        fd = self._open.get(number)
+        if fd is None:
+            fd = self._open[number] = self._open_file(entry, os.O_RDWR)
+            if len(self._open) > KEPT:
+                os.close(self._open.popitem(last=False)[1])
+                self._dirty = True
+        return fd
+
+    def _finish_file(self, fd: int, entry: Entry, fresh: bool) -> None:
+        if not fresh:
+            os.fchmod(fd, (entry.mode & MODE_BITS & ~self._umask) | stat.S_IRUSR)
+        with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot keep
+            os.utime(fd, ns=(time.time_ns(), entry.mtime_ns))
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` with what was written at `offset`."""
+        at = 0
+        for number, start, length in self.space.pieces(offset, offset + len(view)):
+            entry = self._manifest[number]
+            fd = self._file(number, entry)
+            part = view[at : at + length]
+            at += length
+            while len(part):
+                count = os.preadv(fd, (part,), start)
+                if not count:
+                    raise LocalFileError(f"Somebody shortened {quote(entry.path)} while it was received: try again.")
+                start += count
+                part = part[count:]
+
+    def flush(self, ranges: list[tuple[int, int]]) -> None:
+        """Bring to the disk what was written before this call, and then vouch for `ranges`, which was."""
+        if os.fstat(self._root).st_nlink == 0:
+            raise LocalFileError(f"Somebody removed {quote(self._hidden)}, into which was received: try again.")
+        if self._dirty:
+            # One call for any number of files, where fsync would be one for each.
+            _syncfs(self._root)
+            self._dirty = False
+        else:
+            for fd in self._open.values():
+                os.fdatasync(fd)
+        self.journal.record(ranges)
+
+    # the end
+
+    def place(self) -> str:
+        """Complete it and move it, durably, to where it belongs. Returns the name of what came first."""
+        for number, entry in enumerate(self._manifest):
+            if number not in self.destination.left_out and number not in self._finished:
+                self._complete(number, entry)
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+        _syncfs(self._root)
+        if not disk.is_same_file(self._where, self._hidden, self._root):
+            raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was written: try again.")
+        move_into_place(self._where, self._root, self._manifest, self.destination, self._policy)
+        self._directories.close()
+        self.discard()
+        disk.sync_directory(self._where)
+        return self.destination.path_of(self.name.split("/")[0])
+
+    def _complete(self, number: int, entry: Entry) -> None:
+        """What has no bytes, and what came in pieces."""
+        match entry.kind.value:
+            case "d":
+                self._directories.descriptor(entry.path)
+            case "l":
+                directory, name = self._directories.locate(entry.path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+                os.symlink(entry.target, name, dir_fd=directory)
+                with contextlib.suppress(OSError, OverflowError, NotImplementedError):
+                    os.utime(name, ns=(time.time_ns(), entry.mtime_ns), dir_fd=directory, follow_symlinks=False)
+            case _:
+                fd = self._open.get(number)
+                if fd is None:
+                    fd = self._open_file(entry, os.O_RDWR)
+                    try:
+                        self._finish_file(fd, entry, False)
+                    finally:
+                        os.close(fd)
+                else:
+                    self._finish_file(fd, entry, False)
+
+    def discard(self) -> None:
+        """Remove it all; what is open stays so."""
+        self._empty()
+        with contextlib.suppress(OSError):
+            os.rmdir(self._hidden, dir_fd=self._where)
+        self.journal.remove()
+
+    def close(self) -> None:
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+        self._directories.close()
+        self.journal.close()
+        os.close(self._root)
+        os.close(self._where)
+
+
+def _write_all(fd: int, view: memoryview, offset: int) -> None:
+    while len(view):
+        count = os.pwrite(fd, view, offset)
+        offset += count
+        view = view[count:]
+
+
+def _syncfs(fd: int) -> None:
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if function is None:
+        os.sync()
+    elif function(fd):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

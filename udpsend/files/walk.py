@@ -1,0 +1,201 @@
+"""The sender's side of a manifest: several paths, and all that is below those that are directories.
+
+1. The paths that the user named come first, under their last component; links among them are followed, since the user
+   named them.
+2. Then, directory by directory in the order in which they were found, what is in each, by name.
+3. What cannot be sent (sockets, devices, what may not be read, names that no receiver takes, links that lead out) is
+   kept with its reason, and told to both users.
+
+Nothing outside of the named paths is opened: directories are entered by descriptor, and links not followed, but for
+`follow`, which sends what they point to in their place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from udpsend.errors import BadPacket, LocalFileError
+from udpsend.files.directories import FLAGS
+from udpsend.files.disk import local_error
+from udpsend.files.entries import MAX_TOLD, MODE_BITS, Entry, Kind
+from udpsend.files.ignore import Ignore
+from udpsend.files.manifest import Skipped
+from udpsend.files.names import check_own_name, check_path_untrusted, check_target_untrusted, quote
+
+_KINDS = {
+    stat.S_IFSOCK: "is a socket",
+    stat.S_IFIFO: "is a pipe",
+    stat.S_IFCHR: "is a device",
+    stat.S_IFBLK: "is a device",
+}
+
+
+def version_of(status: os.stat_result) -> int:
+    """Differs when the file may have changed, also where somebody has set its time back: a change sets st_ctime, which
+    nobody can set."""
+    return int.from_bytes(blake2b(b"%d %d" % (status.st_ino, status.st_ctime_ns), digest_size=6).digest(), "big")
+
+
+def file_entry(path: str, status: os.stat_result) -> Entry:
+    mode = stat.S_IMODE(status.st_mode) & MODE_BITS
+    return Entry(path, status.st_size, mode, status.st_mtime_ns, version=version_of(status))
+
+
+def top_names(paths: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
+    """The name under which each path is offered. Raises LocalFileError: not there, no name that a receiver takes, or
+    two of the same name."""
+    tops: dict[str, str] = {}
+    for given in paths:
+        path = os.fspath(given)
+        try:
+            status = os.stat(path)  # before the code is shown: a typing error is told at once
+        except OSError as error:
+            raise local_error(error, "read", path) from error
+        except ValueError as error:
+            raise LocalFileError(f"Cannot read {quote(path)}: there is no such file.") from error
+        name = os.path.basename(path.rstrip("/"))
+        if name in ("", ".", ".."):
+            name = os.path.basename(os.path.realpath(path)) or "root"
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise LocalFileError(
+                f"{quote(name)} is a device, a pipe or a socket: only files and directories can be sent."
+            )
+        check_own_name(name)
+        if name in tops:
+            raise LocalFileError(f"Two of the paths are called {quote(name)}: send them one after the other.")
+        tops[name] = path
+    return tops
+
+
+@dataclass(slots=True)
+class _Directory:
+    path: str
+    ancestors: frozenset[tuple[int, int]]
+    ignore: Ignore
+
+
+@dataclass(slots=True)
+class Walk:
+    """`entries` can be gone through once; `skipped` grows meanwhile, and has the first of `skipped_count`."""
+
+    tops: dict[str, str]
+    opened: dict[str, int]
+    """Descriptors of those among them that are open already."""
+    follow: bool = False
+    exclude: Sequence[str] = ()
+    gitignore: bool = False
+    skipped: list[Skipped] = field(default_factory=list)
+    skipped_count: int = 0
+    _queue: deque[_Directory] = field(default_factory=deque)
+
+    def entries(self) -> Iterator[Entry]:
+        """Raises LocalFileError when a path that the user named is gone."""
+        ignore = Ignore(self.exclude, self.gitignore)
+        for name, path in self.tops.items():
+            try:
+                fd = self.opened.get(name)
+                status = os.stat(path) if fd is None else os.fstat(fd)
+                if fd is None and not os.access(path, os.R_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            except OSError as error:
+                raise local_error(error, "read", path) from error
+            if stat.S_ISDIR(status.st_mode):
+                yield self._directory(name, status, frozenset(), ignore)
+            elif stat.S_ISREG(status.st_mode):
+                yield file_entry(name, status)
+        while self._queue:
+            directory = self._queue.popleft()
+            try:
+                fd = self._open(directory.path)
+            except OSError:
+                self._skip(directory.path, "cannot be opened")
+                continue
+            try:
+                yield from self._list(fd, directory)
+            finally:
+                os.close(fd)
+
+    def _open(self, path: str) -> int:
+        top, *rest = path.split("/")
+        fd = os.open(self.tops[top], FLAGS)
+        for name in rest:
+            above = fd
+            try:
+                fd = os.open(name, FLAGS | (0 if self.follow else os.O_NOFOLLOW), dir_fd=above)
+            finally:
+                os.close(above)
+        return fd
+
+    def _list(self, fd: int, directory: _Directory) -> Iterator[Entry]:
+        try:
+            names = sorted(os.listdir(fd))
+        except OSError:
+            self._skip(directory.path, "cannot be listed")
+            return
+        ignore = directory.ignore.below(directory.path, fd, names)
+        for name in names:
+            path = f"{directory.path}/{name}"
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=self.follow)
+            except OSError:
+                status = None
+            if status is None:
+                if not ignore.matches(path, False):
+                    self._skip(path, "cannot be looked at")
+                continue
+            if ignore.matches(path, stat.S_ISDIR(status.st_mode)):
+                continue
+            entry = self._entry(fd, name, path, status, directory, ignore)
+            if entry is not None:
+                yield entry
+
+    def _entry(
+        self, fd: int, name: str, path: str, status: os.stat_result, directory: _Directory, ignore: Ignore
+    ) -> Entry | None:
+        kind = stat.S_IFMT(status.st_mode)
+        try:
+            check_path_untrusted(path)
+            if kind == stat.S_IFREG:
+                if os.access(name, os.R_OK, dir_fd=fd, effective_ids=os.access in os.supports_effective_ids):
+                    return file_entry(path, status)
+                self._skip(path, "may not be read")
+            elif kind == stat.S_IFDIR:
+                if (status.st_dev, status.st_ino) in directory.ancestors:
+                    self._skip(path, "is a directory that contains itself")
+                else:
+                    return self._directory(path, status, directory.ancestors, ignore)
+            elif kind == stat.S_IFLNK:
+                target = os.readlink(name, dir_fd=fd)
+                try:
+                    check_target_untrusted(path, target, self.tops)
+                except BadPacket:
+                    self._skip(path, "is a link that leads out of what is sent")
+                else:
+                    return Entry(path, 0, MODE_BITS, status.st_mtime_ns, Kind.LINK, target)
+            else:
+                self._skip(path, _KINDS.get(kind, "is of an unknown kind"))
+        except BadPacket as error:
+            self._skip(path, f"has a name that {error}")
+        except OSError:
+            self._skip(path, "cannot be read")
+        return None
+
+    def _directory(
+        self, path: str, status: os.stat_result, ancestors: frozenset[tuple[int, int]], ignore: Ignore
+    ) -> Entry:
+        if self.follow:
+            ancestors |= {(status.st_dev, status.st_ino)}
+        self._queue.append(_Directory(path, ancestors, ignore))
+        return Entry(path, 0, stat.S_IMODE(status.st_mode) & MODE_BITS, status.st_mtime_ns, Kind.DIRECTORY)
+
+    def _skip(self, path: str, why: str) -> None:
+        self.skipped_count += 1
+        if len(self.skipped) < MAX_TOLD:
+            printable = path.encode(errors="backslashreplace").decode()
+            self.skipped.append(Skipped(printable[:4096], why))
