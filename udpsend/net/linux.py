@@ -147,8 +147,9 @@ class LinuxSocket(PortableSocket):
         self._singles = 0
         if stride == self._stride:
             count = -(-size // stride)
-            headers = self._headers[: count * HEADER_SIZE]
-            return Arrival(headers, self._payloads[: size - count * HEADER_SIZE], stride, count, address)
+            # The last may be shorter than a header: a stranger's, that was joined to ours.
+            openings = (count - 1) * HEADER_SIZE + min(size - (count - 1) * stride, HEADER_SIZE)
+            return Arrival(self._headers[:openings], self._payloads[: size - openings], stride, count, address)
         arrival = self._sort(size, min(stride, size), address)
         if MIN_STRIDE <= stride <= MAX_TRAIN_SIZE:
             self._guess(min(stride, size))
