@@ -1,0 +1,301 @@
+"""Real sockets on loopback: whatever sends and receives, the same datagrams come out; and what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+
+from udpsend.errors import UsageError
+from udpsend.net.portable import PortableSocket
+from udpsend.net.udp import UdpEndpoint
+from udpsend.wire.datagram import MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Transmit
+
+if sys.platform != "linux":
+    pytest.skip("LinuxSocket is for Linux", allow_module_level=True)
+
+from udpsend.net.linux import LinuxSocket
+
+Make = Callable[[socket.socket], PortableSocket]
+KINDS: dict[str, Make] = {
+    "offload": LinuxSocket,
+    "batches": lambda sock: LinuxSocket(sock, offload=False),
+    "portable": PortableSocket,
+}
+WAIT = 10.0
+
+
+def bound(make: Make, host: str = "127.0.0.1") -> PortableSocket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    sock.bind((host, 0))
+    return make(sock)
+
+
+@pytest.fixture(params=KINDS)
+def sender(request: pytest.FixtureRequest) -> Iterator[PortableSocket]:
+    carrier = bound(KINDS[request.param])
+    yield carrier
+    carrier.close()
+
+
+@pytest.fixture(params=KINDS)
+def receiver(request: pytest.FixtureRequest) -> Iterator[PortableSocket]:
+    carrier = bound(KINDS[request.param])
+    yield carrier
+    carrier.close()
+
+
+def address_of(carrier: PortableSocket) -> Address:
+    host, port, *_ = carrier.sock.getsockname()
+    return host, port
+
+
+def train(random: Random, segment: int, count: int, last: int) -> list[bytes]:
+    return [random.randbytes(segment) for _ in range(count - 1)] + [random.randbytes(last)]
+
+
+def transmit(datagrams: list[bytes], address: Address) -> Transmit:
+    views: list[memoryview | bytes] = []
+    for datagram in datagrams:
+        views += [memoryview(datagram[:16]), memoryview(datagram[16:])]
+    return Transmit(views, len(datagrams[0]), sum(map(len, datagrams)), address)
+
+
+def receive(carrier: PortableSocket, count: int, source: Address) -> list[bytes]:
+    received: list[bytes] = []
+    while len(received) < count:
+        ready, _, _ = select.select([carrier], [], [], WAIT)
+        assert ready, f"{len(received)} of {count} came"
+        while (arrival := carrier.receive()) is not None:
+            assert arrival.address == source
+            datagrams = list(arrival.datagrams())
+            assert all(len(datagram) == arrival.stride for datagram in datagrams[:-1])
+            received += datagrams
+    return received
+
+
+def cross(sender: PortableSocket, receiver: PortableSocket, trains: list[list[bytes]]) -> None:
+    for datagrams in trains:
+        sender.send(transmit(datagrams, address_of(receiver)))
+        assert receive(receiver, len(datagrams), address_of(sender)) == datagrams
+    assert receiver.receive() is None
+    assert not sender.counters
+    assert not receiver.counters
+
+
+SHAPES = [
+    (1, 1, 1),
+    (15, 1, 15),
+    (16, 1, 16),
+    (17, 1, 17),
+    (100, MAX_SEGMENTS, 100),
+    (1200, 1, 1200),
+    (1472, 44, 1472),
+    (1472, 44, 1471),
+    (1472, 44, 17),
+    (1472, 44, 16),
+    (1472, 44, 15),
+    (1472, 44, 1),
+    (8972, 7, 3000),
+    (32_000, 2, 32_000),
+    (MAX_TRAIN_SIZE, 1, MAX_TRAIN_SIZE),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_trains_of_every_shape(sender: PortableSocket, receiver: PortableSocket, shape: Any, seed: int) -> None:
+    """Three times: before the stride is known, and when it has been guessed."""
+    random = Random(seed)
+    cross(sender, receiver, [train(random, *shape) for _ in range(3)])
+
+
+def test_strides_that_change(sender: PortableSocket, receiver: PortableSocket, seed: int) -> None:
+    random = Random(seed)
+    trains = []
+    for _ in range(300):
+        segment = random.choice((80, 300, 1200, 1452, 1472, 1472, 1472, 8972, 30_000))
+        count = random.randrange(1, min(MAX_SEGMENTS, MAX_TRAIN_SIZE // segment) + 1)
+        trains.append(train(random, segment, count, random.randrange(1, segment + 1)))
+    cross(sender, receiver, trains)
+
+
+def test_many_singles(sender: PortableSocket, receiver: PortableSocket, seed: int) -> None:
+    """Nothing joins them: the receiver takes many in a call, and joined ones again when they come."""
+    random = Random(seed)
+    singles = [[random.randbytes(1472)] for _ in range(300)]
+    for start in range(0, 300, 50):
+        for single in singles[start : start + 50]:
+            sender.send(transmit(single, address_of(receiver)))
+        got = receive(receiver, 50, address_of(sender))
+        assert got == [single[0] for single in singles[start : start + 50]]
+    cross(sender, receiver, [train(random, 1472, 44, 100), [random.randbytes(50)], train(random, 1200, 10, 1200)])
+
+
+def test_sources_are_kept_apart(receiver: PortableSocket, seed: int) -> None:
+    senders = [bound(LinuxSocket) for _ in range(3)]
+    random = Random(seed)
+    sent: dict[Address, list[bytes]] = {address_of(sender): [] for sender in senders}
+    for _ in range(60):
+        sender = random.choice(senders)
+        datagrams = train(random, 1000, random.randrange(1, 10), random.randrange(1, 1000))
+        sender.send(transmit(datagrams, address_of(receiver)))
+        sent[address_of(sender)] += datagrams
+    received: dict[Address, list[bytes]] = {address: [] for address in sent}
+    while sum(map(len, received.values())) < sum(map(len, sent.values())):
+        assert select.select([receiver], [], [], WAIT)[0]
+        while (arrival := receiver.receive()) is not None:
+            received[arrival.address] += arrival.datagrams()
+    assert received == sent
+    for sender in senders:
+        sender.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ipv6(kind: str, seed: int) -> None:
+    try:
+        with contextlib.closing(bound(KINDS[kind], "::1")) as a, contextlib.closing(bound(KINDS[kind], "::1")) as b:
+            cross(a, b, [train(Random(seed), 1452, 45, 45) for _ in range(3)])
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+
+
+# what goes wrong
+
+
+class Trouble:
+    """A socket whose sendmsg fails as long as `fails` says so."""
+
+    def __init__(self, sock: socket.socket, fails: Callable[[list[Any]], OSError | None]) -> None:
+        self._sock, self._fails = sock, fails
+
+    def sendmsg(self, views: Any, ancillary: list[Any], flags: int, address: Address) -> int:
+        error = self._fails(ancillary)
+        if error is not None:
+            raise error
+        return self._sock.sendmsg(views, ancillary, flags, address)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def troubled(kind: str, fails: Callable[[list[Any]], OSError | None]) -> PortableSocket:
+    carrier = bound(KINDS[kind])
+    carrier.sock = Trouble(carrier.sock, fails)  # type: ignore[assignment]
+    return carrier
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP])
+def test_offload_refused_at_the_first_train(receiver: PortableSocket, code: int, seed: int) -> None:
+    """That train is sent again, one datagram at a time, and so are those after it."""
+    sender = troubled("offload", lambda ancillary: OSError(code, "") if ancillary else None)
+    assert isinstance(sender, LinuxSocket)
+    random = Random(seed)
+    for _ in range(3):
+        datagrams = train(random, 1472, 44, 10)
+        sender.send(transmit(datagrams, address_of(receiver)))
+        assert receive(receiver, 44, address_of(sender)) == datagrams
+    assert not sender.offload
+    assert sender.counters == {"offload refused": 1}
+    sender.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("code", [errno.ENETUNREACH, errno.EPERM, errno.ENOBUFS, errno.ECONNREFUSED])
+def test_what_the_network_does_not_take_is_lost(kind: str, code: int) -> None:
+    sender = troubled(kind, lambda _: OSError(code, ""))
+    sender.send(transmit([b"x" * 100], ("127.0.0.1", 9)))
+    assert sender.counters == {errno.errorcode[code]: 1}
+    sender.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_datagram_that_is_too_long(kind: str) -> None:
+    with contextlib.closing(bound(KINDS[kind])) as sender:
+        sender.send(transmit([bytes(MAX_TRAIN_SIZE + 1)], address_of(sender)))
+        assert sender.counters == {"EMSGSIZE": 1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_buffer_is_waited_for_once(kind: str) -> None:
+    sender = troubled(kind, lambda _: BlockingIOError())
+    sender.send(transmit([b"x" * 100], ("127.0.0.1", 9)))
+    assert sender.counters == {"EAGAIN": 1}
+    times = iter([BlockingIOError()])
+    again = troubled(kind, lambda _: next(times, None))
+    with contextlib.closing(bound(PortableSocket)) as receiver:
+        again.send(transmit([b"y" * 100], address_of(receiver)))
+        assert receive(receiver, 1, address_of(again)) == [b"y" * 100]
+    for carrier in (sender, again):
+        carrier.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_errors_are_ours(kind: str) -> None:
+    sender = troubled(kind, lambda _: OSError(errno.EBADF, ""))
+    with pytest.raises(OSError, match=r"Errno 9"):
+        sender.send(transmit([b"x"], ("127.0.0.1", 9)))
+    sender.close()
+
+
+def test_an_empty_datagram(receiver: PortableSocket) -> None:
+    with contextlib.closing(bound(PortableSocket)) as sender:
+        sender.sock.sendto(b"", address_of(receiver))
+        sender.sock.sendto(b"after it", address_of(receiver))
+        assert receive(receiver, 2, address_of(sender)) == [b"", b"after it"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_to_receive(kind: str) -> None:
+    with contextlib.closing(bound(KINDS[kind])) as carrier:
+        assert carrier.receive() is None
+        assert carrier.fileno() > 0
+
+
+# the endpoint
+
+
+@pytest.fixture(params=[True, False], ids=["offload", "no offload"])
+def endpoint(request: pytest.FixtureRequest) -> Iterator[UdpEndpoint]:
+    made = UdpEndpoint("127.0.0.1", offload=request.param)
+    yield made
+    made.close()
+
+
+def test_endpoint(endpoint: UdpEndpoint, receiver: PortableSocket) -> None:
+    assert set(endpoint.ports) == {4}
+    source = ("127.0.0.1", endpoint.ports[4])
+    endpoint.send(transmit([b"a" * 100, b"b" * 50], address_of(receiver)))
+    assert receive(receiver, 2, source) == [b"a" * 100, b"b" * 50]
+    endpoint.send_datagram(b"stun", address_of(receiver))
+    assert receive(receiver, 1, source) == [b"stun"]
+    endpoint.send(transmit([b"to another family"], ("::1", 9)))
+    endpoint.send_datagram(b"to another family", ("::1", 9))
+    assert endpoint.counters() == {}
+    assert endpoint.receive_buffer >= 50_000
+
+
+def test_the_largest_datagram_of_loopback(endpoint: UdpEndpoint) -> None:
+    assert endpoint.max_datagram_size(("127.0.0.1", 9)) == MAX_TRAIN_SIZE
+
+
+def test_all_families() -> None:
+    endpoint = UdpEndpoint()
+    try:
+        assert 4 in endpoint.ports
+        assert len(endpoint.sockets) == len(endpoint.ports)
+    finally:
+        endpoint.close()
+
+
+@pytest.mark.parametrize(("bind", "text"), [("192.0.2.1", "no such address"), ("localhost", "no IP address")])
+def test_bad_bind(bind: str, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        UdpEndpoint(bind)
