@@ -10,7 +10,7 @@ from udpsend.transfer.congestion.bbr import Bbr
 from udpsend.transfer.delivery_rate import DeliveryRate, MaxFilter
 from udpsend.transfer.mtu import MtuSearch
 from udpsend.transfer.pacing import Pacer
-from udpsend.transfer.record_length import RecordLength
+from udpsend.transfer.record_length import TRAIN_TIME, RecordLength, train_time
 from udpsend.transfer.recovery import Recovery
 from udpsend.transfer.rtt import RttEstimator
 from udpsend.transfer.sent_records import SentRecord
@@ -45,6 +45,7 @@ class Flight:
         self._delivery = DeliveryRate()
         self._bandwidth = MaxFilter(BANDWIDTH_WINDOW)
         self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)
+        self._train_time = TRAIN_TIME
         self._limit = INITIAL_PEER_WINDOW
         self._window_limited = False
         self._missing = 0  # datagrams that had not arrived when what was sent after them had
@@ -89,7 +90,7 @@ class Flight:
         size = self.mtu.size
         rate = self.congestion.pacing_rate or self.congestion.window / self.rtt.smoothed
         room = max(self.window - self.recovery.sent.bytes_in_flight, size) // size
-        return min(int(room), self.record_length.datagrams(rate, size, maximum))
+        return min(int(room), self.record_length.datagrams(rate * self._train_time, size, maximum))
 
     def take_number(self) -> int:
         number = self.next_number
@@ -139,6 +140,7 @@ class Flight:
                 self._bandwidth.update(now, rate.rate)
             if outcome.rtt_sample is not None:
                 self._negative_min_rtt.update(now, -outcome.rtt_sample)
+                self._train_time = train_time(-self._negative_min_rtt.value)
             newest = max(acked, key=lambda record: record.number)
             self._missing = max(self._missing, newest.datagrams_total - ack.datagrams)
             self.record_length.on_ack(newest.datagrams_total, ack.datagrams)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 # A wake-up of the event loop is late by 0.1 to 1 ms: what could have been sent meanwhile may be sent at once after it.
-BURST_TIME = 0.002
-MIN_BURST = 10 * 1452  # the initial window of RFC 9002, so that small transfers are not paced at all
+BURST_TIME = 0.001
+MIN_BURST = 2 * 1472
+INITIAL_BURST = 10 * 1472  # the initial window of RFC 9002, so that small transfers are not paced at all
 SLACK = 0.0001  # do not go to sleep for less
 
 
 class Pacer:
     def __init__(self) -> None:
         self._rate = 0.0
-        self._budget = float(MIN_BURST)
+        self._budget = float(INITIAL_BURST)
         self._time = 0.0
 
     def set_rate(self, rate: float, now: float) -> None:
@@ -21,7 +22,8 @@ class Pacer:
 
     def _refill(self, now: float) -> None:
         burst = max(MIN_BURST, self._rate * BURST_TIME)
-        self._budget = min(burst, self._budget + (now - self._time) * self._rate)
+        if self._budget < burst:
+            self._budget = min(burst, self._budget + (now - self._time) * self._rate)
         self._time = now
 
     def on_sent(self, size: int) -> None:

@@ -18,6 +18,7 @@ INFINITY = float("inf")
 LOSS_THRESHOLD = 0.02
 BETA = 0.7
 MASSIVE_LOSS = 0.12  # with an empty queue: ProbeBW_UP overshoots a rate limit by a fifth, chance rarely does this
+MIN_RESIDUAL = 0.0005
 MAX_RESIDUAL = 0.1
 RESIDUAL_MEMORY = 7 / 8  # for each quiet round
 NOISE = 2.0  # standard deviations
@@ -94,7 +95,8 @@ class LossModel:
             if self._quiet_sent:
                 # Of few datagrams one is a large part: a hundred stand for what is not known yet.
                 known = max(self._quiet_sent, 100.0 * datagram_size)
-                self.residual = min(MAX_RESIDUAL, self._quiet_lost / known)
+                residual = min(MAX_RESIDUAL, self._quiet_lost / known)
+                self.residual = residual if residual >= MIN_RESIDUAL else 0.0
         self._round_rtt = INFINITY
         self._round_lost = lost
         self._round_delivered = delivered

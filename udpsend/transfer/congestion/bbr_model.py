@@ -8,6 +8,7 @@ from enum import Enum
 from udpsend.transfer.congestion.base import initial_window
 from udpsend.transfer.congestion.bbr_loss import LossModel
 from udpsend.transfer.congestion.bbr_path import PathModel
+from udpsend.transfer.record_length import train_time
 
 INFINITY = float("inf")
 
@@ -18,7 +19,6 @@ PACING_MARGIN = 0.99
 MIN_PIPE_DATAGRAMS = 4
 HEADROOM = 0.15
 PROBE_RTT_GAIN = 0.5
-QUANTUM_TIME = 0.001
 MAX_QUANTUM = 65_536
 QUANTA = 3  # one being sent, one on its way, one being acknowledged
 QUIET = 1.125  # times the propagation delay, plus a datagram's time at the bottleneck: the queue is empty
@@ -125,7 +125,7 @@ class Model:
         self.window = max(min(window, cap), self.min_window)
 
     def _quantized(self, inflight: float) -> float:
-        quantum = min(self.pacing_rate * QUANTUM_TIME, MAX_QUANTUM)
+        quantum = min(self.pacing_rate * train_time(self.path.min_rtt), MAX_QUANTUM)
         inflight = max(inflight, QUANTA * quantum, self.min_window)
         return inflight + 2 * self.size if self.state is State.UP else inflight
 

@@ -10,6 +10,7 @@ INFINITY = float("inf")
 
 FULL_PIPE_GROWTH = 1.25
 FULL_PIPE_ROUNDS = 3
+FULL_PIPE_ROUNDS_LATER = 2
 PROBE_RTT_INTERVAL = 5.0
 MIN_RTT_WINDOW = 10.0
 EXTRA_ACKED_ROUNDS = 10
@@ -104,14 +105,15 @@ class PathModel:
         self.full_now = False
 
     def check_full(self, rate: RateSample) -> None:
-        """Three round trips in which sending faster did not deliver faster: the pipe is full."""
+        """Three round trips in which sending faster did not deliver faster: the pipe is full. Once it has been, two say
+        so (the draft waits for three again, and each adds a quarter of the path's content to the queue)."""
         if self.full_now or not self.round_start or rate.app_limited:
             return
         if rate.rate >= self._full_bandwidth * FULL_PIPE_GROWTH:
             self.reset_full(rate.rate)
             return
         self._full_rounds += 1
-        if self._full_rounds >= FULL_PIPE_ROUNDS:
+        if self._full_rounds >= (FULL_PIPE_ROUNDS_LATER if self.full_reached else FULL_PIPE_ROUNDS):
             self.full_now = True
             self.set_full_reached()
 

@@ -123,6 +123,10 @@ class BandwidthProbe:
         if now > self._cycle_start + self._wait:
             return True
         model = self._model
+        if model.state is not State.CRUISE:
+            # The draft also cuts down short for its Reno-like pace: on paths that hold few datagrams the queue of one
+            # probe would never drain before the next.
+            return False
         return self._rounds >= min(model.bdp() / model.size, model.window / model.size, RENO_ROUNDS)
 
     def _is_time_to_go_down(self, rate: RateSample, sample: AckedSample) -> bool:
