@@ -1,97 +1,98 @@
-"""Sessions over the virtual network and a mailbox in memory: the harness of the session tests."""
+"""Two whole sessions over the virtual network: mailboxes with a delay, STUN from reflectors, files in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from random import Random
 from typing import Any
 
-from tests.sim import PORT_RESTRICTED, Host, Network, Socket
-from tests.transfers import MemoryFile, Peer
+from tests.sim import Depends, Gateway, Host, NatKind, Network, Ports, Reflector, Socket
+from tests.transfers import MemoryFile
 from udpsend.config import Role
 from udpsend.errors import UdpsendError
-from udpsend.events import PathFound, PathKind, PeerMet, WrongGuess
+from udpsend.events import PathFound, PeerMet
+from udpsend.punching.behaviour import judge_behaviour
+from udpsend.punching.negotiation import CandidatesWanted, SocketChosen
+from udpsend.punching.path import SocketsWanted
 from udpsend.rendezvous.code import parse_code
-from udpsend.session import Session
+from udpsend.session import PathMoved, Session, SessionEvent
+from udpsend.transfer.messages import Closed, ContentArrived, OfferAccepted, OfferReceived, PeerVerified
 from udpsend.wire.candidate import Candidate, CandidateType
-from udpsend.wire.datagram import Address, Arrival
+from udpsend.wire.datagram import Address, Arrival, Transmit
+from udpsend.wire.frames import Close, CloseCode
 from udpsend.wire.ranges import RangeSet
 
-CODE = "4821-marble-otter"
-OTHER_CODE = "4821-marble-osier"
-SIZE = 200_000
-read_code = lru_cache(parse_code)  # Argon2id once for each
+PORT = 4000
+STUN: tuple[Address, ...] = (("198.51.100.7", 3478), ("198.51.100.8", 3478))
+MAIL_DELAY = 0.08  # one way, through the broker
+HOME = NatKind(Depends.NOTHING, Depends.ADDRESS_AND_PORT, Ports.RANDOM, lifetime=30.0)
+
+read_code = lru_cache(parse_code)
 
 
-class Bus:
-    """One mailbox: everybody hears everything, late, lost and doubled as asked for."""
+class CountedFile(MemoryFile):
+    """A file in memory; `read_bytes` counts what was sent, repetitions included."""
 
-    def __init__(self, network: Network, *, delay: float = 0.05, jitter: float = 0.0, loss: float = 0.0) -> None:
-        self.network = network
-        self.delay, self.jitter, self.loss, self.duplicate = delay, jitter, loss, 0.0
-        self.random = Random(network.seed)
-        self.parties: list[Party] = []
-        self.watchers: list[Callable[[bytes], None]] = []
+    def __init__(self, content: bytes | bytearray) -> None:
+        super().__init__(content)
+        self.read_bytes = 0
 
-    def publish(self, message: bytes) -> None:
-        for party in self.parties:
-            for _ in range(2 if self.random.random() < self.duplicate else 1):
-                if self.random.random() >= self.loss:
-                    after = self.delay + self.jitter * self.random.random()
-                    self.network.after(after, lambda party=party: party.message_received(message))  # type: ignore[misc]
-        for watcher in self.watchers:
-            watcher(message)
+    def read(self, start: int, stop: int) -> memoryview:
+        self.read_bytes += stop - start
+        return super().read(start, stop)
 
 
-class Party(Peer):
-    """A session, and what the shell around it does."""
+class Side:
+    """An endpoint with the five verbs: a session, and what the shell around it would do."""
 
-    def __init__(
-        self,
-        role: Role,
-        network: Network,
-        bus: Bus,
-        candidates: list[Candidate],
-        host_token: str,
-        code: str = CODE,
-        timeout: float = 600.0,
-    ) -> None:
-        self.network, self.bus = network, bus
+    def __init__(self, net: Network, host: Host, role: Role, content: bytes) -> None:
+        self.net = net
+        self.host = host
         self.role = role
-        self.hash_time = 0.01
-        self.drive = lambda: None
-        self.closed, self.closed_at, self.decline = None, 0.0, False
-        self.present = RangeSet()
-        content = Random(1).randbytes(SIZE)
-        self.size = SIZE
-        self.file = MemoryFile(content if role is Role.SENDER else bytearray(SIZE))
+        self.file = CountedFile(content if role is Role.SENDER else bytearray(len(content)))
+        self.size = len(content)
+        self.other: Side
+        self.socket: Socket[Side]
+        self.is_cut_off = False  # from the mailboxes
+        self.accepts = True
+        self.found: list[tuple[float, PathFound | PathMoved]] = []
+        self.met_at: float | None = None
+        self.error: UdpsendError | None = None
+        self.closed_at: float | None = None
+        self._seen: dict[str, Address | None] = {}
+        self._asking: list[Transmit] = []
         self.session = Session(
             role,
-            read_code(code),
-            network.now,
-            network.random_bytes(f"{role.value} {len(bus.parties)}"),
-            candidates=candidates,
-            host_token=host_token,
-            max_datagram_size=lambda _: 1472,
+            read_code("4821-marble-otter"),
+            net.now,
+            net.random_bytes(role.value),
+            candidates=self._host_candidates(),
+            host_token=host.name,
+            max_datagram_size=lambda address: 1472,
             receive_buffer=212_992,
-            timeout=timeout,
+            timeout=600.0,
         )
-        self.path: PathFound | None = None
-        self.phrase = ""
-        self.guesses = 0
-        bus.parties.append(self)
+        self._ask_stun()
+        self.session.mailbox_up(net.now)
 
-    def message_received(self, message: bytes) -> None:
-        if self.closed is None:
-            self.session.message_received(message, self.network.now)
-            self.drive()
+    # the five verbs
 
     def datagram_received(self, arrival: Arrival, now: float) -> None:
-        self.session.datagram_received(arrival, now)
+        if arrival.address not in STUN:
+            self.session.datagram_received(arrival, now)
+            return
+        host, port = arrival.first_datagram().decode().split()
+        self._seen[arrival.address[0]] = (host, int(port))
+        self.session.add_candidates([Candidate(CandidateType.SERVER_REFLEXIVE, (host, int(port)))], now)
+        if len(self._seen) == len(STUN):
+            self.session.set_behaviour(judge_behaviour(self._host_candidates(), self._seen), now)
 
-    def datagrams_to_send(self, now: float) -> Any:
-        return self.session.datagrams_to_send(now)
+    def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
+        self._publish(self.session.messages_to_send(now))
+        asking, self._asking = self._asking, []
+        yield from asking
+        yield from self.session.datagrams_to_send(now)
 
     def next_timer(self) -> float | None:
         return self.session.next_timer()
@@ -99,102 +100,122 @@ class Party(Peer):
     def timer_expired(self, now: float) -> None:
         self.session.timer_expired(now)
 
-    def next_event(self) -> Any:
-        event: Any = self.session.next_event()
-        for message in self.session.messages_to_send(self.network.now):
-            self.bus.publish(message)
-        match event:
-            case PathFound():
-                self.path = event
-                assert self.session.connection is not None
-                self.connection = self.session.connection
-                if self.role is Role.SENDER:
-                    self.connection.offer(self.file, SIZE, {"name": "x"})
-            case PeerMet(phrase):
-                self.phrase = phrase
-            case WrongGuess():
-                self.guesses += 1
-            case _:
-                self.respond(event)
+    def next_event(self) -> SessionEvent | None:
+        event = self.session.next_event()
+        if event is not None:
+            self._respond(event)
         return event
 
-    def end(self, error: UdpsendError) -> None:
-        self.session.end(error, self.network.now)
-        self.drive()
+    # the shell's part
+
+    def _respond(self, event: SessionEvent) -> None:
+        now, connection = self.net.now, self.session.connection
+        match event:
+            case PeerMet():
+                self.met_at = now
+            case SocketsWanted(count):
+                self.session.sockets_opened(self.socket.open_more(count), now)
+            case SocketChosen(local):
+                self.socket.keep(local)
+            case CandidatesWanted():
+                self._seen.clear()
+                self.session.add_candidates(self._host_candidates(), now)
+                self._ask_stun()
+            case PathFound() | PathMoved():
+                self.found.append((now, event))
+                if isinstance(event, PathFound) and self.role is Role.SENDER and connection is not None:
+                    connection.offer(self.file, self.size, {"name": "x"})
+            case OfferReceived() if self.accepts:
+                self.accept()
+            case OfferAccepted() if connection is not None:
+                connection.digest_ready(self.file.digest())
+            case ContentArrived() if connection is not None:
+                connection.verified(now)
+            case PeerVerified() if connection is not None:
+                connection.close(Close(CloseCode.DONE, ""), now)
+            case Closed(error):
+                self.error, self.closed_at = error, now
+
+    def accept(self) -> None:
+        assert self.session.connection is not None
+        self.session.connection.accept(self.file, self.size, RangeSet())
+
+    def _host_candidates(self) -> list[Candidate]:
+        return [Candidate(CandidateType.HOST, (ip, PORT)) for ip in self.host.interfaces]
+
+    def _ask_stun(self) -> None:
+        self._asking = [Transmit([b"who am I"], 8, 8, server) for server in STUN]
+
+    # mailboxes
+
+    def _publish(self, messages: Sequence[bytes]) -> None:
+        if self.is_cut_off:
+            return
+        for message in messages:
+            self.net.after(MAIL_DELAY, lambda message=message: self.other.mail(message))  # type: ignore[misc]
+
+    def mail(self, message: bytes) -> None:
+        if not self.is_cut_off:
+            self.session.message_received(message, self.net.now)
+            self.socket.drive()
+
+    def cut_off(self) -> None:
+        self.is_cut_off = True
+
+    def back_again(self) -> None:
+        """The mailboxes can be reached again."""
+        self.is_cut_off = False
+        self.session.mailbox_up(self.net.now)
+        self.socket.drive()
 
 
-class World:
-    """A network with two places, and the bus."""
+@dataclass
+class Sessions:
+    net: Network
+    sender: Side
+    receiver: Side
+    homes: list[Gateway]
+    events: list[Any] = field(default_factory=list)
 
-    def __init__(self, seed: int, **bus: float) -> None:
-        self.network = Network(seed)
-        self.bus = Bus(self.network, **bus)
-        self.hosts: dict[Role, Host] = {}
-        self.candidates: dict[Role, list[Candidate]] = {}
-        self.port = {Role.SENDER: 4000, Role.RECEIVER: 5000}
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.sender, self.receiver
 
-    def place(self, role: Role, ip: str, public: str | None = None) -> None:
-        """On the internet, or behind a NAT with the address `public`."""
-        host = self.hosts[role] = self.network.host(role.value)
-        self.candidates[role] = [Candidate(CandidateType.HOST, (ip, self.port[role]))]
-        if public is None:
-            self.network.internet.attach(host, ip, delay=0.01)
-        else:
-            self.network.gateway(f"home of {role.value}", public, PORT_RESTRICTED, delay=0.01).attach(host, ip)
-            self.candidates[role].append(self.mapped(role, public))
+    def run(self, seconds: float = 600.0) -> None:
+        done = self.net.run(lambda: all(side.closed_at is not None for side in self.sides), seconds=seconds)
+        assert done, f"not over after {seconds} virtual seconds: {self.sender.session.counters()}"
 
-    def mapped(self, role: Role, public: str) -> Candidate:
-        return Candidate(CandidateType.SERVER_REFLEXIVE, (public, self.port[role]))
+    def run_until_bytes(self, count: int) -> None:
+        """Until so many are at the receiver."""
+        assert self.net.run(lambda: self.receiver.file.written >= count, seconds=120)
 
-    def start(self, role: Role, token: str = "", **options: Any) -> Party:
-        def make(_: Address) -> Party:
-            return Party(
-                role, self.network, self.bus, self.candidates[role], token or f"host of {role.value}", **options
-            )
+    def assert_verified(self) -> None:
+        assert [side.error for side in self.sides] == [None, None]
+        assert self.receiver.file.content == self.sender.file.content
 
-        socket: Socket[Party] = self.hosts[role].bind(self.port[role], make)
-        party = socket.endpoint
-        party.drive = socket.drive
-        party.session.mailbox_up(self.network.now)
-        socket.drive()
-        return party
-
-    def both(self) -> tuple[Party, Party]:
-        return self.start(Role.SENDER), self.start(Role.RECEIVER)
-
-    def finish(self, *parties: Party, seconds: float = 60.0) -> None:
-        assert self.network.run(lambda: all(party.closed for party in parties), seconds=seconds)
-
-    def assert_crossed(self, sender: Party, receiver: Party, kind: PathKind, seconds: float = 60.0) -> None:
-        self.finish(sender, receiver, seconds=seconds)
-        assert sender.closed is not None
-        assert receiver.closed is not None
-        assert (sender.closed.error, receiver.closed.error) == (None, None)
-        assert sender.file.content == receiver.file.content
-        assert sender.phrase == receiver.phrase != ""
-        assert sender.path is not None
-        assert receiver.path is not None
-        assert sender.path.kind == receiver.path.kind == kind
+    @property
+    def in_flight(self) -> int:
+        assert self.sender.session.connection is not None
+        return self.sender.session.connection.flight.recovery.sent.bytes_in_flight
 
 
-def lan(seed: int, **bus: float) -> World:
-    world = World(seed, **bus)
-    for role, ip in ((Role.SENDER, "192.168.1.10"), (Role.RECEIVER, "192.168.1.11")):
-        world.place(role, ip)
-    return world
-
-
-def two_nats(seed: int, **bus: float) -> World:
-    world = World(seed, **bus)
-    world.place(Role.SENDER, "192.168.1.10", "203.0.113.1")
-    world.place(Role.RECEIVER, "192.168.1.10", "198.51.100.1")
-    return world
-
-
-def nowhere(seed: int) -> World:
-    """Each side is behind something that lets nothing through."""
-    world = World(seed)
-    for role, ip in ((Role.SENDER, "203.0.113.5"), (Role.RECEIVER, "198.51.100.5")):
-        world.place(role, ip)
-        del world.network.internet.routes[ip]
-    return world
+def two_homes(seed: int, first: NatKind, second: NatKind, size: int = 3_000_000, **link: Any) -> Sessions:
+    """The sender behind the first, the receiver behind the second; 20 ms to the internet, 2 MB/s."""
+    net = Network(seed)
+    for ip, port in STUN:
+        server = net.host(ip)
+        net.internet.attach(server, ip)
+        server.bind(port, Reflector)
+    link = {"delay": 0.02, "rate": 2e6, "queue": 400e3} | link
+    content = net.random_bytes("content")(size)
+    sides: list[Side] = []
+    homes = []
+    for number, (kind, role) in enumerate(((first, Role.SENDER), (second, Role.RECEIVER)), 1):
+        homes.append(net.gateway(f"home{number}", f"203.0.{number}.1", kind, **link))
+        host = net.host(role.value)
+        homes[-1].attach(host, f"192.168.{number}.10")
+        sides.append(Side(net, host, role, content))
+    sides[0].other, sides[1].other = sides[1], sides[0]
+    for side in sides:
+        side.socket = side.host.bind(PORT, lambda _, side=side: side)  # type: ignore[misc]
+    return Sessions(net, sides[0], sides[1], homes)

@@ -93,7 +93,7 @@ class Fan:
     def take(self, now: float) -> tuple[Address, int] | None:
         self.begun = True
         if not self._sockets:
-            self.due = math.inf  # until they are opened
+            self.due = math.inf
             return None
         index = self._sent % len(self._sockets)
         if index == 0:

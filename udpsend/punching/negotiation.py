@@ -170,6 +170,7 @@ class Negotiation:
     # one punching after the other
 
     def _begin(self, generation: int, now: float) -> None:
+        self._choose(self._main)
         self.generation = generation
         self._candidates.clear()
         self.behaviour = None

@@ -26,7 +26,7 @@ from udpsend.punching.candidates import path_kind
 from udpsend.punching.channel import ProbeChannel
 from udpsend.punching.hard import Method, choose_method
 from udpsend.punching.nomination import Nomination
-from udpsend.punching.pairs import MAX_PAIRS, Pair
+from udpsend.punching.pairs import MAX_PAIRS, OPENER_TTL, Pair
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival, Transmit
@@ -35,11 +35,6 @@ from udpsend.wire.probe import TRANSACTION_SIZE, Probe, ProbeType
 PACE = 0.005  # seconds between requests; RFC 8445, section 14.2 asks for this much
 GRACE = 2.0  # for the CONFIRM of a nomination that came just before the timeout
 MAX_ANSWERS = 64  # that wait to be sent; the peer repeats what is lost
-# A Linux host that masquerades and lets strays in ties the peer's early packet to itself, and what we then send there
-# leaves from another port. So the first packet to an address behind a NAT has hops enough to make our own router expect
-# answers, and not enough to reach the peer's; the rest waits until the peer says that it has done the same. One router
-# is crossed with 2, and the next drops it.
-OPENER_TTL = 2
 MAX_SENT = 4096  # probes of 80 bytes, requests and answers: 0.5 MB with IP and UDP headers
 
 PunchEvent = PathValidated | PunchFailed | SocketsWanted
@@ -176,10 +171,8 @@ class Puncher:
             transaction = self._random_bytes(TRANSACTION_SIZE)
             pair.request_sent(transaction, now)
             self._send(pair, Probe(ProbeType.REQUEST, pair.validated, transaction=transaction))
-        if self._method is None or now < self._method_due:
+        if self._method is None or self._method.sockets_wanted or now < self._method_due:
             return
-        if self._method.sockets_wanted:
-            self._events.append(SocketsWanted(self._method.sockets_wanted))
         target = self._method.take(now)
         if target is not None:
             # Its answer is not waited for: the peer's own request comes with it, and makes a pair.
@@ -209,6 +202,9 @@ class Puncher:
             heard = sum(pair.received > 0 for pair in pairs)
             self._events.append(PunchFailed(len(self._signalled), heard, sum(pair.validated for pair in pairs)))
             return
+        if self._method is not None and self._method.sockets_wanted and now >= self._method_due:
+            self._events.append(SocketsWanted(self._method.sockets_wanted))
+            self._method.due = math.inf  # until they are opened
         self._nomination.timer_expired(now)
         self._decide(now)
 
