@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from udpsend.errors import BadPacket
-from udpsend.files.entries import Kind
 from udpsend.files.manifest import Manifest
 
 MAX_LEFT_OUT = 128 << 10  # bytes of a packed set
@@ -58,11 +57,11 @@ class ByteSpace:
         self.size = 0
         self._starts = array("Q")
         self._numbers = array("L")
-        for number, entry in enumerate(manifest):
-            if entry.kind is Kind.FILE and entry.size and (left_out is None or number not in left_out):
+        for number, size in enumerate(manifest.sizes):
+            if size and (left_out is None or number not in left_out):
                 self._starts.append(self.size)
                 self._numbers.append(number)
-                self.size += entry.size
+                self.size += size
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """What [start, stop) is: (number of the entry, offset in its file, length), in order."""
@@ -75,7 +74,3 @@ class ByteSpace:
             yield self._numbers[index], start - first, last - start
             start = last
             index += 1
-
-    def whole(self) -> Iterator[tuple[int, int]]:
-        """(number of the entry, where its bytes start), in order."""
-        return zip(self._numbers, self._starts, strict=True)

@@ -50,9 +50,7 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
     count = 0
     directories = Directories(root)
     try:
-        for number, entry in enumerate(manifest):
-            if entry.parent not in there:
-                continue
+        for number, entry in manifest.in_runs(there):
             fd, name = directories.locate(entry.path)
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)

@@ -9,13 +9,14 @@ import hashlib
 import json
 import struct
 import zlib
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from udpsend.errors import BadPacket
-from udpsend.files.entries import MAX_SIZE, MAX_TOLD, Entry, Kind, Tree, parse_entry_untrusted
+from udpsend.files.entries import MAX_SIZE, MAX_TOLD, Entry, Kind, Tree, entry_of, parse_entry_untrusted
 
 MAX_ENTRIES = 1 << 22
 MAX_PACKED = 64 << 20  # bytes of all pages
@@ -48,6 +49,10 @@ class Manifest:
         """What a user is shown: the path of the first entry."""
         self.twins: list[tuple[str, str]] = []
         """Pairs of names that are one name where case or the form of accents does not count."""
+        self.sizes = array("Q")
+        """Of every entry: what is asked most often, without opening a page. 0 for what is no file."""
+        self.runs: list[tuple[str, int]] = []
+        """(directory, number of the first entry in it), in order."""
         self._pages: list[bytes] = []
         self._parsed: OrderedDict[int, list[Entry]] = OrderedDict()
         self._tree = Tree(self.twins)
@@ -61,16 +66,22 @@ class Manifest:
                 page = []
         if page:
             self._add_page(page)
+        self._tree = Tree(self.twins)
         self.identity = self._identity.hexdigest()
         """64 hex digits that bind everything in it: what an earlier attempt left is only believed for the same one.
         Each side computes it; it is not sent."""
 
     def _check(self, entry: Entry) -> None:
-        self._tree.add_untrusted(entry)
+        if self._tree.add_untrusted(entry) or not self.runs:
+            self.runs.append((entry.parent, self.count))
+        self.sizes.append(entry.size)
         self.size += entry.size
-        self.files += entry.kind is Kind.FILE
-        self.directories += entry.kind is Kind.DIRECTORY
-        self.links += entry.kind is Kind.LINK
+        if entry.kind is Kind.FILE:
+            self.files += 1
+        elif entry.kind is Kind.DIRECTORY:
+            self.directories += 1
+        else:
+            self.links += 1
         self.count += 1
         self.name = self.name or entry.path
         if self.size > MAX_SIZE:
@@ -98,6 +109,14 @@ class Manifest:
     def __getitem__(self, number: int) -> Entry:
         return self._page(number // PAGE)[number % PAGE]
 
+    def in_runs(self, wanted: Container[str]) -> Iterator[tuple[int, Entry]]:
+        """The entries, with their numbers, of those directories that are in `wanted` when their turn comes."""
+        for index, (directory, first) in enumerate(self.runs):
+            if directory in wanted:
+                end = self.runs[index + 1][1] if index + 1 < len(self.runs) else self.count
+                for number in range(first, end):
+                    yield number, self[number]
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Manifest) and self.identity == other.identity
 
@@ -115,7 +134,7 @@ class Manifest:
     def _page(self, index: int) -> list[Entry]:
         page = self._parsed.get(index)
         if page is None:
-            page = _page_untrusted(zlib.decompress(self._pages[index]))
+            page = [entry_of(value) for value in json.loads(zlib.decompress(self._pages[index]))]
             self._parsed[index] = page
             if len(self._parsed) > CACHED_PAGES:
                 self._parsed.popitem(last=False)
@@ -157,6 +176,7 @@ class Manifest:
             for entry in page:
                 manifest._check(entry)
             manifest._keep_page(text, packed)
+        manifest._tree = Tree(manifest.twins)
         manifest.identity = manifest._identity.hexdigest()
         return manifest
 

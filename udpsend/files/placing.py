@@ -23,16 +23,11 @@ def move_into_place(root: int, staging: int, manifest: Manifest, destination: De
     """`root` and `staging` are descriptors. Raises LocalFileError, OSError."""
     old, new = Directories(staging), Directories(root)
     merged = {""}  # directories that were there
-    fresh: list[Entry] = []
     try:
-        for number, entry in enumerate(manifest):
-            if entry.parent in merged and number not in destination.left_out:
-                if _move(old, new, entry, destination, policy):
-                    merged.add(entry.path)
-                elif entry.kind is Kind.DIRECTORY:
-                    fresh.append(entry)
-            elif entry.kind is Kind.DIRECTORY:
-                fresh.append(entry)
+        for number, entry in manifest.in_runs(merged):
+            if number not in destination.left_out and _move(old, new, entry, destination, policy):
+                merged.add(entry.path)
+        fresh = [manifest[n] for n, size in enumerate(manifest.sizes) if not size and _is_fresh(manifest[n], merged)]
         umask = disk.current_umask()
         for entry in reversed(fresh):
             _finish_directory(new, destination.path_of(entry.path), entry, umask)
@@ -60,6 +55,10 @@ def _move(old: Directories, new: Directories, entry: Entry, destination: Destina
     except FileExistsError as error:
         raise LocalFileError(refusal(entry, os.stat(new_name, dir_fd=to, follow_symlinks=False))) from error
     return False
+
+
+def _is_fresh(entry: Entry, merged: set[str]) -> bool:
+    return entry.kind is Kind.DIRECTORY and entry.path not in merged
 
 
 def _finish_directory(new: Directories, path: str, entry: Entry, umask: int) -> None:

@@ -155,8 +155,9 @@ class Staging:
             # Its mode from the beginning, the umask applied by the system; who creates a file may write to it.
             fd = self._open_file(entry, os.O_WRONLY, entry.mode | stat.S_IRUSR)
             try:
-                _write_all(fd, view, 0)
-                self._finish_file(fd, entry, True)
+                if os.pwrite(fd, view, 0) != len(view):
+                    _write_all(fd, view, 0)
+                _set_time(fd, entry.mtime_ns)
             finally:
                 os.close(fd)
             self._finished.add(number)
@@ -185,11 +186,9 @@ class Staging:
                 self._dirty = True
         return fd
 
-    def _finish_file(self, fd: int, entry: Entry, fresh: bool) -> None:
-        if not fresh:
-            os.fchmod(fd, (entry.mode & MODE_BITS & ~self._umask) | stat.S_IRUSR)
-        with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot keep
-            os.utime(fd, ns=(time.time_ns(), entry.mtime_ns))
+    def _finish_file(self, fd: int, entry: Entry) -> None:
+        os.fchmod(fd, (entry.mode & MODE_BITS & ~self._umask) | stat.S_IRUSR)
+        _set_time(fd, entry.mtime_ns)
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` with what was written at `offset`."""
@@ -223,9 +222,9 @@ class Staging:
 
     def place(self) -> str:
         """Complete it and move it, durably, to where it belongs. Returns the name of what came first."""
-        for number, entry in enumerate(self._manifest):
-            if number not in self.destination.left_out and number not in self._finished:
-                self._complete(number, entry)
+        for number in range(len(self._manifest)):
+            if number not in self._finished and number not in self.destination.left_out:
+                self._complete(number, self._manifest[number])
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
@@ -255,11 +254,11 @@ class Staging:
                 if fd is None:
                     fd = self._open_file(entry, os.O_RDWR)
                     try:
-                        self._finish_file(fd, entry, False)
+                        self._finish_file(fd, entry)
                     finally:
                         os.close(fd)
                 else:
-                    self._finish_file(fd, entry, False)
+                    self._finish_file(fd, entry)
 
     def discard(self) -> None:
         """Remove it all; what is open stays so."""
@@ -283,6 +282,13 @@ def _write_all(fd: int, view: memoryview, offset: int) -> None:
         count = os.pwrite(fd, view, offset)
         offset += count
         view = view[count:]
+
+
+def _set_time(fd: int, mtime_ns: int) -> None:
+    try:
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+    except (OSError, OverflowError):  # a time that this file system cannot keep
+        return
 
 
 def _syncfs(fd: int) -> None:

@@ -18,15 +18,20 @@ import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.directories import FLAGS
 from udpsend.files.disk import local_error
-from udpsend.files.entries import MAX_TOLD, MODE_BITS, Entry, Kind
+from udpsend.files.entries import MAX_TOLD, MAX_VERSION, MODE_BITS, Entry, Kind
 from udpsend.files.ignore import Ignore
 from udpsend.files.manifest import Skipped
-from udpsend.files.names import check_own_name, check_path_untrusted, check_target_untrusted, quote
+from udpsend.files.names import (
+    check_name_untrusted,
+    check_own_name,
+    check_path_untrusted,
+    check_target_untrusted,
+    quote,
+)
 
 _KINDS = {
     stat.S_IFSOCK: "is a socket",
@@ -36,10 +41,13 @@ _KINDS = {
 }
 
 
+_EFFECTIVE = os.access in os.supports_effective_ids
+
+
 def version_of(status: os.stat_result) -> int:
     """Differs when the file may have changed, also where somebody has set its time back: a change sets st_ctime, which
     nobody can set."""
-    return int.from_bytes(blake2b(b"%d %d" % (status.st_ino, status.st_ctime_ns), digest_size=6).digest(), "big")
+    return (status.st_ino * 0x9E3779B97F4A7C15 + status.st_ctime_ns * 0xC2B2AE3D27D4EB4F) >> 16 & MAX_VERSION
 
 
 def file_entry(path: str, status: os.stat_result) -> Entry:
@@ -92,6 +100,7 @@ class Walk:
     gitignore: bool = False
     skipped: list[Skipped] = field(default_factory=list)
     skipped_count: int = 0
+    _user: int = field(default_factory=os.geteuid)
     _queue: deque[_Directory] = field(default_factory=deque)
 
     def entries(self) -> Iterator[Entry]:
@@ -160,9 +169,12 @@ class Walk:
     ) -> Entry | None:
         kind = stat.S_IFMT(status.st_mode)
         try:
-            check_path_untrusted(path)
+            check_name_untrusted(name)
+            if len(path) > 1000 or kind == stat.S_IFDIR:
+                check_path_untrusted(path + "/x" if kind == stat.S_IFDIR else path)
             if kind == stat.S_IFREG:
-                if os.access(name, os.R_OK, dir_fd=fd, effective_ids=os.access in os.supports_effective_ids):
+                mine = status.st_uid == self._user and status.st_mode & stat.S_IRUSR
+                if mine or os.access(name, os.R_OK, dir_fd=fd, effective_ids=_EFFECTIVE):
                     return file_entry(path, status)
                 self._skip(path, "may not be read")
             elif kind == stat.S_IFDIR:
