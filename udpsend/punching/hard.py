@@ -3,10 +3,12 @@
 The hard side sends from FAN_SOCKETS sockets to the easy side's address: that many of its 64,512 ports are open for what
 comes from there. The easy side sends to one port after the other. A probe that meets an open port arrives, is answered,
 and the two have a pair like any other. After n probes none has met one with (1 - 256/64512)^n: half are through after
-174, 98 % after 980, 99.97 % after 2,048 (the arithmetic of birthdays).
+174, 98 % after 980, all but one of 200,000 after 3,072 (the arithmetic of birthdays). Every other socket sends with the
+small TTL of openers, for an easy side whose router ties early packets to itself; if only that half counts, or only the
+other because the symmetric NAT is a carrier's, further away, it is half after 350 and 99.8 % after 3,072.
 
-Where the ports were seen to go up in order, the next ones come first, and the hard side waits with its sockets: its
-main one has a port among them already.
+Where the ports were seen to go up in order, the next ones come first: the hard side's main socket has a port among
+them. Then come those of its further sockets, which follow.
 """
 
 from __future__ import annotations
@@ -16,21 +18,26 @@ from collections.abc import Callable
 from typing import Protocol
 
 from udpsend.punching.behaviour import NatBehaviour
+from udpsend.punching.pairs import OPENER_TTL
 from udpsend.wire.datagram import Address
 
 FAN_SOCKETS = 256
 FAN_PACE = 0.002
 FAN_INTERVAL = 4.0  # before the mapping of a NAT that forgets after 5 s is gone
 FAN_ROUNDS = 3
-SEARCH_PACE = 0.004
-MAX_SEARCH = 2048  # ports
-PREDICTED = 1024  # of them, upwards from the last port seen: beyond the first few they are those of the fan
+SEARCH_PACE = 0.003
+MAX_SEARCH = 3072  # ports
+NEXT = 64  # of them, where ports go up in order, for the hard side's main socket
+PREDICTED = 1024  # and then for its further ones
 FIRST_PORT, PORTS = 1024, 64_512
 
 # Seconds of plain punching first: address-restricted and more open NATs on the easy side need no more.
 PATIENCE_PREDICTED = 0.5
 PATIENCE_RANDOM = 1.0
-PATIENCE_FAN_PREDICTED = 2.0
+HEAD_START = 0.25  # of the further sockets before the search for those whose ports are in order
+
+Target = tuple[Address, int, int]
+"""Destination, local socket, TTL."""
 
 
 class Method(Protocol):
@@ -42,8 +49,8 @@ class Method(Protocol):
     """To be opened when `due` has come."""
     begun: bool
 
-    def take(self, now: float) -> tuple[Address, int] | None:
-        """The next destination, and the local socket to send from."""
+    def take(self, now: float) -> Target | None:
+        """What to send next."""
 
     def sockets_opened(self, sockets: list[int], now: float) -> None: ...
 
@@ -58,7 +65,9 @@ class PortSearch:
         self._host, self._port = outside
         self._main = main
         self._sent = 0
-        self._predicted = min(PREDICTED, 65_535 - self._port) if peer.sequential else 0
+        self._second_part = start + PATIENCE_RANDOM + HEAD_START
+        upwards = [*range(self._port + 1, 65_536)] if peer.sequential else []
+        self._predicted = upwards[:NEXT] + upwards[:PREDICTED]
         # A walk of all ports in an order that differs from run to run: odd steps are prime to 64,512 = 2^10 * 63 if
         # they are not multiples of 3 or 7.
         first, step = int.from_bytes(seed[:4]), int.from_bytes(seed[4:8]) | 1
@@ -66,13 +75,18 @@ class PortSearch:
             step += 2
         self._first, self._step = first, step
 
-    def take(self, now: float) -> tuple[Address, int]:
+    def take(self, now: float) -> Target:
         self.begun = True
         number, self._sent = self._sent, self._sent + 1
-        self.due = now + SEARCH_PACE if self._sent < MAX_SEARCH else math.inf
-        if number < self._predicted:
-            return (self._host, self._port + 1 + number), self._main
-        return (self._host, FIRST_PORT + (self._first + number * self._step) % PORTS), self._main
+        if self._sent == MAX_SEARCH:
+            self.due = math.inf
+        elif self._sent == NEXT and self._predicted:
+            self.due = max(now + SEARCH_PACE, self._second_part)
+        else:
+            self.due = now + SEARCH_PACE
+        if number < len(self._predicted):
+            return (self._host, self._predicted[number]), self._main, 0
+        return (self._host, FIRST_PORT + (self._first + number * self._step) % PORTS), self._main, 0
 
     def sockets_opened(self, sockets: list[int], now: float) -> None:
         """It wants none."""
@@ -81,16 +95,16 @@ class PortSearch:
 class Fan:
     """The hard side."""
 
-    def __init__(self, own: NatBehaviour, outside: Address, start: float) -> None:
+    def __init__(self, outside: Address, start: float) -> None:
         self.sockets_wanted = FAN_SOCKETS
         self.begun = False
-        self.due = start + (PATIENCE_FAN_PREDICTED if own.sequential else PATIENCE_RANDOM)
+        self.due = start + PATIENCE_RANDOM
         self._target = outside
         self._sockets: list[int] = []
         self._sent = 0
         self._round_start = 0.0
 
-    def take(self, now: float) -> tuple[Address, int] | None:
+    def take(self, now: float) -> Target | None:
         self.begun = True
         if not self._sockets:
             self.due = math.inf
@@ -105,7 +119,7 @@ class Fan:
             self.due = self._round_start + FAN_INTERVAL
         else:
             self.due = math.inf
-        return self._target, self._sockets[index]
+        return self._target, self._sockets[index], OPENER_TTL if index % 2 else 0
 
     def sockets_opened(self, sockets: list[int], now: float) -> None:
         self.sockets_wanted = 0
@@ -120,5 +134,5 @@ def choose_method(
     if own.is_hard == peer.is_hard or peer.outside is None:
         return None
     if own.is_hard:
-        return Fan(own, peer.outside, start)
+        return Fan(peer.outside, start)
     return PortSearch(peer, peer.outside, main, start, random_bytes(8))
