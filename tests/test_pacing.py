@@ -76,6 +76,8 @@ def test_a_new_rate_counts_from_then_on() -> None:
 def test_length_follows_the_rate() -> None:
     length = RecordLength()
     assert length.datagrams(0, 1452, 44) == 1
+    assert length.datagrams(1452, 1452, 44) == 1
+    assert length.datagrams(14_600, 1452, 44) == 10, "what fits into a train of that many bytes"
     assert length.datagrams(1e9, 1452, 44) == 44
 
 
