@@ -70,13 +70,18 @@ class Driver:
         self.running = True
         machine, sockets = self._machine, self._endpoint.sockets
         readers: list[PortableSocket | socket.socket] = [*sockets, self._wake_receive]
+        now = clock.now()
         while self.running:
+            self._on_turn(now)
+            for transmit in machine.datagrams_to_send(now):
+                self._endpoint.send(transmit)
             if sockets is not self._endpoint.sockets:  # punching opened more, or is done with them
                 sockets = self._endpoint.sockets
                 readers = [*sockets, self._wake_receive]
-            now = clock.now()
+            if not self.running:
+                return
             timer = machine.next_timer()
-            sleep = MAX_SLEEP if timer is None else min(MAX_SLEEP, max(0.0, timer - now))
+            sleep = MAX_SLEEP if timer is None else min(MAX_SLEEP, max(0.0, timer - clock.now()))
             if any(sock.is_trickling for sock in sockets):
                 clock.sleep(MODERATION)
             ready, _, _ = select.select(readers, [], [], sleep)
@@ -88,9 +93,6 @@ class Driver:
                     self._make_calls()
             if timer is not None and now >= timer:
                 machine.timer_expired(now)
-            self._on_turn(now)
-            for transmit in machine.datagrams_to_send(now):
-                self._endpoint.send(transmit)
 
     def _make_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -79,14 +79,14 @@ class LinuxSocket(PortableSocket):
         except BlockingIOError:
             self._send_message(list(transmit.views), segment, transmit)
         except OSError as error:
-            if error.errno in OFFLOAD_REFUSED:
+            if error.errno not in OFFLOAD_REFUSED:
+                self._lost(error)
+            elif self._send_batched(transmit):  # else the datagrams are too large, with offload and without
                 self.offload = False
                 self.counters["offload refused"] += 1
-                self._send_batched(transmit)
-            else:
-                self._lost(error)
 
-    def _send_batched(self, transmit: Transmit) -> None:
+    def _send_batched(self, transmit: Transmit) -> bool:
+        """Whether the network took all of it."""
         count = -(-transmit.size // transmit.segment_size)
         sent, waited = 0, False
         while sent < count:
@@ -95,14 +95,15 @@ class LinuxSocket(PortableSocket):
             except BlockingIOError:
                 if waited:
                     self.counters["EAGAIN"] += 1
-                    return
+                    return False
                 waited = True
                 select.select([], [self.sock], [], SEND_WAIT)
             except OSError as error:
                 self._lost(error)
-                return
+                return False
             else:
                 waited = False
+        return True
 
     # receiving
 

@@ -293,7 +293,8 @@ class Connection:
                 self._out.control.on_lost(*record.control)
 
     def _probe(self) -> None:
-        """A probe timeout: a small record that passes everywhere, and the oldest content again (RFC 9002, 6.2.4)."""
+        """A probe timeout: a small record that passes everywhere, and the oldest content again (RFC 9002, 6.2.4), but
+        not to a peer that asks to wait."""
         self._out.ping = True
-        if (oldest := self.flight.oldest_outstanding()) is not None:
+        if self.flight.window and (oldest := self.flight.oldest_outstanding()) is not None:
             self._requeue([oldest])
