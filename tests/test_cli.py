@@ -44,6 +44,7 @@ OPTIONS: list[tuple[list[str], str, str, str, Any]] = [
     (["--stun", "a:1", "--stun", "b:2"], "UDPSEND_STUN", "a:1 b:2", "stun_servers", ("a:1", "b:2")),
     (["--stun", "none"], "UDPSEND_STUN", "none", "stun_servers", ()),
     (["--no-lan"], "UDPSEND_NO_LAN", "1", "lan", False),
+    (["--relay", "turn:u:p@h"], "UDPSEND_RELAY", "turn:u:p@h", "relay", "turn:u:p@h"),
     (["--no-port-mapping"], "UDPSEND_NO_PORT_MAPPING", "1", "port_mapping", False),
     (["--bind", "127.0.0.1"], "UDPSEND_BIND", "127.0.0.1", "bind", "127.0.0.1"),
     (["--bind", "::1"], "UDPSEND_BIND", "::1", "bind", "::1"),

@@ -50,12 +50,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # What both ends of the api share; with it, the one place where pure and effectful parts meet.
     "udpsend.shell": (
         "udpsend.session",
+        "udpsend.discovery",
         "udpsend.net",
         "udpsend.rendezvous",
         "udpsend.punching",  # candidates.py asks the system for its addresses: an effect, so not the session's
         "udpsend.transfer.messages",  # what the connection reports of the file, which the session passes on
         "udpsend.wire",
     ),
+    # Where this side can be reached, and the relay among it: sockets and threads, taken out of the shell.
+    "udpsend.discovery": ("udpsend.relaying", "udpsend.net", "udpsend.rendezvous", "udpsend.punching", "udpsend.wire"),
+    "udpsend.relaying": ("udpsend.net", "udpsend.punching", "udpsend.wire"),
     "udpsend.session": ("udpsend.rendezvous", "udpsend.punching", "udpsend.transfer", "udpsend.wire"),
     "udpsend.rendezvous": ("udpsend.wire.candidate", "udpsend.wire.datagram"),
     "udpsend.punching": ("udpsend.sealing", "udpsend.wire"),
@@ -69,7 +73,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.transfer.train": ("udpsend.sealing", "udpsend.wire"),  # a record's datagrams, and the AEAD over them
     "udpsend.sealing": ("udpsend.wire.packets",),
     "udpsend.wire": (),
-    "udpsend.net": ("udpsend.wire.datagram",),
+    "udpsend.net": ("udpsend.wire.datagram", "udpsend.wire.relayed"),
     # serve/ holds strangers to the same bounds and packet sizes as the peers that use it.
     "udpsend.serve": ("udpsend.wire.datagram", "udpsend.rendezvous.mailbox", "udpsend.rendezvous.mqtt_packets"),
 }
@@ -82,12 +86,11 @@ EDGES = (
     "udpsend.rendezvous.multicast",
     "udpsend.rendezvous.stun",
     "udpsend.rendezvous.stun_round",
-    "udpsend.punching.relay",
     "udpsend.punching.portmap",
     "udpsend.punching.mappers",
     "udpsend.punching.gateway",
 )
-MAY_IMPORT_EDGES = ("udpsend.shell", "udpsend.doctor", *EDGES)
+MAY_IMPORT_EDGES = ("udpsend.shell", "udpsend.discovery", "udpsend.relaying", "udpsend.doctor", *EDGES)
 ASKS_THE_SYSTEM = "udpsend.punching.candidates"  # for interfaces and the host's identity, which the session is given
 
 # Each third-party package by the name it is imported under, and its door.
@@ -103,7 +106,6 @@ DOORS: dict[str, tuple[str, ...]] = {
         "udpsend.sealing",
     ),
     "ifaddr": ("udpsend.punching.candidates", "udpsend.rendezvous.multicast"),
-    "pathspec": ("udpsend.files.ignore",),
     "pathspec": ("udpsend.files.ignore",),
     "paho": ("udpsend.rendezvous.mqtt", "udpsend.rendezvous.broker_connection", "udpsend.doctor.places"),
     "segno": ("udpsend.cli",),

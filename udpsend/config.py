@@ -38,6 +38,10 @@ class Config:
     """Ask the default gateway for a port mapping (PCP, NAT-PMP, UPnP) if this host has a private address. Off by itself
     where `bind` is an address that the gateway does not know."""
 
+    relay: str | None = None
+    """A TURN server to go through if there is no direct path, as `turn:user:password@host` or `turns:` (see
+    `punching/relay_url.py`). One side's is enough. None: never relayed."""
+
     bind: str | None = None
     """The local address to use; None means all."""
 

@@ -14,6 +14,7 @@ class PathKind(Enum):
     LOCAL_NETWORK = "local network"
     IPV6 = "internet, IPv6"
     INTERNET = "internet, through NAT"
+    RELAYED = "relayed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,15 @@ class PortMapped:
     """The router mapped a port to this side, by `protocol`; or it did not (`address` None, and why not)."""
 
     protocol: str
+    address: tuple[str, int] | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReady:
+    """The relay gave this side an address; or it did not, or takes it away (`address` None, and why)."""
+
+    relay: str
     address: tuple[str, int] | None
     detail: str = ""
 
@@ -147,6 +157,7 @@ Event = (
     | MeetingPlace
     | PublicAddress
     | PortMapped
+    | RelayReady
     | WrongGuess
     | PeerMet
     | PathFound

@@ -35,6 +35,7 @@ from udpsend.wire.candidate import Candidate
 from udpsend.wire.datagram import Address, Arrival, Transmit
 from udpsend.wire.frames import Close, CloseCode
 from udpsend.wire.packets import KIND_PROBE, KIND_RECORD
+from udpsend.wire.relayed import peer_behind_relay
 
 SILENCE = 5.0  # seconds without an answer: then the path is taken for dead, and another is looked for
 WATCH_INTERVAL = 1.0
@@ -273,7 +274,7 @@ class Session:
             idle_timeout=GIVE_UP,
         )
         self._watch_at = now + WATCH_INTERVAL
-        self._events.append(PathFound(path.kind, path.address, path.round_trip))
+        self._events.append(PathFound(path.kind, peer_behind_relay(path.address), path.round_trip))
 
     def _close(self, error: UdpsendError | None) -> None:
         if not self._closed:

@@ -1,7 +1,8 @@
-"""What both ends of a session share: sockets, mailboxes, STUN, the driver, and the way out.
+"""What both ends of a session share: sockets, mailboxes, discovery, the driver, and the way out.
 
 1. Say the code; open the sockets.
-2. Open the mailboxes and ask the STUN servers, all in threads of their own; the session meets and punches meanwhile.
+2. Open the mailboxes and look for addresses of ours (`discovery.py`), all in threads of their own; the session meets
+   and punches meanwhile.
 3. Hand each event of the session to the end that knows what to do (`api.py`). Whatever may block (the user, the disk)
    runs in a thread (`beside`) and comes back through the driver.
 4. Leave: the other side is told, every thread is stopped.
@@ -14,33 +15,28 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from socket import AF_INET6
 from types import FrameType
 from typing import TypeVar
 
 from udpsend import events
 from udpsend.config import Config, Role
+from udpsend.discovery import Discovery
 from udpsend.errors import Cancelled, Refused, TransferFailed, UdpsendError
 from udpsend.net import clock
 from udpsend.net.driver import Driver
 from udpsend.net.udp import UdpEndpoint
-from udpsend.punching.behaviour import judge_behaviour
-from udpsend.punching.candidates import gather_host_candidates, same_host_token
-from udpsend.punching.gateway import find_gateway
+from udpsend.punching.candidates import same_host_token
 from udpsend.punching.negotiation import CandidatesWanted, SocketChosen
 from udpsend.punching.path import SocketsWanted
-from udpsend.punching.portmap import PortMapper, PortMapping
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.mailbox import Mailbox
 from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.multicast import open_multicast
-from udpsend.rendezvous.stun_round import Seen, StunRound
 from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.messages import Closed
-from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address
+from udpsend.wire.relayed import peer_behind_relay
 
-STUN_FRESH = 3.0  # seconds; a NAT may have forgotten by then, and who waited longer asks again when the other is there
 PROGRESS_INTERVAL = 0.1
 GOODBYE_TIMEOUT = 1.0  # to leave a last word in the mailboxes
 
@@ -60,7 +56,6 @@ class Shell:
         self._config = config
         self._code = code
         self._mailboxes: list[Mailbox] = []
-        self._port_mapper: PortMapper | None = None
         self._error: UdpsendError | None = None
         self._ended = False
         self._verified: events.Verified | None = None
@@ -71,30 +66,29 @@ class Shell:
     def run(self) -> events.Verified:
         self.emit(events.CodeReady(self._code.text, self._code.weak))
         self._endpoint = UdpEndpoint(self._config.bind, offload=self._config.offload)
-        self._candidates = gather_host_candidates(self._endpoint.ports, self._config.bind)
+        self._discovery = Discovery(
+            self._config,
+            self._endpoint,
+            lambda call: self.driver.call_soon(call),
+            self.emit,
+            lambda candidates: self.session.add_candidates(candidates, clock.now()),
+            lambda behaviour: self.session.set_behaviour(behaviour, clock.now()),
+        )
         self.session = Session(
             self.role,
             self._code,
             clock.now(),
             secrets.token_bytes,
-            candidates=self._candidates,
+            candidates=self._discovery.candidates,
             host_token=same_host_token(self._code.password),
             max_datagram_size=self._max_datagram_size,
             receive_buffer=self._endpoint.receive_buffer,
             timeout=self._config.timeout,
         )
-        self._stun = StunRound(
-            self._config.stun_servers,
-            self._endpoint.send_datagram,
-            lambda call: self.driver.call_soon(call),
-            self._address_known,
-            self._nat_known,
-        )
-        self.driver = Driver(self._endpoint, self.session, self._stun.datagram_received, self.turn)
+        self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn)
         try:
             self._open_mailboxes()
-            self._ask_stun_servers()
-            self._map_port()
+            self._discovery.start()
             with _interruptible(lambda: self.driver.call_soon(self._interrupted)):
                 self.driver.run()
         finally:
@@ -108,7 +102,7 @@ class Shell:
         limit = self._endpoint.max_datagram_size(address)
         return min(limit, self._config.max_datagram_size or limit)
 
-    # mailboxes and STUN: everything comes from other threads
+    # mailboxes: everything comes from other threads
 
     def _open_mailboxes(self) -> None:
         def on_message(message: bytes) -> None:
@@ -128,51 +122,10 @@ class Shell:
         if place.up:
             self.session.mailbox_up(clock.now())
 
-    def _ask_stun_servers(self) -> None:
-        self._asked_stun = clock.now()
-        has_ipv6 = any(c.is_ipv6 and c.type is CandidateType.HOST for c in self._candidates)
-        families = [sock.family for sock in self._endpoint.sockets]
-        if not has_ipv6 and self._config.bind is None:
-            families = [family for family in families if family != AF_INET6]
-        self._stun.ask(families)
-
-    def _address_known(self, public: events.PublicAddress) -> None:
-        self.emit(public)
-        if public.address is not None:
-            candidate = Candidate(CandidateType.SERVER_REFLEXIVE, public.address)
-            self._candidates.append(candidate)
-            self.session.add_candidates([candidate], clock.now())
-
-    def _nat_known(self, seen: Seen) -> None:
-        self.session.set_behaviour(judge_behaviour(self._candidates, seen), clock.now())
-
-    def _gather_again(self, now: float) -> None:
-        """A path died: an address of ours may be another one by now."""
-        self._candidates = gather_host_candidates(self._endpoint.ports, self._config.bind)
-        self.session.add_candidates(self._candidates, now)
-        self._ask_stun_servers()
-
-    def _map_port(self) -> None:
-        port = self._endpoint.ports.get(4)
-        gateway = find_gateway(self._config.bind) if self._config.port_mapping and port else None
-        if gateway is None or port is None:
-            return
-
-        def on_mapping(mapping: PortMapping) -> None:
-            self.driver.call_soon(lambda: self._port_mapped(mapping))
-
-        def on_failure(why: str) -> None:
-            self.driver.call_soon(lambda: self.emit(events.PortMapped("", None, why)))
-
-        self._port_mapper = PortMapper(gateway, port, on_mapping, on_failure)
-
-    def _port_mapped(self, mapping: PortMapping) -> None:
-        self.emit(events.PortMapped(mapping.protocol, mapping.address))
-        self.session.add_candidates([Candidate(CandidateType.MAPPED, mapping.address)], clock.now())
-
     # the session's events
 
     def turn(self, now: float) -> None:
+        self._discovery.turn(now, self.session.datagram_received)
         while (event := self.session.next_event()) is not None:
             self.session_event(event, now)
         for message in self.session.messages_to_send(now):
@@ -193,16 +146,15 @@ class Shell:
             case events.PeerMet(phrase):
                 self.emit(event)
                 self._phrase = phrase
-                if now - self._asked_stun > STUN_FRESH:
-                    self._ask_stun_servers()
+                self._discovery.refresh(now)
             case SocketsWanted(count):
                 self.session.sockets_opened(self._endpoint.open_more(count), now)
             case SocketChosen(local):
                 self._endpoint.keep(local)
             case CandidatesWanted():
-                self._gather_again(now)
+                self._discovery.again()
             case PathMoved(path):
-                self.emit(events.PathFound(path.kind, path.address, path.round_trip))
+                self.emit(events.PathFound(path.kind, peer_behind_relay(path.address), path.round_trip))
             case events.PathFound():
                 self.emit(event)
                 self._ask_phrase()
@@ -264,8 +216,7 @@ class Shell:
         for message in self.session.messages_to_send(clock.now()):
             for mailbox in self._mailboxes:
                 mailbox.publish(message)
-        leaving = [mailbox.close for mailbox in self._mailboxes]
-        leaving += [self._port_mapper.close] if self._port_mapper is not None else []
+        leaving = [self._discovery.close, *(mailbox.close for mailbox in self._mailboxes)]
         closing = [threading.Thread(target=close, daemon=True) for close in leaving]
         for thread in closing:
             thread.start()

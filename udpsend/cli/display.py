@@ -28,6 +28,7 @@ WHERE = {
     events.PathKind.LOCAL_NETWORK: "on the local network",
     events.PathKind.IPV6: "on the internet, reached over IPv6",
     events.PathKind.INTERNET: "on the internet, reached through NAT",
+    events.PathKind.RELAYED: "reached through a relay: no direct path was found",
 }
 
 
@@ -41,6 +42,7 @@ class Display:
         self._qr = qr
         self._name = ""
         self._already = 0
+        self._is_relayed = False
         self._progress: ProgressView | None = None
         self._progress_opened = False
         # Brokers that have not been reached yet; URLs of one host are alternatives and count as one.
@@ -55,6 +57,8 @@ class Display:
                 self._watch_brokers(name, up)
             case events.PublicAddress() | events.PortMapped() | events.Statistics():
                 self._show_debug(event)
+            case events.RelayReady():
+                self._show_relay(event)
             case events.WrongGuess(remaining):
                 self._show_wrong_guess(remaining)
             case events.PeerMet():
@@ -139,10 +143,18 @@ class Display:
     def _show_path(self, event: events.PathFound) -> None:
         where = WHERE[event.kind]
         self._terminal.note(f"The other side is {where}.")
+        self._is_relayed = event.kind is events.PathKind.RELAYED
+        path = "Path" if self._is_relayed else "Direct path"
         self._terminal.note(
-            f"Direct path: {event.kind.value}, {_address_text(event.address)}, "
+            f"{path}: {event.kind.value}, {_address_text(event.address)}, "
             f"round trip {round_trip_text(event.round_trip)}"
         )
+
+    def _show_relay(self, event: events.RelayReady) -> None:
+        if event.address is None:
+            self._terminal.warning(f"the relay {event.relay} is of no use: {event.detail}.")
+        else:
+            self._terminal.debug(f"relay {event.relay}: {_address_text(event.address)}")
 
     def _show_offer(self, event: events.Offered) -> None:
         self._name = event.name
@@ -169,7 +181,8 @@ class Display:
     def _show_progress(self, done: int, total: int) -> None:
         if not self._progress_opened:
             self._progress_opened = True
-            self._progress = open_progress(self._terminal, self._name, min(self._already, done), total)
+            name = f"{self._name} (relayed)" if self._is_relayed else self._name
+            self._progress = open_progress(self._terminal, name, min(self._already, done), total)
         if self._progress is not None:
             self._progress.advance(done)
 

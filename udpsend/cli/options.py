@@ -77,6 +77,14 @@ _OPTIONS = (
         help="Do not ask the router for a port mapping (PCP, NAT-PMP, UPnP).",
     ),
     click.option(
+        "--relay",
+        metavar="URL",
+        envvar="UDPSEND_RELAY",
+        show_envvar=True,
+        help="TURN server to go through where there is no direct path: turn:USER:PASSWORD@HOST[:PORT], turns: for TLS, "
+        "?secret=... in place of a password. Others on this machine can see it here. [default: none]",
+    ),
+    click.option(
         "--bind",
         metavar="ADDRESS",
         callback=_ip_address,
@@ -151,6 +159,7 @@ def config_from(
     stun_servers: tuple[str, ...],
     no_lan: bool,
     no_port_mapping: bool,
+    relay: str | None,
     bind: str | None,
     timeout: float,
     no_offload: bool,
@@ -162,6 +171,7 @@ def config_from(
         stun_servers=_servers(stun_servers, DEFAULT_STUN_SERVERS),
         lan=not no_lan,
         port_mapping=not no_port_mapping,
+        relay=relay or None,
         bind=bind,
         timeout=timeout,
         offload=not no_offload,

@@ -14,12 +14,14 @@ import sys
 from udpsend.errors import UsageError
 from udpsend.net.portable import PortableSocket
 from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Transmit
+from udpsend.wire.relayed import is_through_relay
 
 BUFFER_SIZE = 8 << 20  # asked for; the kernel gives up to net.core.rmem_max
 IP_MTU = 14  # linux/in.h
 IPV6_MTU = 24
 MAX_FILENO = 1000  # select takes none above 1023
 SMALL_BUFFER = 2048  # for the sockets of punching: there are hundreds, and a probe has 80 bytes
+RELAYED_DATAGRAM_SIZE = 1400  # with the relay's frame around it, it passes an Ethernet
 UDP_OVERHEAD = {socket.AF_INET: 28, socket.AF_INET6: 48}
 
 
@@ -30,6 +32,7 @@ class UdpEndpoint:
         self.sockets: list[PortableSocket] = []
         """All that may have something to read. Another list after each change."""
         self._more: dict[int, PortableSocket] = {}
+        self._relay: PortableSocket | None = None
         self._last_local = 0
         self._bind = bind
         self._offload = offload
@@ -58,9 +61,30 @@ class UdpEndpoint:
     @property
     def ports(self) -> dict[int, int]:
         """IP version -> local port."""
-        return {6 if sock.family == socket.AF_INET6 else 4: sock.sock.getsockname()[1] for sock in self.sockets}
+        return {6 if is_ipv6 else 4: sock.sock.getsockname()[1] for is_ipv6, sock in self._by_version.items()}
+
+    @property
+    def families(self) -> list[socket.AddressFamily]:
+        return [socket.AF_INET6 if is_ipv6 else socket.AF_INET for is_ipv6 in self._by_version]
+
+    @property
+    def relay(self) -> PortableSocket | None:
+        """Carries what goes to addresses behind a relay (`wire/relayed.py`). Whoever sets it closes it."""
+        return self._relay
+
+    @relay.setter
+    def relay(self, relay: PortableSocket | None) -> None:
+        self._relay = relay
+        self._list_sockets()
+
+    def _list_sockets(self) -> None:
+        relays = [] if self._relay is None else [self._relay]
+        self.sockets = [*self._by_version.values(), *self._more.values(), *relays]
 
     def send(self, transmit: Transmit) -> None:
+        if self._relay is not None and is_through_relay(transmit.address[0]):
+            self._relay.send(transmit)
+            return
         if transmit.local or transmit.ttl:
             self._send_specially(transmit)
             return
@@ -105,7 +129,7 @@ class UdpEndpoint:
             self._more[self._last_local] = small = PortableSocket(sock, SMALL_BUFFER)
             small.local = self._last_local
             opened.append(self._last_local)
-        self.sockets = [*self._by_version.values(), *self._more.values()]
+        self._list_sockets()
         return opened
 
     def keep(self, local: int) -> None:
@@ -118,7 +142,7 @@ class UdpEndpoint:
             _enlarge_buffers(winner.sock)
             self._by_version[False] = carrier = _carrier(winner.sock, self._offload)
             carrier.local = local
-        self.sockets = list(self._by_version.values())
+        self._list_sockets()
         for sock in going:
             sock.close()
 
@@ -130,6 +154,8 @@ class UdpEndpoint:
 
     def max_datagram_size(self, address: Address) -> int:
         """The largest UDP payload that the interface towards `address` takes."""
+        if is_through_relay(address[0]):
+            return RELAYED_DATAGRAM_SIZE
         family = _family(address[0])
         level, option = (socket.IPPROTO_IPV6, IPV6_MTU) if family == socket.AF_INET6 else (socket.IPPROTO_IP, IP_MTU)
         try:
@@ -143,12 +169,14 @@ class UdpEndpoint:
     @property
     def receive_buffer(self) -> int:
         """Bytes that may safely wait in a socket: half of what the kernel grants, since it counts its own overhead."""
-        return min(sock.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self.sockets) // 2
+        granted = (sock.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._by_version.values())
+        return min(granted) // 2
 
     def counters(self) -> dict[str, float]:
         return {f"socket, {what}": n for sock in self.sockets for what, n in sock.counters.items()}
 
     def close(self) -> None:
+        self.relay = None
         for sock in self.sockets:
             sock.close()
 

@@ -11,12 +11,13 @@ import hashlib
 import hmac
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from udpsend.events import PathKind
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
 from udpsend.wire.datagram import Address
+from udpsend.wire.relayed import is_through_relay, through_relay
 
 # Of the candidates that a peer takes, some are left for what STUN and port mapping find.
 MAX_HOST_CANDIDATES = MAX_CANDIDATES - 4
@@ -85,8 +86,18 @@ def is_local(ip: IPv4Address | IPv6Address) -> bool:
     return any(ip in network for network in _LOCAL_NETWORKS)
 
 
+def addresses_through_relay(local_candidates: Sequence[Candidate], peer: Iterable[Address]) -> list[Address]:
+    """The peer's addresses by way of our relay, if we have one, as far as it can lead there."""
+    if not any(candidate.type is CandidateType.RELAYED for candidate in local_candidates):
+        return []
+    reachable = [address for address in sorted(peer) if ":" not in address[0]]
+    return [through_relay(address) for address in reachable if not ip_address(address[0]).is_loopback]
+
+
 def path_kind(local_candidates: Sequence[Candidate], remote_address: Address, same_host: bool) -> PathKind:
     """How direct a path to `remote_address` is, judged from this side's own candidates."""
+    if is_through_relay(remote_address[0]):
+        return PathKind.RELAYED
     ip = ip_address(remote_address[0].partition("%")[0])
     if ip.is_loopback:
         return PathKind.THIS_HOST

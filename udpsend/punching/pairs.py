@@ -16,7 +16,7 @@ from udpsend.wire.datagram import Address
 FIRST_INTERVAL = 0.05
 MAX_INTERVAL = 0.5
 MIN_INTERVAL = 0.02  # between a probe and one that the peer's request triggers
-MAX_PAIRS = 2 * MAX_CANDIDATES  # those the peer told, and as many learned from its requests
+MAX_PAIRS = 3 * MAX_CANDIDATES  # those the peer told, the same by way of a relay, and as many learned from its requests
 MAX_TRANSACTIONS = 16  # of one pair; at MAX_INTERVAL an answer may take 8 s
 
 # To an address that only a source address told us, as an on-path stranger could forge by passing the peer's probe on

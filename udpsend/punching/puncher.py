@@ -22,9 +22,9 @@ from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.events import PathKind
 from udpsend.punching.behaviour import NatBehaviour
-from udpsend.punching.candidates import path_kind
+from udpsend.punching.candidates import addresses_through_relay, path_kind
 from udpsend.punching.channel import ProbeChannel
-from udpsend.punching.hard import Method, choose_method
+from udpsend.punching.hard import HOLD_SEQUENTIAL, Fan, Method, choose_method
 from udpsend.punching.nomination import Nomination
 from udpsend.punching.pairs import MAX_PAIRS, OPENER_TTL, Pair
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
@@ -35,6 +35,7 @@ from udpsend.wire.probe import TRANSACTION_SIZE, Probe, ProbeType
 PACE = 0.005  # seconds between requests; RFC 8445, section 14.2 asks for this much
 GRACE = 2.0  # for the CONFIRM of a nomination that came just before the timeout
 MAX_ANSWERS = 64  # that wait to be sent; the peer repeats what is lost
+RELAY_DELAY = 2.0  # seconds for a direct path to come up, before a relay is tried
 MAX_SENT = 4096  # probes of 80 bytes, requests and answers: 0.5 MB with IP and UDP headers
 
 PunchEvent = PathValidated | PunchFailed | SocketsWanted
@@ -67,12 +68,14 @@ class Puncher:
         self._main = main_socket
         self._start = now
         self._hold_until = now + hold
+        self._hold_least = now
         self._deadline = now + timeout
         self._last_deadline = now + timeout + 2 * GRACE
         self._failed = False
         self._local: list[Candidate] = []
         self._pairs: dict[tuple[Address, int], Pair] = {}
         self._signalled: set[Address] = set()
+        self._relayed: set[Address] = set()
         self._method: Method | None = None
         self._pace_at = now
         self._answers: list[Transmit] = []
@@ -85,7 +88,8 @@ class Puncher:
         for candidate in candidates:
             self._pairs.pop((candidate.address, self._main), None)
         for pair in self._pairs.values():
-            pair.kind = path_kind(self._local, pair.address, self._same_host)
+            pair.kind = self._kind(pair.address)
+        self._pair_through_relay(now)
 
     def add_remote_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
         """The peer's, in any number of portions. Beyond MAX_CANDIDATES in all they are ignored."""
@@ -98,6 +102,8 @@ class Puncher:
                 continue
             if candidate.address in own or candidate.address in self._signalled:
                 continue  # the same private address in two homes: there it would be us
+            if candidate.type is CandidateType.RELAYED:
+                self._relayed.add(candidate.address)
             pair = self._pairs.get((candidate.address, self._main)) or self._add_pair(
                 candidate.address, self._main, now
             )
@@ -106,20 +112,32 @@ class Puncher:
                 self._signalled.add(candidate.address)
                 if pair.kind is PathKind.INTERNET and now < self._hold_until:
                     self._open(pair, now)
+        self._pair_through_relay(now)
+
+    def _pair_through_relay(self, now: float) -> None:
+        for address in addresses_through_relay(self._local, self._signalled):
+            pair = self._pairs.get((address, self._main)) or self._add_pair(address, self._main, now)
+            if pair is not None:
+                pair.signalled = True
+
+    def _kind(self, address: Address) -> PathKind:
+        return PathKind.RELAYED if address in self._relayed else path_kind(self._local, address, self._same_host)
 
     def peer_opened(self, now: float) -> None:
         """The peer's router expects what comes from here."""
         if now >= self._hold_until:
             return
-        self._hold_until = now
+        self._hold_until = max(now, self._hold_least)
         for pair in self._pairs.values():
             if pair.held:
-                pair.start_over(now)
+                pair.start_over(self._hold_until)
 
     def set_behaviours(self, own: NatBehaviour, peer: NatBehaviour) -> None:
         """What both NATs do. May come at any time, and again as more is known; what has begun goes on."""
         if self._method is None or not self._method.begun:
             self._method = choose_method(own, peer, self._main, self._start, self._random_bytes)
+            if isinstance(self._method, Fan) and own.sequential:
+                self._hold_least = self._start + HOLD_SEQUENTIAL
 
     def _open(self, pair: Pair, now: float) -> None:
         transaction = self._random_bytes(TRANSACTION_SIZE)
@@ -258,8 +276,9 @@ class Puncher:
         if len(self._pairs) >= MAX_PAIRS:
             self.drops["too many addresses"] += 1
             return None
-        kind = path_kind(self._local, address, self._same_host)
-        pair = Pair(address, kind, address in self._signalled, now, local)
+        kind = self._kind(address)
+        first_probe = max(now, self._start + RELAY_DELAY) if kind is PathKind.RELAYED else now
+        pair = Pair(address, kind, address in self._signalled, first_probe, local)
         self._pairs[address, local] = pair
         return pair
 

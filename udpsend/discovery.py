@@ -1,0 +1,142 @@
+"""Where this side can be reached, found while the session runs: each address is a candidate, told as it is known.
+
+1. The interfaces, at once.
+2. STUN servers, on the session's own socket; from what they see also what the NAT does.
+3. A port mapping from the router.
+4. A relay, where one was asked for.
+
+2 to 4 work in threads of their own and are not waited for. `again` starts over where a path has died: an address may be
+another one by now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from socket import AF_INET6
+
+from udpsend import events
+from udpsend.config import Config
+from udpsend.net import clock
+from udpsend.net.udp import UdpEndpoint
+from udpsend.punching.behaviour import NatBehaviour, judge_behaviour
+from udpsend.punching.candidates import gather_host_candidates
+from udpsend.punching.gateway import find_gateway
+from udpsend.punching.portmap import PortMapper, PortMapping
+from udpsend.relaying import Relaying
+from udpsend.rendezvous.stun_round import Seen, StunRound
+from udpsend.wire.candidate import Candidate, CandidateType
+from udpsend.wire.datagram import Address, Arrival
+
+STUN_FRESH = 3.0  # seconds; a NAT may have forgotten by then, and who waited longer asks again when the other is there
+
+
+class Discovery:
+    """All callbacks are called in the loop, which `call_soon` leads to."""
+
+    def __init__(
+        self,
+        config: Config,
+        endpoint: UdpEndpoint,
+        call_soon: Callable[[Callable[[], None]], None],
+        emit: Callable[[events.Event], None],
+        on_candidates: Callable[[list[Candidate]], None],
+        on_behaviour: Callable[[NatBehaviour], None],
+    ) -> None:
+        self.candidates = gather_host_candidates(endpoint.ports, config.bind)
+        """All that are known."""
+        self._config = config
+        self._endpoint = endpoint
+        self._call_soon = call_soon
+        self._emit = emit
+        self._on_candidates = on_candidates
+        self._on_behaviour = on_behaviour
+        self._stun = StunRound(
+            config.stun_servers, endpoint.send_datagram, call_soon, self._address_known, self._nat_known
+        )
+        self._asked_stun = 0.0
+        self._port_mapper: PortMapper | None = None
+        self._relaying: Relaying | None = None
+        self._lasting: list[Candidate] = []  # found once, and good for as long as the session lives
+
+    def start(self) -> None:
+        """Raises UsageError for a server that is none."""
+        self._ask_stun_servers()
+        self._map_port()
+        if self._config.relay is not None:
+            self._relaying = Relaying(
+                self._config.relay, self._config.bind, self._endpoint, self._call_soon, self._relay_known
+            )
+
+    def again(self) -> None:
+        self.candidates = gather_host_candidates(self._endpoint.ports, self._config.bind) + self._lasting
+        self._on_candidates(self.candidates)
+        self._ask_stun_servers()
+
+    def refresh(self, now: float) -> None:
+        """The other side is there: is what the STUN servers said still true?"""
+        if now - self._asked_stun > STUN_FRESH:
+            self._ask_stun_servers()
+
+    def stun_received(self, datagram: bytes, address: Address) -> None:
+        self._stun.datagram_received(datagram, address)
+
+    def turn(self, now: float, received: Callable[[Arrival, float], None]) -> None:
+        """Once in each turn of the loop. `received` takes what came through the relay unnoticed."""
+        if self._relaying is not None:
+            self._relaying.turn(now, received)
+
+    def close(self) -> None:
+        """Blocks for a second at most, for the router."""
+        if self._relaying is not None:
+            self._relaying.close()
+        if self._port_mapper is not None:
+            self._port_mapper.close()
+
+    def _found(self, candidate: Candidate) -> None:
+        self.candidates.append(candidate)
+        self._on_candidates([candidate])
+
+    def _ask_stun_servers(self) -> None:
+        self._asked_stun = clock.now()
+        has_ipv6 = any(c.is_ipv6 and c.type is CandidateType.HOST for c in self.candidates)
+        families = self._endpoint.families
+        if not has_ipv6 and self._config.bind is None:
+            families = [family for family in families if family != AF_INET6]
+        self._stun.ask(families)
+
+    def _address_known(self, public: events.PublicAddress) -> None:
+        self._emit(public)
+        if public.address is not None:
+            self._found(Candidate(CandidateType.SERVER_REFLEXIVE, public.address))
+
+    def _nat_known(self, seen: Seen) -> None:
+        self._on_behaviour(judge_behaviour(self.candidates, seen))
+
+    def _map_port(self) -> None:
+        port = self._endpoint.ports.get(4)
+        gateway = find_gateway(self._config.bind) if self._config.port_mapping and port else None
+        if gateway is None or port is None:
+            return
+
+        def on_mapping(mapping: PortMapping) -> None:
+            self._call_soon(lambda: self._port_mapped(mapping))
+
+        def on_failure(why: str) -> None:
+            self._call_soon(lambda: self._emit(events.PortMapped("", None, why)))
+
+        self._port_mapper = PortMapper(gateway, port, on_mapping, on_failure)
+
+    def _port_mapped(self, mapping: PortMapping) -> None:
+        self._emit(events.PortMapped(mapping.protocol, mapping.address))
+        candidate = Candidate(CandidateType.MAPPED, mapping.address)
+        self._lasting.append(candidate)
+        self._found(candidate)
+
+    def _relay_known(self, address: Address | None, why_not: str) -> None:
+        if self._relaying is not None:
+            self._emit(events.RelayReady(self._relaying.name, address, why_not))
+        self._lasting = [candidate for candidate in self._lasting if candidate.type is not CandidateType.RELAYED]
+        if address is not None:
+            candidate = Candidate(CandidateType.RELAYED, address)
+            self._lasting.append(candidate)
+            self._found(candidate)
