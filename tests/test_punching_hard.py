@@ -260,7 +260,7 @@ def test_a_search_starts_with_the_next_ports_if_they_are_in_order() -> None:
 
 
 def test_a_fan_with_fewer_sockets_than_wanted_goes_round_and_ends() -> None:
-    fan = Fan(("203.0.113.1", 5000), 0.0)
+    fan = Fan(("203.0.113.1", 5000), 0.0, 0.0)
     assert fan.sockets_wanted == FAN_SOCKETS
     assert fan.take(1.0) is None
     assert fan.due == float("inf")

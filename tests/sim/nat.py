@@ -52,7 +52,8 @@ class NatKind:
     """Whether datagrams from outside keep a mapping alive (REQ-6)."""
     strays: bool = False
     """A Linux host that masquerades and whose own firewall lets strays in: what comes from an address that was not yet
-    written to takes that place in the connection table, and what is written there then leaves from another port."""
+    written to takes that place in the connection table, and what is written there then leaves from another port, and so
+    does what is written anywhere else from then on."""
 
 
 STRAY_LIFETIME = 30.0
@@ -91,6 +92,7 @@ class Gateway(Router):
         self._by_port: dict[int, Mapping] = {}
         self._sessions: dict[tuple[Address, tuple[str | int, ...]], float] = {}
         self._strays: dict[tuple[Address, int], float] = {}
+        self._flows: dict[tuple[Address, Address], Mapping] = {}
         self._next_port = 20_000
         self._random = network.random(f"nat/{name}")
 
@@ -138,14 +140,18 @@ class Gateway(Router):
         self.mappings.clear()
         self._by_port.clear()
         self._sessions.clear()
+        self._flows.clear()
+        self._strays.clear()
 
     def _mapped(self, inside: Address, destination: Address, nat: NatKind) -> Address:
         now = self.network.now
         key = (inside, nat.mapping.part_of(destination))
         mapping = self.mappings.get(key)
-        if nat.strays and self._is_taken(destination, mapping):
-            key = (inside, destination)
-            mapping = self.mappings.get(key)
+        if nat.strays:
+            mapping = self._flows.get((inside, destination), mapping)
+            if self._is_taken(destination, mapping):
+                self.mappings.pop(key, None)
+                mapping = None
         if mapping is not None and now - mapping.used > nat.lifetime:
             self._expire(key, mapping)
             mapping = None
@@ -153,6 +159,8 @@ class Gateway(Router):
             mapping = Mapping(inside, (self.public, self._free_port(inside[1], nat)), now)
             self.mappings[key] = mapping
             self._by_port[mapping.outside[1]] = mapping
+        if nat.strays:
+            self._flows[inside, destination] = mapping
         mapping.used = now
         mapping.contacted[nat.filtering.part_of(destination)] = now
         return mapping.outside

@@ -3,12 +3,14 @@
 The hard side sends from FAN_SOCKETS sockets to the easy side's address: that many of its 64,512 ports are open for what
 comes from there. The easy side sends to one port after the other. A probe that meets an open port arrives, is answered,
 and the two have a pair like any other. After n probes none has met one with (1 - 256/64512)^n: half are through after
-174, 98 % after 980, all but one of 200,000 after 3,072 (the arithmetic of birthdays). Every other socket sends with the
-small TTL of openers, for an easy side whose router ties early packets to itself; if only that half counts, or only the
-other because the symmetric NAT is a carrier's, further away, it is half after 350 and 99.8 % after 3,072.
+174, 98 % after 980, all but one of 200,000 after 3,072 (the arithmetic of birthdays).
+
+What reaches an easy side whose router ties early packets to itself spoils not only that port: all that it sends to new
+ports from then on leaves from another port. So the first round has the small TTL of openers. The later ones have not:
+the symmetric NAT may be a carrier's, too far away for that.
 
 Where the ports were seen to go up in order, the next ones come first: the hard side's main socket has a port among
-them. Then come those of its further sockets, which follow.
+them, which is opened with a small TTL, too. Then come those of its further sockets, which follow.
 """
 
 from __future__ import annotations
@@ -23,17 +25,18 @@ from udpsend.wire.datagram import Address
 
 FAN_SOCKETS = 256
 FAN_PACE = 0.002
-FAN_INTERVAL = 4.0  # before the mapping of a NAT that forgets after 5 s is gone
+FAN_INTERVAL = 3.5  # before the mapping of a NAT that forgets after 5 s is gone; 99 % of all searches are over by then
 FAN_ROUNDS = 3
-SEARCH_PACE = 0.003
+SEARCH_PACE = 0.0025
 MAX_SEARCH = 3072  # ports
 NEXT = 64  # of them, where ports go up in order, for the hard side's main socket
 PREDICTED = 1024  # and then for its further ones
 FIRST_PORT, PORTS = 1024, 64_512
 
 # Seconds of plain punching first: address-restricted and more open NATs on the easy side need no more.
-PATIENCE_PREDICTED = 0.5
+PATIENCE_PREDICTED = 0.3
 PATIENCE_RANDOM = 1.0
+HOLD_SEQUENTIAL = 1.2  # the hard side's main socket, which the prediction finds by then
 HEAD_START = 0.25  # of the further sockets before the search for those whose ports are in order
 
 Target = tuple[Address, int, int]
@@ -48,6 +51,8 @@ class Method(Protocol):
     sockets_wanted: int
     """To be opened when `due` has come."""
     begun: bool
+    hold: float
+    """Seconds from the start for which the candidates are not to be sent more than openers."""
 
     def take(self, now: float) -> Target | None:
         """What to send next."""
@@ -61,6 +66,7 @@ class PortSearch:
     def __init__(self, peer: NatBehaviour, outside: Address, main: int, start: float, seed: bytes) -> None:
         self.sockets_wanted = 0
         self.begun = False
+        self.hold = 0.0
         self.due = start + (PATIENCE_PREDICTED if peer.sequential else PATIENCE_RANDOM)
         self._host, self._port = outside
         self._main = main
@@ -95,9 +101,10 @@ class PortSearch:
 class Fan:
     """The hard side."""
 
-    def __init__(self, outside: Address, start: float) -> None:
+    def __init__(self, outside: Address, start: float, hold: float) -> None:
         self.sockets_wanted = FAN_SOCKETS
         self.begun = False
+        self.hold = hold
         self.due = start + PATIENCE_RANDOM
         self._target = outside
         self._sockets: list[int] = []
@@ -119,7 +126,7 @@ class Fan:
             self.due = self._round_start + FAN_INTERVAL
         else:
             self.due = math.inf
-        return self._target, self._sockets[index], OPENER_TTL if index % 2 else 0
+        return self._target, self._sockets[index], OPENER_TTL if self._sent <= len(self._sockets) else 0
 
     def sockets_opened(self, sockets: list[int], now: float) -> None:
         self.sockets_wanted = 0
@@ -134,5 +141,5 @@ def choose_method(
     if own.is_hard == peer.is_hard or peer.outside is None:
         return None
     if own.is_hard:
-        return Fan(peer.outside, start)
+        return Fan(peer.outside, start, HOLD_SEQUENTIAL if own.sequential else 0.0)
     return PortSearch(peer, peer.outside, main, start, random_bytes(8))

@@ -24,7 +24,7 @@ from udpsend.events import PathKind
 from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.candidates import addresses_through_relay, path_kind
 from udpsend.punching.channel import ProbeChannel
-from udpsend.punching.hard import HOLD_SEQUENTIAL, Fan, Method, choose_method
+from udpsend.punching.hard import Method, choose_method
 from udpsend.punching.nomination import Nomination
 from udpsend.punching.pairs import MAX_PAIRS, OPENER_TTL, Pair
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
@@ -68,7 +68,6 @@ class Puncher:
         self._main = main_socket
         self._start = now
         self._hold_until = now + hold
-        self._hold_least = now
         self._deadline = now + timeout
         self._last_deadline = now + timeout + 2 * GRACE
         self._failed = False
@@ -127,7 +126,7 @@ class Puncher:
         """The peer's router expects what comes from here."""
         if now >= self._hold_until:
             return
-        self._hold_until = max(now, self._hold_least)
+        self._hold_until = max(now, self._start + (self._method.hold if self._method is not None else 0.0))
         for pair in self._pairs.values():
             if pair.held:
                 pair.start_over(self._hold_until)
@@ -136,8 +135,6 @@ class Puncher:
         """What both NATs do. May come at any time, and again as more is known; what has begun goes on."""
         if self._method is None or not self._method.begun:
             self._method = choose_method(own, peer, self._main, self._start, self._random_bytes)
-            if isinstance(self._method, Fan) and own.sequential:
-                self._hold_least = self._start + HOLD_SEQUENTIAL
 
     def _open(self, pair: Pair, now: float) -> None:
         transaction = self._random_bytes(TRANSACTION_SIZE)
