@@ -51,6 +51,10 @@ OPTIONS: list[tuple[list[str], str, str, str, Any]] = [
     (["--timeout", "2.5"], "UDPSEND_TIMEOUT", "2.5", "timeout", 2.5),
     (["--no-offload"], "UDPSEND_NO_OFFLOAD", "true", "offload", False),
     (["--max-datagram", "1452"], "UDPSEND_MAX_DATAGRAM", "1452", "max_datagram_size", 1452),
+    (["--congestion", "cubic"], "UDPSEND_CONGESTION", "cubic", "congestion", "cubic"),
+    (["--limit", "1.5M"], "UDPSEND_LIMIT", "1500k", "limit", 1.5e6),
+    (["--limit", "20000"], "UDPSEND_LIMIT", "20k", "limit", 20_000.0),
+    (["--background"], "UDPSEND_BACKGROUND", "yes", "background", True),
 ]  # fmt: skip
 
 
@@ -140,6 +144,8 @@ def test_recv_options(library: Library, tmp_path: Path) -> None:
         (["send", "a", "--timeout", "soon"], "soon"),
         (["send", "a", "--bind", "example.org"], "not an IP address"),
         (["send", "a", "--max-datagram", "100"], "100"),
+        (["send", "a", "--limit", "5 apples"], "5 apples"),
+        (["send", "a", "--limit", "5"], "5M, 500k"),
         (["send", "a", "--broker", "none", "--no-lan"], "no place to meet"),
         (["send", "a", "-v", "-q"], "-v and -q"),
         (["recv", "a", "--code", "b"], "given twice"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 DEFAULT_BROKERS = ("mqtts://broker.emqx.io:8883", "mqtt://broker.emqx.io:1883")
 DEFAULT_STUN_SERVERS = ("stun.l.google.com:19302", "stun.cloudflare.com:3478")
@@ -53,3 +54,12 @@ class Config:
 
     max_datagram_size: int | None = None
     """Bytes of the largest UDP payload to send; None means that path MTU search decides."""
+
+    congestion: Literal["bbr", "cubic"] = "bbr"
+    """How the sender finds its rate: by a model of the path, or by losses as TCP does."""
+
+    limit: float | None = None
+    """Bytes per second that the sender does not exceed."""
+
+    background: bool = False
+    """Yield to everybody else on the path (LEDBAT++, in place of `congestion`)."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from udpsend.config import Role
+from udpsend.config import Config, Role
 from udpsend.errors import Cancelled, NoDirectPath, PeerNeverCame, Refused, UdpsendError
 from udpsend.events import PathFound, PeerMet, WrongGuess
 from udpsend.punching.behaviour import NatBehaviour
@@ -56,7 +56,7 @@ SessionEvent = (
 
 class Session:
     """`candidates` are this side's own known so far; `host_token` is equal on two sessions of one host;
-    `max_datagram_size(address)` is what the interface towards a peer takes."""
+    `max_datagram_size(address)` is what the interface towards a peer takes; `config` says how to send."""
 
     def __init__(
         self,
@@ -70,11 +70,13 @@ class Session:
         max_datagram_size: Callable[[Address], int],
         receive_buffer: int,
         timeout: float,
+        config: Config = Config(),  # noqa: B008 - frozen
     ) -> None:
         self._role = role
         self._random_bytes = random_bytes
         self._max_datagram_size = max_datagram_size
         self._receive_buffer = receive_buffer
+        self._config = config
         self._timeout = timeout
         self._give_up = now + timeout
         drops: Counter[str] = Counter()
@@ -272,6 +274,7 @@ class Session:
             max_datagram_size=self._max_datagram_size(path.address),
             receive_buffer=self._receive_buffer,
             idle_timeout=GIVE_UP,
+            config=self._config,
         )
         self._watch_at = now + WATCH_INTERVAL
         self._events.append(PathFound(path.kind, peer_behind_relay(path.address), path.round_trip))

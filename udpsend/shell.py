@@ -84,6 +84,7 @@ class Shell:
             max_datagram_size=self._max_datagram_size,
             receive_buffer=self._endpoint.receive_buffer,
             timeout=self._config.timeout,
+            config=self._config,
         )
         self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn)
         try:

@@ -10,11 +10,13 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 
 from tools.matrix.cell import Cell, Result, measure
+from udpsend.config import Config
 
 RATES = (10.0, 100.0, 500.0, 1000.0)
 ROUND_TRIPS = (1.0, 20.0, 100.0, 200.0)
 LOSSES = (0.0, 0.1, 1.0, 3.0)
 BUFFERS = (0.5, 1.0, 4.0)
+CONFIGS = {"bbr": Config(), "cubic": Config(congestion="cubic"), "background": Config(background=True)}
 GOODPUT_BAR = 0.9
 DELAY_BAR = 1.25
 
@@ -24,11 +26,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _job(job: tuple[Cell, int, float | None, str]) -> tuple[Cell, Result]:
-    from udpsend.transfer.congestion.bbr import Bbr
-    from udpsend.transfer.congestion.cubic import Cubic
-
     cell, seed, seconds, name = job
-    return cell, measure(cell, seed=seed, seconds=seconds, controller={"bbr": Bbr, "cubic": Cubic}[name])
+    return cell, measure(cell, seed=seed, seconds=seconds, options={"config": CONFIGS[name]})
 
 
 def _verdict(cell: Cell, result: Result) -> str:
@@ -49,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=None, help="virtual seconds for each cell")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--congestion", choices=("bbr", "cubic"), default="bbr")
+    parser.add_argument("--congestion", choices=tuple(CONFIGS), default="bbr")
     options = parser.parse_args()
     cells = [
         Cell(rate, rtt / 1e3, loss / 1e2, buffer)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tests.sim import Train
 from tools.matrix.flows import single
-from udpsend.transfer.congestion.base import CongestionController
 from udpsend.transfer.congestion.bbr import Bbr
 from udpsend.transfer.congestion.bbr_model import State
 
@@ -65,11 +63,11 @@ def measure(
     *,
     seed: int = 1,
     seconds: float | None = None,
-    controller: Callable[[int], CongestionController] | None = None,
+    options: dict[str, Any] | None = None,
     changes: dict[str, Any] | None = None,
 ) -> Result:
-    """`changes` are further keywords of the link."""
-    network, flow, there = single(seed, controller, **{**cell.link(), **(changes or {})})
+    """`options` are keywords of Connection, `changes` further ones of the link."""
+    network, flow, there = single(seed, options, **{**cell.link(), **(changes or {})})
     congestion = flow.flight.congestion
     delays: list[float] = []
     steady: list[float] = []

@@ -3,12 +3,11 @@ flows through one bottleneck, and what each of them got."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tests.sim import Link, Network, Router, Socket
 from udpsend.config import Role
-from udpsend.transfer.congestion.base import CongestionController
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import ConnectionEvent, OfferReceived
 from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Arrival, Transmit
@@ -88,15 +87,12 @@ class Flow:
         name: str,
         sender: Socket[Peer],
         receiver: Socket[Peer],
-        controller: Callable[[int], CongestionController] | None,
     ) -> None:
         self.network = network
         self.name = name
         self.sender = sender
         self.receiver = receiver
         self.flight = sender.endpoint.connection.flight
-        if controller is not None:
-            self.flight.use(controller)
 
     @property
     def received(self) -> int:
@@ -114,29 +110,22 @@ def pair(
     network: Network,
     name: str,
     ends: tuple[tuple[Any, str], tuple[Any, str]],
-    controller: Callable[[int], CongestionController] | None,
-    *,
-    receive_buffer: int = HUGE_BUFFER,
+    **options: Any,
 ) -> Flow:
+    """`options` are keywords of Connection."""
     (a, a_ip), (b, b_ip) = ends
-    options = {"max_datagram_size": 1472, "receive_buffer": receive_buffer}
+    options = {"max_datagram_size": 1472, "receive_buffer": HUGE_BUFFER, **options}
     receiver = b.bind(5000, lambda _: Peer(Role.RECEIVER, (a_ip, 4000), network, name, **options), gro=True)
     sender = a.bind(4000, lambda _: Peer(Role.SENDER, (b_ip, 5000), network, name, **options), gro=True)
-    return Flow(network, name, sender, receiver, controller)
+    return Flow(network, name, sender, receiver)
 
 
-def single(
-    seed: int,
-    controller: Callable[[int], CongestionController] | None = None,
-    *,
-    receive_buffer: int = HUGE_BUFFER,
-    **link: Any,
-) -> tuple[Network, Flow, Link]:
+def single(seed: int, options: dict[str, Any] | None = None, **link: Any) -> tuple[Network, Flow, Link]:
     """One flow over a cable with the keywords of `Network.cable`. The link is that from sender to receiver."""
     network = Network(seed)
     a, b = network.host("a"), network.host("b")
     there, _ = network.cable(a, "10.0.0.1", b, "10.0.0.2", **link)
-    flow = pair(network, "flow", ((a, "10.0.0.1"), (b, "10.0.0.2")), controller, receive_buffer=receive_buffer)
+    flow = pair(network, "flow", ((a, "10.0.0.1"), (b, "10.0.0.2")), **(options or {}))
     return network, flow, there
 
 
@@ -149,10 +138,10 @@ class Bottleneck:
         self.link, _ = self._left.connect(self.network.internet, **link)
         self._flows = 0
 
-    def flow(self, name: str, controller: Callable[[int], CongestionController] | None) -> Flow:
+    def flow(self, name: str, **options: Any) -> Flow:
         self._flows += 1
         a, b = self.network.host(f"{name}/a"), self.network.host(f"{name}/b")
         a_ip, b_ip = f"10.1.{self._flows}.1", f"10.2.{self._flows}.1"
         self._left.attach(a, a_ip, delay=0.0)
         self.network.internet.attach(b, b_ip, delay=0.0)
-        return pair(self.network, name, ((a, a_ip), (b, b_ip)), controller)
+        return pair(self.network, name, ((a, a_ip), (b, b_ip)), **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -16,6 +16,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 NO_SERVER = "none"
 LONGEST_TIMEOUT = 7 * 86400.0  # seconds
+SLOWEST_LIMIT = 1000.0  # bytes per second: a datagram each second
+_UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 SMALLEST_DATAGRAM, LARGEST_DATAGRAM = 1200, 65507  # RFC 8899's base for IPv6; the largest UDP payload over IPv4
 
 
@@ -34,6 +36,21 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
     if not math.isfinite(value) or not 0 < value <= LONGEST_TIMEOUT:
         raise click.BadParameter(f"{value:g} is not a number of seconds between 0 and {LONGEST_TIMEOUT:.0f}.")
     return value
+
+
+def _rate(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if not value:
+        return None
+    number, unit = (value[:-1], value[-1].lower()) if value[-1].lower() in _UNITS else (value, "")
+    try:
+        rate = float(number) * _UNITS.get(unit, 1)
+    except ValueError:
+        rate = math.nan
+    if not SLOWEST_LIMIT <= rate < math.inf:
+        raise click.BadParameter(
+            f"{value!r} is not a rate in bytes per second, such as 5M, 500k or 1200000; the least is 1k."
+        )
+    return rate
 
 
 CODE_HELP = (
@@ -118,6 +135,30 @@ _OPTIONS = (
         show_envvar=True,
         help="Send no larger UDP payloads, whatever the path carries.",
     ),
+    click.option(
+        "--congestion",
+        type=click.Choice(("bbr", "cubic")),
+        default=Config().congestion,
+        envvar="UDPSEND_CONGESTION",
+        show_envvar=True,
+        show_default=True,
+        help="How the sender finds its rate: by a model of the path (bbr), or by losses as TCP does (cubic).",
+    ),
+    click.option(
+        "--limit",
+        metavar="RATE",
+        callback=_rate,
+        envvar="UDPSEND_LIMIT",
+        show_envvar=True,
+        help="Send no faster than so many bytes per second: 5M, 500k. [default: no limit]",
+    ),
+    click.option(
+        "--background",
+        is_flag=True,
+        envvar="UDPSEND_BACKGROUND",
+        show_envvar=True,
+        help="Send with what others leave of the path: for long transfers that must not disturb.",
+    ),
 )
 
 _VERBOSITY = (
@@ -164,6 +205,9 @@ def config_from(
     timeout: float,
     no_offload: bool,
     max_datagram: int | None,
+    congestion: Literal["bbr", "cubic"],
+    limit: float | None,
+    background: bool,
 ) -> Config:
     """The library's configuration. Raises UsageError where the two could not meet anywhere."""
     config = Config(
@@ -176,6 +220,9 @@ def config_from(
         timeout=timeout,
         offload=not no_offload,
         max_datagram_size=max_datagram,
+        congestion=congestion,
+        limit=limit,
+        background=background,
     )
     if not config.brokers and not config.lan:
         raise UsageError(f"With --broker {NO_SERVER} and --no-lan the two sides have no place to meet.\nLeave out one.")

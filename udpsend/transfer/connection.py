@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
-from udpsend.config import Role
+from udpsend.config import Config, Role
 from udpsend.errors import BadPacket, LocalFileError, TransferFailed, UdpsendError
 from udpsend.sealing.keys import derive_keys
 from udpsend.sealing.seal import TAG_BYTES, Opener
 from udpsend.transfer.acks import AckTracker
 from udpsend.transfer.assembly import Assembly, SealedRecord
 from udpsend.transfer.closing import broken, close_of, error_of, silent
+from udpsend.transfer.congestion.choice import choose
 from udpsend.transfer.control_stream import ControlReceiver, Json
 from udpsend.transfer.flight import Flight
 from udpsend.transfer.liveness import IDLE_TIMEOUT, KEEPALIVE, Liveness
@@ -53,12 +54,14 @@ class Connection:
         max_datagram_size: int = MAX_TRAIN_SIZE,
         receive_buffer: int = DEFAULT_RECEIVE_BUFFER,
         idle_timeout: float = IDLE_TIMEOUT,
+        config: Config = Config(),  # noqa: B008 - frozen
     ) -> None:
-        """`idle_timeout`: seconds of silence that end it; more where the owner can find another path (`move`)."""
+        """`idle_timeout`: seconds of silence that end it; more where the owner can find another path (`move`).
+        `config` says how the sender finds its rate."""
         keys = derive_keys(secret, role, "traffic")
         self.address = address
         self.drops: Counter[str] = Counter()
-        self.flight = Flight(round_trip, max_datagram_size)
+        self.flight = Flight(round_trip, max_datagram_size, choose(config, random_bytes), config.limit)
         self._acks = AckTracker()
         self._assembly = Assembly(keys.receive.tag, self._acks.is_known, self.drops)
         self._opener = Opener(keys.receive)

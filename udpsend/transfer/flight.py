@@ -28,7 +28,9 @@ class Flight:
         round_trip: float | None,
         max_datagram_size: int,
         congestion: Callable[[int], CongestionController] = Bbr,
+        limit: float | None = None,
     ) -> None:
+        """`limit`: bytes per second, headers included."""
         self._max_datagram_size = max_datagram_size
         self._make_congestion = congestion
         self.rtt = RttEstimator(round_trip)
@@ -42,6 +44,7 @@ class Flight:
         self.records_lost = 0
         self.probes_allowed = 0  # records that a probe timeout lets pass window and pacing
         self._pacer = Pacer()
+        self._ceiling = limit or float("inf")
         self._delivery = DeliveryRate()
         self._bandwidth = MaxFilter(BANDWIDTH_WINDOW)
         self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)
@@ -50,11 +53,6 @@ class Flight:
         self._window_limited = False
         self._missing = 0  # datagrams that had not arrived when what was sent after them had
         self._missing_counted = 0
-
-    def use(self, congestion: Callable[[int], CongestionController]) -> None:
-        """Another controller, before anything has been sent."""
-        self._make_congestion = congestion
-        self.congestion = congestion(self.mtu.size)
 
     # what may leave
 
@@ -88,7 +86,7 @@ class Flight:
     def record_datagrams(self, maximum: int) -> int:
         """How many datagrams the next data record takes, at most `maximum`."""
         size = self.mtu.size
-        rate = self.congestion.pacing_rate or self.congestion.window / self.rtt.smoothed
+        rate = min(self.congestion.pacing_rate or self.congestion.window / self.rtt.smoothed, self._ceiling)
         room = max(self.window - self.recovery.sent.bytes_in_flight, size) // size
         return min(int(room), self.record_length.datagrams(rate * self._train_time, size, maximum))
 
@@ -118,7 +116,7 @@ class Flight:
         if record.data is not None:
             self.probes_allowed = max(0, self.probes_allowed - 1)
         self.congestion.on_sent(record.size, sent.bytes_in_flight, record.number, now)
-        self._pacer.set_rate(self.congestion.pacing_rate, now)
+        self._pacer.set_rate(min(self.congestion.pacing_rate, self._ceiling), now)
         # A probe may be fifty times as large as what is paced, and is one packet all the same.
         self._pacer.on_sent(record.size if not record.mtu_probe else self.mtu.size)
 
