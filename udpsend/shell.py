@@ -32,6 +32,7 @@ from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.mailbox import Mailbox
 from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.multicast import open_multicast
+from udpsend.reporting import Reporter
 from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.messages import Closed
 from udpsend.wire.datagram import Address
@@ -51,7 +52,8 @@ class Shell:
     role: Role
 
     def __init__(self, code: Code, config: Config, on_event: OnEvent | None, confirm: Confirm | None) -> None:
-        self.emit: OnEvent = on_event or (lambda event: None)
+        self._reporter = Reporter(on_event)
+        self.emit: OnEvent = self._reporter.emit
         self._confirm = confirm
         self._config = config
         self._code = code
@@ -64,6 +66,16 @@ class Shell:
         self.started = 0.0
 
     def run(self) -> events.Verified:
+        """The whole session. Raises a subclass of UdpsendError, and what `on_event` or another function of the
+        caller's raised."""
+        try:
+            verified = self._run()
+        finally:
+            self._reporter.close()
+        self._reporter.check()
+        return verified
+
+    def _run(self) -> events.Verified:
         self.emit(events.CodeReady(self._code.text, self._code.weak))
         self._endpoint = UdpEndpoint(self._config.bind, offload=self._config.offload)
         self._discovery = Discovery(
@@ -126,6 +138,7 @@ class Shell:
     # the session's events
 
     def turn(self, now: float) -> None:
+        self._reporter.check()
         self._discovery.turn(now, self.session.datagram_received)
         while (event := self.session.next_event()) is not None:
             self.session_event(event, now)
@@ -187,6 +200,7 @@ class Shell:
         """Run `work` in a thread, and `then` with its result in the loop. What `work` raises ends the session."""
 
         def run() -> None:
+            self._reporter.flush()  # a question comes after what was shown before it
             try:
                 result = work()
             except UdpsendError as error:
