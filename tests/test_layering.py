@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.shell": (
         "udpsend.session",
         "udpsend.discovery",
+        "udpsend.reporting",
         "udpsend.net",
         "udpsend.rendezvous",
         "udpsend.punching",  # candidates.py asks the system for its addresses: an effect, so not the session's
@@ -72,6 +73,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.transfer.outbound": ("udpsend.sealing", "udpsend.wire"),
     "udpsend.transfer.train": ("udpsend.sealing", "udpsend.wire"),  # a record's datagrams, and the AEAD over them
     "udpsend.sealing": ("udpsend.wire.packets",),
+    "udpsend.reporting": (),
     "udpsend.wire": (),
     "udpsend.net": ("udpsend.wire.datagram", "udpsend.wire.relayed"),
     # serve/ holds strangers to the same bounds and packet sizes as the peers that use it.
