@@ -1,4 +1,4 @@
-"""Events for the caller, from a thread of their own: a terminal that is slow to draw, or stopped, does not hold the loop.
+"""Events for the caller, from a thread of their own: a terminal that is slow to draw, or stopped, holds nobody.
 
 `on_event` gets one event at a time, in the order in which they happened. While it is busy, of several Progress in a row
 only the newest is kept. What it raises comes out of `check`, in the loop.
