@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "udpsend.api": (
         "udpsend.shell",
+        "udpsend.exchange",  # the type of a callback
         "udpsend.session",
         "udpsend.net",
         "udpsend.files",
@@ -51,6 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.shell": (
         "udpsend.session",
         "udpsend.discovery",
+        "udpsend.exchange",
         "udpsend.reporting",
         "udpsend.net",
         "udpsend.rendezvous",
@@ -61,7 +63,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Where this side can be reached, and the relay among it: sockets and threads, taken out of the shell.
     "udpsend.discovery": ("udpsend.relaying", "udpsend.net", "udpsend.rendezvous", "udpsend.punching", "udpsend.wire"),
     "udpsend.relaying": ("udpsend.net", "udpsend.punching", "udpsend.wire"),
-    "udpsend.session": ("udpsend.rendezvous", "udpsend.punching", "udpsend.transfer", "udpsend.wire"),
+    "udpsend.session": (
+        "udpsend.farewell",
+        "udpsend.rendezvous",
+        "udpsend.punching",
+        "udpsend.transfer",
+        "udpsend.wire",
+    ),
+    "udpsend.farewell": ("udpsend.transfer.closing", "udpsend.wire"),
+    "udpsend.exchange": ("udpsend.session", "udpsend.net.clock"),
     "udpsend.rendezvous": ("udpsend.wire.candidate", "udpsend.wire.datagram"),
     "udpsend.punching": ("udpsend.sealing", "udpsend.wire"),
     "udpsend.files": ("udpsend.wire.ranges",),

@@ -16,6 +16,7 @@ from pathlib import Path
 from udpsend import events
 from udpsend.config import Config, Role
 from udpsend.errors import BadPacket, LocalFileError, PeerError, Refused, UsageError
+from udpsend.exchange import ReadText
 from udpsend.files.byte_space import unpack_set_untrusted
 from udpsend.files.entries import Kind
 from udpsend.files.existing import Policy
@@ -46,6 +47,7 @@ def send(
     config: Config | None = None,
     on_event: OnEvent | None = None,
     confirm: Confirm | None = None,
+    read_text: ReadText | None = None,
 ) -> events.Verified:
     """Send files and directories to whoever comes with the same code; returns when all is verified there.
 
@@ -53,14 +55,17 @@ def send(
     sent, and `gitignore` has the .gitignore files below the paths say so, too. Without `code` one is made: it comes as
     the first event, CodeReady. `confirm(phrase)` is asked before anything moves whether the other side shows the same
     phrase. What cannot be sent (sockets, what may not be read) comes as the event Skipped, and is counted in what is
-    returned. Raises a subclass of UdpsendError."""
+    returned. With `read_text` there is no meeting place: people carry the texts of the events TextToCarry to the other
+    side, and `read_text(number)` is asked for those from there. Raises a subclass of UdpsendError."""
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not given:
         raise UsageError("Nothing to send: name a file or a directory.")
     source = Source(given, follow=follow, exclude=exclude, gitignore=gitignore)
     try:
         parsed = parse_code(code if code is not None else generate_code(secrets.token_bytes))
-        return _Sending(parsed, config or Config(), on_event, confirm, source).run()
+        sending = _Sending(parsed, config or Config(), on_event, confirm, source)
+        sending.read_text = read_text
+        return sending.run()
     finally:
         source.close()
 
@@ -76,18 +81,20 @@ def receive(
     config: Config | None = None,
     on_event: OnEvent | None = None,
     confirm: Confirm | None = None,
+    read_text: ReadText | None = None,
 ) -> events.Verified:
     """Receive into `directory`; returns when all is verified and in place.
 
     `accept(offered)` is asked whether to take what is offered; None takes it. Files that exist are an error, unless
     `overwrite` replaces them, `rename` gives what is received another name, or `skip_existing` leaves out those of the
-    same size and time. `confirm` as with `send`. Raises a subclass of UdpsendError."""
+    same size and time. `confirm` and `read_text` as with `send`. Raises a subclass of UdpsendError."""
     if not os.path.isdir(directory):
         raise LocalFileError(f"{os.fspath(directory)!r} is no directory. Make it, or name another one.")
     if rename and (overwrite or skip_existing):
         raise UsageError("What gets another name replaces nothing: leave out one of these.")
     policy = Policy(overwrite, rename, skip_existing)
     receiving = _Receiving(parse_code(code), config or Config(), on_event, confirm, Path(directory), policy, accept)
+    receiving.read_text = read_text
     return receiving.run()
 
 

@@ -27,6 +27,7 @@ from udpsend.rendezvous.stun_round import Seen, StunRound
 from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival
 
+KEEP_ALIVE = 15.0  # seconds; NATs forget after 30 at the earliest
 STUN_FRESH = 3.0  # seconds; a NAT may have forgotten by then, and who waited longer asks again when the other is there
 
 
@@ -56,6 +57,8 @@ class Discovery:
         self._asked_stun = 0.0
         self._port_mapper: PortMapper | None = None
         self._relaying: Relaying | None = None
+        self.is_complete = False
+        """The STUN servers have said what they will."""
         self._lasting: list[Candidate] = []  # found once, and good for as long as the session lives
 
     def start(self) -> None:
@@ -75,6 +78,11 @@ class Discovery:
     def refresh(self, now: float) -> None:
         """The other side is there: is what the STUN servers said still true?"""
         if now - self._asked_stun > STUN_FRESH:
+            self._ask_stun_servers()
+
+    def keep_alive(self, now: float) -> None:
+        """While people carry texts: what they say of our addresses has to stay true."""
+        if now - self._asked_stun > KEEP_ALIVE:
             self._ask_stun_servers()
 
     def stun_received(self, datagram: bytes, address: Address) -> None:
@@ -110,6 +118,7 @@ class Discovery:
             self._found(Candidate(CandidateType.SERVER_REFLEXIVE, public.address))
 
     def _nat_known(self, seen: Seen) -> None:
+        self.is_complete = True
         self._on_behaviour(judge_behaviour(self.candidates, seen))
 
     def _map_port(self) -> None:

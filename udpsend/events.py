@@ -63,6 +63,23 @@ class RelayReady:
 
 
 @dataclass(frozen=True, slots=True)
+class TextToCarry:
+    """To be carried to the other side by hand, where there is no meeting place: 1 and 3 are the sender's, 2 is the
+    receiver's."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextRejected:
+    """What was given as text `number` is not that text, and why."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WrongGuess:
     """Somebody came with another code. After `remaining` more of them this side gives up."""
 
@@ -158,6 +175,8 @@ Event = (
     | PublicAddress
     | PortMapped
     | RelayReady
+    | TextToCarry
+    | TextRejected
     | WrongGuess
     | PeerMet
     | PathFound

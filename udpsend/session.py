@@ -19,21 +19,21 @@ from dataclasses import dataclass
 from typing import cast
 
 from udpsend.config import Config, Role
-from udpsend.errors import Cancelled, NoDirectPath, PeerNeverCame, Refused, UdpsendError
+from udpsend.errors import NoDirectPath, PeerNeverCame, UdpsendError
 from udpsend.events import PathFound, PeerMet, WrongGuess
+from udpsend.farewell import last_word, peer_left
 from udpsend.punching.behaviour import NatBehaviour
-from udpsend.punching.negotiation import CandidatesWanted, Negotiation, SocketChosen
+from udpsend.punching.negotiation import PUNCH_TIMEOUT, CandidatesWanted, Negotiation, SocketChosen
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
 from udpsend.punching.reasons import explain
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.machine import Agreed, Failed, Rendezvous, SealedMessage
+from udpsend.rendezvous.manual import ManualRendezvous
 from udpsend.rendezvous.messages import JSON
-from udpsend.transfer.closing import close_of
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import Closed, ConnectionEvent
 from udpsend.wire.candidate import Candidate
 from udpsend.wire.datagram import Address, Arrival, Transmit
-from udpsend.wire.frames import Close, CloseCode
 from udpsend.wire.packets import KIND_PROBE, KIND_RECORD
 from udpsend.wire.relayed import peer_behind_relay
 
@@ -55,7 +55,8 @@ SessionEvent = (
 
 
 class Session:
-    """`candidates` are this side's own known so far; `host_token` is equal on two sessions of one host;
+    """`candidates` are this side's own known so far; `host_token` is equal on two sessions of one host; `by_hand` means
+    that people carry texts (`manual`) in place of mailboxes, and that the sender waits for as long as that takes them;
     `max_datagram_size(address)` is what the interface towards a peer takes; `config` says how to send."""
 
     def __init__(
@@ -70,6 +71,7 @@ class Session:
         max_datagram_size: Callable[[Address], int],
         receive_buffer: int,
         timeout: float,
+        by_hand: bool = False,
         config: Config = Config(),  # noqa: B008 - frozen
     ) -> None:
         self._role = role
@@ -80,8 +82,11 @@ class Session:
         self._timeout = timeout
         self._give_up = now + timeout
         drops: Counter[str] = Counter()
-        self._negotiation = Negotiation(role, random_bytes, candidates, host_token, drops)
-        self._rendezvous = Rendezvous(role, code, now, random_bytes, _payload(self._negotiation.hello()))
+        patience = timeout if by_hand and role is Role.SENDER else PUNCH_TIMEOUT
+        self._negotiation = Negotiation(role, random_bytes, candidates, host_token, drops, patience)
+        hello = _payload(self._negotiation.hello())
+        self.manual = ManualRendezvous(role, code, now, random_bytes, hello) if by_hand else None
+        self._rendezvous = self.manual or Rendezvous(role, code, now, random_bytes, hello)
         self._mailbox_timer = self._rendezvous.next_timer()
         self._drops = drops
         self._secret: bytes | None = None
@@ -116,6 +121,10 @@ class Session:
         self._mailbox_timer = now
         self._advance(now)
 
+    def text_carried(self, now: float) -> None:
+        """A text was taken from `manual`, or given to it."""
+        self._advance(now)
+
     def messages_to_send(self, now: float) -> list[bytes]:
         """Each to be left in all mailboxes."""
         if self._mailbox_timer is None or now < self._mailbox_timer:
@@ -126,12 +135,7 @@ class Session:
 
     def end(self, error: UdpsendError, now: float) -> None:
         """This side gives up: tell the other, as far as there is a way."""
-        if isinstance(error, Cancelled):
-            close = Close(CloseCode.CANCELLED, "")
-        elif isinstance(error, Refused):
-            close = Close(CloseCode.REFUSED, "")
-        else:
-            close = close_of(error)
+        close = last_word(error)
         is_alone = self.connection is None or self.connection.silence(now) > SILENCE
         if self._secret is not None and not self._closed and is_alone:
             self._rendezvous.send_sealed({"bye": str(close.reason), "code": int(close.code)})
@@ -245,7 +249,7 @@ class Session:
 
     def _sealed_message_received(self, payload: dict[str, JSON], now: float) -> None:
         if "bye" in payload:
-            self._close(_peer_left(payload))
+            self._close(peer_left(payload))
         elif not self._closed:
             self._negotiation.word_received(payload, now)
 
@@ -288,10 +292,3 @@ class Session:
 def _payload(word: dict[str, object]) -> dict[str, JSON]:
     """Punching knows nothing of mailboxes: what it says is of JSON's types."""
     return cast(dict[str, JSON], word)
-
-
-def _peer_left(payload: dict[str, JSON]) -> UdpsendError:
-    if payload.get("code") == CloseCode.CANCELLED:
-        return Refused("The other side stopped the transfer.")
-    text = payload.get("bye")
-    return NoDirectPath(f"The other side gave up: {text if isinstance(text, str) and text else 'no reason given'}")

@@ -22,6 +22,7 @@ from udpsend import events
 from udpsend.config import Config, Role
 from udpsend.discovery import Discovery
 from udpsend.errors import Cancelled, Refused, TransferFailed, UdpsendError
+from udpsend.exchange import ManualExchange, ReadText
 from udpsend.net import clock
 from udpsend.net.driver import Driver
 from udpsend.net.udp import UdpEndpoint
@@ -50,6 +51,8 @@ class Shell:
     """One end; the subclass knows which."""
 
     role: Role
+    read_text: ReadText | None = None
+    """Set before `run` where people carry texts in place of mailboxes."""
 
     def __init__(self, code: Code, config: Config, on_event: OnEvent | None, confirm: Confirm | None) -> None:
         self._reporter = Reporter(on_event)
@@ -58,6 +61,7 @@ class Shell:
         self._config = config
         self._code = code
         self._mailboxes: list[Mailbox] = []
+        self._exchange: ManualExchange | None = None
         self._error: UdpsendError | None = None
         self._ended = False
         self._verified: events.Verified | None = None
@@ -96,8 +100,11 @@ class Shell:
             max_datagram_size=self._max_datagram_size,
             receive_buffer=self._endpoint.receive_buffer,
             timeout=self._config.timeout,
+            by_hand=self.read_text is not None,
             config=self._config,
         )
+        if self.read_text is not None:
+            self._exchange = ManualExchange(self.session, self.read_text, self.beside, self.emit, clock.now())
         self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn)
         try:
             self._open_mailboxes()
@@ -118,6 +125,9 @@ class Shell:
     # mailboxes: everything comes from other threads
 
     def _open_mailboxes(self) -> None:
+        if self._exchange is not None:
+            return
+
         def on_message(message: bytes) -> None:
             self.driver.call_soon(lambda: self.session.message_received(message, clock.now()))
 
@@ -140,6 +150,9 @@ class Shell:
     def turn(self, now: float) -> None:
         self._reporter.check()
         self._discovery.turn(now, self.session.datagram_received)
+        if self._exchange is not None and self.session.connection is None:
+            self._exchange.turn(now, self._discovery.is_complete)
+            self._discovery.keep_alive(now)
         while (event := self.session.next_event()) is not None:
             self.session_event(event, now)
         for message in self.session.messages_to_send(now):

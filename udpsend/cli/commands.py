@@ -4,15 +4,14 @@ calls it, and is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from udpsend.cli.doctor import doctor
 from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
+from udpsend.cli.questions import chosen_code, phrase_question, text_question
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import Cancelled, UsageError
 
@@ -90,6 +89,9 @@ def cli(context: click.Context) -> None:
     help="Do not send what matches, as in a .gitignore: '*.tmp', 'build/', '/photos/raw'. Repeatable.",
 )
 @click.option("--gitignore", is_flag=True, help="Do not send what .gitignore files say, nor .git itself.")
+@click.option(
+    "--manual", is_flag=True, help="Meet by three texts that are copied by hand, without broker or multicast."
+)
 @click.option("--no-qr", is_flag=True, envvar="UDPSEND_NO_QR", show_envvar=True, help="Do not draw the code as QR.")
 @click.option("--verify", is_flag=True, help="Show a phrase to compare with the other side before anything moves.")
 @peer_options
@@ -102,6 +104,7 @@ def send(
     follow: bool,
     exclude: tuple[str, ...],
     gitignore: bool,
+    manual: bool,
     no_qr: bool,
     verify: bool,
     verbose: int,
@@ -122,7 +125,7 @@ def send(
     from udpsend.cli.display import Display
     from udpsend.config import Role
 
-    display = Display(terminal, Role.SENDER, config, qr=not no_qr)
+    display = Display(terminal, Role.SENDER, config, qr=not no_qr, by_hand=manual)
     try:
         verified = udpsend.send(
             paths,
@@ -132,7 +135,8 @@ def send(
             gitignore=gitignore,
             config=config,
             on_event=display,
-            confirm=_phrase_question(terminal) if verify else None,
+            confirm=phrase_question(terminal) if verify else None,
+            read_text=text_question(terminal) if manual else None,
         )
     finally:
         display.close()
@@ -160,6 +164,9 @@ def send(
     show_envvar=True,
     help="Directory to put it into. [default: the current one]",
 )
+@click.option(
+    "--manual", is_flag=True, help="Meet by three texts that are copied by hand, without broker or multicast."
+)
 @click.option("-y", "--yes", is_flag=True, help="Accept what is offered without asking.")
 @click.option("--overwrite", is_flag=True, help="Replace files of the same name.")
 @click.option("--rename", is_flag=True, help="Give it another name, such as 'photos (1)', where that is taken.")
@@ -173,6 +180,7 @@ def recv(
     code: str | None,
     code_option: str | None,
     directory: Path,
+    manual: bool,
     yes: bool,
     overwrite: bool,
     rename: bool,
@@ -188,7 +196,7 @@ def recv(
     """
     set_verbosity(terminal, verbose, quiet)
     config = config_from(**options)
-    chosen = _chosen_code(terminal, code, code_option)
+    chosen = chosen_code(terminal, code, code_option)
 
     import udpsend
     from udpsend.cli.display import Display
@@ -199,7 +207,7 @@ def recv(
 
         return ask_for(terminal, offer, directory)
 
-    display = Display(terminal, Role.RECEIVER, config)
+    display = Display(terminal, Role.RECEIVER, config, by_hand=manual)
     try:
         verified = udpsend.receive(
             chosen,
@@ -210,36 +218,12 @@ def recv(
             accept=None if yes else accept,
             config=config,
             on_event=display,
-            confirm=_phrase_question(terminal) if verify else None,
+            confirm=phrase_question(terminal) if verify else None,
+            read_text=text_question(terminal) if manual else None,
         )
     finally:
         display.close()
     return INCOMPLETE if verified.skipped else 0
-
-
-def _chosen_code(terminal: Terminal, argument: str | None, option: str | None) -> str:
-    """The code from the argument, `--code`, the environment or the user, in this order."""
-    if argument is not None:
-        source = click.get_current_context().get_parameter_source("code_option")
-        if option is not None and source is ParameterSource.COMMANDLINE:
-            raise UsageError("The code was given twice, as an argument and with --code.\nLeave out one.")
-        code: str | None = argument
-    elif option is not None:
-        code = option
-    else:
-        code = terminal.ask("Code:")
-    if code is None or not code.strip():
-        raise UsageError("No code was given.\nIt is what 'udpsend send' shows on the other machine.")
-    return code
-
-
-def _phrase_question(terminal: Terminal) -> Callable[[str], bool]:
-    """For --verify: asked before anything moves."""
-
-    def same_phrase(phrase: str) -> bool:
-        return terminal.confirm(f"Phrase: {phrase}. Does the other side show the same one?")
-
-    return same_phrase
 
 
 @cli.command()

@@ -5,20 +5,17 @@ The order in which a person sees things: the code, who came, by which path, what
 
 from __future__ import annotations
 
-import io
-import shlex
 from itertools import islice
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from udpsend import events
 from udpsend.cli.escape import escape
+from udpsend.cli.invitation import PASSWORD_PLACEHOLDER, command_for_other_side, qr_rows
 from udpsend.cli.progress import ProgressView, open_progress
 from udpsend.cli.quantity import duration_text, rate_text, round_trip_text, size_text
 from udpsend.cli.terminal import Terminal
 from udpsend.config import Config, Role
-
-PASSWORD_PLACEHOLDER = "PASSWORD"  # noqa: S105  # stands where the password is not shown
 
 FIRST_NAMES = 10
 SKIPPED_LINES = 10
@@ -35,11 +32,14 @@ WHERE = {
 class Display:
     """Called with each event, from whatever thread the library uses; one at a time."""
 
-    def __init__(self, terminal: Terminal, role: Role, config: Config, *, qr: bool = False) -> None:
+    def __init__(
+        self, terminal: Terminal, role: Role, config: Config, *, qr: bool = False, by_hand: bool = False
+    ) -> None:
         self._terminal = terminal
         self._role = role
         self._config = config
         self._qr = qr
+        self._by_hand = by_hand
         self._name = ""
         self._already = 0
         self._is_relayed = False
@@ -59,6 +59,11 @@ class Display:
                 self._show_debug(event)
             case events.RelayReady():
                 self._show_relay(event)
+            case events.TextToCarry(number, text):
+                self._terminal.note(f"Text {number} of 3, to be given to the other side as it is:")
+                self._terminal.result(text, even_if_quiet=True)
+            case events.TextRejected(number, reason):
+                self._terminal.warning(f"that is not the other side's text {number}: {reason}. Give it again.")
             case events.WrongGuess(remaining):
                 self._show_wrong_guess(remaining)
             case events.PeerMet():
@@ -90,7 +95,8 @@ class Display:
         if event.weak:
             terminal.warning(event.weak)
         if self._role is Role.RECEIVER:
-            terminal.note("Waiting for the sender (Ctrl-C stops) ...")
+            if not self._by_hand:
+                terminal.note("Waiting for the sender (Ctrl-C stops) ...")
             return
         if terminal.verbosity < 0:
             terminal.result(event.code, even_if_quiet=True)
@@ -98,7 +104,7 @@ class Display:
         terminal.result(f"Code: {event.code}")
         if self._qr and terminal.out.is_terminal and terminal.err.is_terminal:
             self._show_qr(event.code)
-        command, hides_password = command_for_other_side(event.code, self._config)
+        command, hides_password = command_for_other_side(event.code, self._config, by_hand=self._by_hand)
         terminal.result("On the other machine:")
         terminal.result(f"    {command}")
         if hides_password:
@@ -240,52 +246,12 @@ def offer_text(offer: events.Offered) -> str:
     return f"{escape(offer.name)} ({', '.join(parts)}), {size_text(offer.size)}"
 
 
-def command_for_other_side(code: str, config: Config) -> tuple[str, bool]:
-    """What to type on the other machine, and whether a broker's password was left out of it.
-
-    Only options that decide where the two meet are in it, and only where they are not the default.
-    """
-    default = Config()
-    words = ["udpsend", "recv"]
-    hides_password = False
-    if config.brokers != default.brokers:
-        for url in config.brokers or ("none",):
-            shown = _without_password(url)
-            hides_password |= shown != url
-            words += ["--broker", shown]
-    if config.stun_servers != default.stun_servers:
-        for server in config.stun_servers or ("none",):
-            words += ["--stun", server]
-    words += ["--", code] if code.startswith("-") else [code]
-    return shlex.join(words), hides_password
-
-
-def qr_rows(text: str) -> list[str]:
-    """The QR code of `text` in half blocks, two modules to a character, light on a dark terminal."""
-    import segno
-
-    drawing = io.StringIO()
-    segno.make_qr(text).terminal(drawing, border=2, compact=True)
-    return drawing.getvalue().splitlines()
-
-
 def _host(url: str) -> str | None:
     """The host of a URL; None for what is no URL, such as the name of the local network's mailbox."""
     try:
         return urlsplit(url).hostname
     except ValueError:
         return None
-
-
-def _without_password(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        if parts.password is None:
-            return url
-    except ValueError:  # not a URL; the library says so
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{PASSWORD_PLACEHOLDER}@{host}"))
 
 
 def _address_text(address: tuple[str, int]) -> str:

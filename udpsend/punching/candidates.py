@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from udpsend.events import PathKind
@@ -94,9 +94,12 @@ def addresses_through_relay(local_candidates: Sequence[Candidate], peer: Iterabl
     return [through_relay(address) for address in reachable if not ip_address(address[0]).is_loopback]
 
 
-def path_kind(local_candidates: Sequence[Candidate], remote_address: Address, same_host: bool) -> PathKind:
-    """How direct a path to `remote_address` is, judged from this side's own candidates."""
-    if is_through_relay(remote_address[0]):
+def path_kind(
+    local_candidates: Sequence[Candidate], remote_address: Address, same_host: bool, relays: Container[Address] = ()
+) -> PathKind:
+    """How direct a path to `remote_address` is, judged from this side's own candidates and from the addresses of the
+    peer that are a relay's."""
+    if remote_address in relays or is_through_relay(remote_address[0]):
         return PathKind.RELAYED
     ip = ip_address(remote_address[0].partition("%")[0])
     if ip.is_loopback:

@@ -32,6 +32,7 @@ from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType, par
 from udpsend.wire.datagram import Address, Arrival, Transmit
 
 HOLD = 1.0  # seconds for the peer's word that it has opened: a round trip through the mailbox, mostly
+PUNCH_TIMEOUT = 12.0  # seconds
 MAX_GENERATIONS = 200  # of punching in one session
 
 
@@ -60,7 +61,9 @@ class Negotiation:
         candidates: Sequence[Candidate],
         host_token: str,
         drops: Counter[str],
+        patience: float = PUNCH_TIMEOUT,
     ) -> None:
+        """`patience` is how many seconds to look for the first path."""
         self.behaviour: NatBehaviour | None = None
         self.peer_behaviour = NatBehaviour()
         self.generation = 0
@@ -71,6 +74,7 @@ class Negotiation:
         self._candidates = list(candidates)
         self._host_token = host_token
         self._drops = drops
+        self._patience = patience
         self._secret = b""
         self._same_host = False
         self._puncher: Puncher | None = None
@@ -184,8 +188,9 @@ class Negotiation:
         self._known.clear()
         self._peer_opened.clear()
         secret = derive_generation(self._secret, self.generation)
+        patience = self._patience if self.generation == 0 else PUNCH_TIMEOUT
         self._puncher = Puncher(
-            secret, self._role, now, self._random_bytes, self._same_host, main_socket=self._main, hold=HOLD
+            secret, self._role, now, self._random_bytes, self._same_host, patience, main_socket=self._main, hold=HOLD
         )
         self._puncher.add_local_candidates(self._candidates, now)
 

@@ -44,6 +44,7 @@ class Pair:
     held: bool = False
     """It got an opener, and waits for the peer's word."""
     interval: float = FIRST_INTERVAL
+    max_interval: float = MAX_INTERVAL
     last_probe: float = -math.inf
     sent: int = 0
     received: int = 0
@@ -78,7 +79,7 @@ class Pair:
             del self.transactions[next(iter(self.transactions))]
         self.last_probe = now
         self.next_probe = now + self.interval
-        self.interval = min(2 * self.interval, MAX_INTERVAL)
+        self.interval = min(2 * self.interval, self.max_interval)
 
     def request_received(self, now: float) -> None:
         """The peer's way to us is open there: ask back at once instead of when the turn comes."""

@@ -26,7 +26,7 @@ from udpsend.punching.candidates import addresses_through_relay, path_kind
 from udpsend.punching.channel import ProbeChannel
 from udpsend.punching.hard import Method, choose_method
 from udpsend.punching.nomination import Nomination
-from udpsend.punching.pairs import MAX_PAIRS, OPENER_TTL, Pair
+from udpsend.punching.pairs import MAX_INTERVAL, MAX_PAIRS, OPENER_TTL, Pair
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival, Transmit
@@ -36,6 +36,7 @@ PACE = 0.005  # seconds between requests; RFC 8445, section 14.2 asks for this m
 GRACE = 2.0  # for the CONFIRM of a nomination that came just before the timeout
 MAX_ANSWERS = 64  # that wait to be sent; the peer repeats what is lost
 RELAY_DELAY = 2.0  # seconds for a direct path to come up, before a relay is tried
+SLOWEST_PROBES = 150  # of one pair, where the timeout is longer than usual: with 16 pairs that is below MAX_SENT
 MAX_SENT = 4096  # probes of 80 bytes, requests and answers: 0.5 MB with IP and UDP headers
 
 PunchEvent = PathValidated | PunchFailed | SocketsWanted
@@ -69,6 +70,7 @@ class Puncher:
         self._start = now
         self._hold_until = now + hold
         self._deadline = now + timeout
+        self._max_interval = max(MAX_INTERVAL, timeout / SLOWEST_PROBES)
         self._last_deadline = now + timeout + 2 * GRACE
         self._failed = False
         self._local: list[Candidate] = []
@@ -87,7 +89,7 @@ class Puncher:
         for candidate in candidates:
             self._pairs.pop((candidate.address, self._main), None)
         for pair in self._pairs.values():
-            pair.kind = self._kind(pair.address)
+            pair.kind = path_kind(self._local, pair.address, self._same_host, self._relayed)
         self._pair_through_relay(now)
 
     def add_remote_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
@@ -118,9 +120,6 @@ class Puncher:
             pair = self._pairs.get((address, self._main)) or self._add_pair(address, self._main, now)
             if pair is not None:
                 pair.signalled = True
-
-    def _kind(self, address: Address) -> PathKind:
-        return PathKind.RELAYED if address in self._relayed else path_kind(self._local, address, self._same_host)
 
     def peer_opened(self, now: float) -> None:
         """The peer's router expects what comes from here."""
@@ -273,9 +272,9 @@ class Puncher:
         if len(self._pairs) >= MAX_PAIRS:
             self.drops["too many addresses"] += 1
             return None
-        kind = self._kind(address)
+        kind = path_kind(self._local, address, self._same_host, self._relayed)
         first_probe = max(now, self._start + RELAY_DELAY) if kind is PathKind.RELAYED else now
-        pair = Pair(address, kind, address in self._signalled, first_probe, local)
+        pair = Pair(address, kind, address in self._signalled, first_probe, local, max_interval=self._max_interval)
         self._pairs[address, local] = pair
         return pair
 

@@ -1,0 +1,285 @@
+"""The rendezvous by three texts: the exchange itself, what people do to texts, and whole transfers without any meeting
+place."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import udpsend
+from tests.servers import LOOPBACK, PATIENCE
+from udpsend import events
+from udpsend.config import Config, Role
+from udpsend.errors import BadPacket, Cancelled, PeerError, UdpsendError, WrongCode
+from udpsend.rendezvous.code import parse_code
+from udpsend.rendezvous.machine import Agreed, Failed, WrongGuess
+from udpsend.rendezvous.manual import MAX_TEXT_SIZE, ManualRendezvous, read_text_untrusted, write_text
+from udpsend.rendezvous.messages import JSON
+
+CODE = "4821-marble-otter"
+
+
+def random_bytes(first: int) -> Callable[[int], bytes]:
+    counter = itertools.count(first)
+    return lambda size: next(counter).to_bytes(4).rjust(size, b"\x5a")
+
+
+def hello(name: str, candidates: int = 2) -> dict[str, JSON]:
+    return {"candidates": [["host", f"10.0.0.{n + 1}", 5000] for n in range(candidates)], "host": name, "nat": ["x"]}
+
+
+def side(role: Role, code: str = CODE, candidates: int = 2) -> ManualRendezvous:
+    seed = 1 if role is Role.SENDER else 1_000_000
+    return ManualRendezvous(role, parse_code(code), 0.0, random_bytes(seed), hello(role.value, candidates))
+
+
+def meet(sender: ManualRendezvous, receiver: ManualRendezvous) -> list[str]:
+    texts = [sender.take_text()]
+    receiver.text_received(texts[0], 0.0)
+    texts.append(receiver.take_text())
+    sender.text_received(texts[1], 0.0)
+    texts.append(sender.take_text())
+    receiver.text_received(texts[2], 0.0)
+    return texts
+
+
+def test_three_texts_make_one_secret() -> None:
+    sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
+    assert (sender.text_number, sender.due, receiver.text_number, receiver.due) == (1, 2, None, 1)
+    texts = meet(sender, receiver)
+    ours, theirs = sender.next_event(), receiver.next_event()
+    assert isinstance(ours, Agreed)
+    assert isinstance(theirs, Agreed)
+    assert ours.secret == theirs.secret
+    assert ours.phrase == theirs.phrase
+    assert ours.hello["host"] == "receiver"
+    assert theirs.hello["host"] == "sender"
+    assert (sender.due, receiver.due, sender.text_number, receiver.text_number) == (None,) * 4
+    assert [len(text) for text in texts] == [125, 423, 379]
+
+
+def test_nothing_readable_is_in_the_texts() -> None:
+    import base64
+
+    for number, text in enumerate(meet(side(Role.SENDER), side(Role.RECEIVER)), 1):
+        encoded = text.removeprefix(f"udpsend1.{number}.")
+        data = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        assert b"10.0.0" not in data
+        assert b"candidates" not in data
+
+
+def test_texts_fit_into_a_line_of_a_terminal_and_carry_the_best_candidates() -> None:
+    sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
+    many: list[JSON] = [["host", f"2001:db8:1234:5678:9abc:def0:1234:{n:x}", 65000] for n in range(15)]
+    receiver.set_hello({"candidates": [*many, ["srflx", "203.0.113.5", 5000]], "host": "x" * 32})
+    texts = meet(sender, receiver)
+    assert all(len(text) < MAX_TEXT_SIZE / 2 for text in texts)
+    agreed = sender.next_event()
+    assert isinstance(agreed, Agreed)
+    candidates = agreed.hello["candidates"]
+    assert isinstance(candidates, list)
+    assert candidates[0] == ["srflx", "203.0.113.5", 5000]
+    assert len(candidates) == 8
+
+
+def test_a_hello_that_changed_is_the_one_that_is_told() -> None:
+    sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
+    receiver.text_received(sender.take_text(), 0.0)
+    receiver.set_hello({"candidates": [], "host": "later"})
+    sender.text_received(receiver.take_text(), 0.0)
+    sender.take_text()
+    agreed = sender.next_event()
+    assert isinstance(agreed, Agreed)
+    assert agreed.hello["host"] == "later"
+
+
+def test_another_code_is_a_wrong_guess_and_a_few_are_the_end() -> None:
+    sender = side(Role.SENDER)
+    opening = sender.take_text()
+    for remaining in (2, 1, 0):
+        guesser = side(Role.RECEIVER, f"4821-wrong-guess{remaining}")
+        guesser.text_received(opening, 0.0)
+        sender.text_received(guesser.take_text(), 0.0)
+        assert sender.next_event() == WrongGuess(remaining)
+        assert (sender.due == 2) is (remaining > 0)
+    failed = sender.next_event()
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, WrongCode)
+    assert sender.text_number is None
+
+
+def test_after_a_wrong_guess_the_right_code_is_taken() -> None:
+    sender, guesser, receiver = side(Role.SENDER), side(Role.RECEIVER, "4821-wrong-guess"), side(Role.RECEIVER)
+    opening = sender.take_text()
+    for one in (guesser, receiver):
+        one.text_received(opening, 0.0)
+        sender.text_received(one.take_text(), 0.0)
+    receiver.text_received(sender.take_text(), 0.0)
+    assert isinstance(receiver.next_event(), Agreed)
+
+
+def test_a_text_of_another_run() -> None:
+    sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
+    receiver.text_received(sender.take_text(), 0.0)
+    receiver.take_text()
+    other = ManualRendezvous(Role.SENDER, parse_code(CODE), 0.0, random_bytes(77), hello("other"))
+    receiver.text_received(meet(other, side(Role.RECEIVER))[2], 0.0)
+    failed = receiver.next_event()
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, WrongCode | PeerError)
+
+
+def test_the_own_text_given_back() -> None:
+    sender = side(Role.SENDER)
+    own = sender.take_text()
+    with pytest.raises(BadPacket, match="this is text 1, and text 2 is due"):
+        sender.text_received(own, 0.0)
+    assert sender.due == 2
+
+
+def damage(text: str) -> dict[str, str]:
+    return {
+        "cut": text[:-1],
+        "cut at the front": text[3:],
+        "doubled": text + text,
+        "one letter": text[:40] + ("A" if text[40] != "A" else "B") + text[41:],
+        "lower case": text.lower(),
+        "nothing": "",
+        "something else": "hello",
+        "not ASCII": text[:40] + "é" + text[41:],
+        "padding": text + "====",
+        "huge": text + "A" * 5000,
+        "only the prefix": text.split(".")[0] + ".1.",
+    }
+
+
+@pytest.mark.parametrize("how", damage("x" * 99))
+def test_what_copying_breaks_is_told_and_may_be_given_again(how: str) -> None:
+    sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
+    text = sender.take_text()
+    with pytest.raises(BadPacket):
+        receiver.text_received(damage(text)[how], 0.0)
+    assert receiver.due == 1
+    receiver.text_received(text, 0.0)
+    assert receiver.text_number == 2
+
+
+def test_line_breaks_and_spaces_do_not_matter() -> None:
+    text = side(Role.SENDER).take_text()
+    broken = " \r\n".join(text[i : i + 20] for i in range(0, len(text), 20))
+    side(Role.RECEIVER).text_received(f"\n {broken}\t", 0.0)
+
+
+@given(st.integers(1, 3), st.text(max_size=60), st.binary(max_size=120))
+def test_reading_raises_nothing_but_bad_packet(number: int, text: str, body: bytes) -> None:
+    for hostile in (text, f"udpsend1.{number}.{text}", write_text(number, body)):
+        try:
+            read_text_untrusted(number, hostile)
+        except BadPacket:
+            continue
+
+
+@settings(max_examples=20)
+@given(st.binary(min_size=81, max_size=81), st.binary(min_size=60, max_size=60))
+def test_well_formed_nonsense_never_agrees(opening: bytes, answer: bytes) -> None:
+    sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
+    sender.take_text()
+    for one, text in ((receiver, write_text(1, opening)), (sender, write_text(2, answer))):
+        try:
+            one.text_received(text, 0.0)
+        except BadPacket:
+            continue
+    assert not isinstance(sender.next_event(), Agreed)
+    assert not isinstance(receiver.next_event(), Agreed)
+
+
+# Whole transfers, whose people are queues.
+
+
+class Person:
+    """Carries what one side shows to the other; `typed` is what is given to this side."""
+
+    def __init__(self) -> None:
+        self.typed: queue.Queue[str | None] = queue.Queue()
+        self.events: list[events.Event] = []
+        self.other: Person | None = None
+
+    def on_event(self, event: events.Event) -> None:
+        self.events.append(event)
+        if isinstance(event, events.TextToCarry) and self.other is not None:
+            self.other.typed.put(event.text)
+
+    def read_text(self, number: int) -> str | None:
+        return self.typed.get(timeout=PATIENCE)
+
+
+CONFIG = Config(brokers=(), stun_servers=(), lan=False, bind=LOOPBACK, timeout=PATIENCE)
+
+
+def run_both(source: Path, target: Path, people: tuple[Person, Person], codes: tuple[str, str]) -> list[object]:
+    ends: list[object] = [None, None]
+
+    def run(index: int, work: Callable[[], object]) -> None:
+        try:
+            ends[index] = work()
+        except UdpsendError as error:
+            ends[index] = error
+
+    alice, bob = people
+    works: list[Callable[[], object]] = [
+        lambda: udpsend.send(source, code=codes[0], config=CONFIG, on_event=alice.on_event, read_text=alice.read_text),
+        lambda: udpsend.receive(codes[1], target, config=CONFIG, on_event=bob.on_event, read_text=bob.read_text),
+    ]
+    threads = [threading.Thread(target=run, args=(index, work), daemon=True) for index, work in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(3 * PATIENCE)
+    return ends
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.bin"
+    path.write_bytes(os.urandom(300_000))
+    return path
+
+
+def test_a_transfer_without_any_meeting_place(tmp_path: Path, source: Path) -> None:
+    alice, bob = Person(), Person()
+    alice.other, bob.other = bob, alice
+    bob.typed.put("a slip of the mouse")
+    target = tmp_path / "received"
+    target.mkdir()
+    ends = run_both(source, target, (alice, bob), (CODE, CODE))
+    assert all(isinstance(end, events.Verified) for end in ends), ends
+    assert (target / source.name).read_bytes() == source.read_bytes()
+    shown = [event.number for event in alice.events if isinstance(event, events.TextToCarry)]
+    assert shown == [1, 3]
+    assert [event.number for event in bob.events if isinstance(event, events.TextRejected)] == [1]
+    assert not any(isinstance(event, events.MeetingPlace) for event in alice.events + bob.events)
+
+
+def test_another_code_at_the_other_side(tmp_path: Path, source: Path) -> None:
+    alice, bob = Person(), Person()
+    alice.other, bob.other = bob, alice
+
+    def give_up(event: events.Event) -> None:
+        alice.on_event_before(event)  # type: ignore[attr-defined]
+        if isinstance(event, events.WrongGuess):
+            alice.typed.put(None)
+            bob.typed.put(None)
+
+    alice.on_event_before = alice.on_event  # type: ignore[attr-defined]
+    alice.on_event = give_up  # type: ignore[method-assign]
+    ends = run_both(source, tmp_path, (alice, bob), (CODE, "4821-other-words"))
+    assert [type(end) for end in ends] == [Cancelled, Cancelled]
+    assert events.WrongGuess(2) in alice.events

@@ -1,0 +1,45 @@
+"""What is asked of the user: the code, the phrase of --verify, the texts of --manual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+from click.core import ParameterSource
+
+from udpsend.cli.terminal import Terminal
+from udpsend.errors import UsageError
+
+
+def chosen_code(terminal: Terminal, argument: str | None, option: str | None) -> str:
+    """The code from the argument, `--code`, the environment or the user, in this order."""
+    if argument is not None:
+        source = click.get_current_context().get_parameter_source("code_option")
+        if option is not None and source is ParameterSource.COMMANDLINE:
+            raise UsageError("The code was given twice, as an argument and with --code.\nLeave out one.")
+        code: str | None = argument
+    elif option is not None:
+        code = option
+    else:
+        code = terminal.ask("Code:")
+    if code is None or not code.strip():
+        raise UsageError("No code was given.\nIt is what 'udpsend send' shows on the other machine.")
+    return code
+
+
+def text_question(terminal: Terminal) -> Callable[[int], str | None]:
+    """For --manual: the texts of the other side."""
+
+    def read_text(number: int) -> str | None:
+        return terminal.ask(f"Text {number}, from the other side:")
+
+    return read_text
+
+
+def phrase_question(terminal: Terminal) -> Callable[[str], bool]:
+    """For --verify: asked before anything moves."""
+
+    def same_phrase(phrase: str) -> bool:
+        return terminal.confirm(f"Phrase: {phrase}. Does the other side show the same one?")
+
+    return same_phrase
