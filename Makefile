@@ -41,6 +41,7 @@ RUNS ?= 20
 netlab: $(STAMP)
 	$(BIN)/python -m tools.netlab check
 	$(BIN)/python -m tools.netlab matrix --runs $(RUNS)
+	$(BIN)/python -m tools.netlab changes
 
 dist: $(STAMP)
 	$(BIN)/python -m hatchling build -d dist

@@ -13,6 +13,9 @@ pytestmark = pytest.mark.skipif(missing_requirements() is not None, reason=str(m
 
 PATHS = (
     "full-cone / full-cone",
+    "masquerade-open / masquerade-open",
+    "masquerade / symmetric-sequential",
+    "masquerade-open / symmetric-random",
     "masquerade / port-restricted, mtu 1280",
     "masquerade / masquerade, same private True",
     "two layers",

@@ -68,6 +68,17 @@ def test_messages_cross_mosquitto(broker: Mosquitto, kind: str) -> None:
         assert b"one" not in man_a.messages  # MQTT 5: not one's own
 
 
+@pytest.mark.parametrize("kind", ["tcp", "tls", "ws", "wss"])
+def test_a_renewed_mailbox_comes_up_again(broker: Mosquitto, kind: str) -> None:
+    with mailbox(getattr(broker, kind)) as (a, man_a), mailbox(broker.tcp) as (_, man_b):
+        man_a.wait_until_up()
+        man_b.wait_until_up()
+        a.renew()
+        wait_until(lambda: [up for _, up, _ in man_a.states] == [True, False, True], "the second connection")
+        a.publish(b"again")
+        man_b.wait_for(b"again")
+
+
 def test_messages_cross_the_embedded_broker() -> None:
     with Server(LOOPBACK, 0, 0) as server:
         url = f"mqtt://{LOOPBACK}:{server.mqtt_port}"

@@ -178,8 +178,11 @@ class Shell:
                 self.session.sockets_opened(self._endpoint.open_more(count), now)
             case SocketChosen(local):
                 self._endpoint.keep(local)
-            case CandidatesWanted():
+            case CandidatesWanted(by_peer):
                 self._discovery.again()
+                if not by_peer:
+                    for mailbox in self._mailboxes:
+                        mailbox.renew()
             case PathMoved(path):
                 self.emit(events.PathFound(path.kind, peer_behind_relay(path.address), path.round_trip))
             case events.PathFound():

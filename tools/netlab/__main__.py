@@ -1,4 +1,4 @@
-"""`python -m tools.netlab list | up | down | run | check | matrix`: the laboratory from the command line.
+"""`python -m tools.netlab list | up | down | run | check | matrix | changes`: the laboratory from the command line.
 
 python -m tools.netlab up internet --nat masquerade --nat symmetric-random
 python -m tools.netlab run alice -- ping -c1 198.51.100.130
@@ -12,7 +12,8 @@ import atexit
 import os
 import sys
 
-from . import check, matrix
+from . import changes, check, matrix
+from .changes import CHANGES
 from .lab import PREFIX, Lab, LabError, destroy, missing_requirements, tags
 from .nat import NAT_KINDS
 from .topology import TOPOLOGIES, by_name
@@ -64,6 +65,8 @@ def _arguments() -> argparse.Namespace:
     every.add_argument(
         "--pairs", nargs="+", default=[], metavar="WORDS", help="only rows with one of these in their names"
     )
+    during = commands.add_parser("changes", help="transfers during which something happens to the network")
+    during.add_argument("names", nargs="*", metavar="NAME", help="only these: " + ", ".join(CHANGES))
     return parser.parse_args()
 
 
@@ -85,6 +88,8 @@ def main() -> int:
             return check.main()
         elif chosen.command == "matrix":
             return matrix.main(chosen.runs, chosen.pairs)
+        elif chosen.command == "changes":
+            return changes.main(chosen.names)
         else:
             namespace = f"{PREFIX}-{chosen.tag}-{chosen.host}"
             os.execvp("ip", ["ip", "netns", "exec", namespace, *chosen.argv])  # noqa: S606 - the user's own command

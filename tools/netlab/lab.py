@@ -263,9 +263,19 @@ class Lab:
         self._processes.append(process)
         return process
 
-    def output(self, host: str, argv: Sequence[str | os.PathLike[str]]) -> str:
-        """Runs `argv` on `host` to its end and gives what it printed. Raises LabError, also after 60 s."""
-        return _command(*self.on(host, argv))
+    def output(self, host: str, argv: Sequence[str | os.PathLike[str]], text: str | None = None) -> str:
+        """Runs `argv` on `host`, with `text` for its input, to its end and gives what it printed. Raises LabError, also
+        after 60 s."""
+        return _command(*self.on(host, argv), text=text)
+
+    def signal(self, host: str, word: str, number: int) -> None:
+        """Sends the signal to the processes on `host` that have `word` in their command line."""
+        for pid in _command("ip", "netns", "pids", self.namespace(host)).split():
+            try:
+                if word in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(int(pid), number)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
 
     def set_offload(self, host: str, interface: str, **features: bool) -> None:
         """Switches features of a device as `ethtool -K` names them, such as gso=False, gro=True."""

@@ -109,13 +109,13 @@ def run_row(row: Row, runs: int, directory: Path) -> Result:
     source = directory / "content"
     source.write_bytes(os.urandom(CONTENT_SIZE))
     with Lab(row.topology()) as lab:
-        options = _start_servers(lab)
+        options = start_servers(lab)
         for _ in range(runs):
             _add(result, *_transfer(lab, source, directory, options))
     return result
 
 
-def _start_servers(lab: Lab) -> list[str]:
+def start_servers(lab: Lab) -> list[str]:
     """`udpsend serve` at each address of the server, if there is one; the options for the peers."""
     if "server" not in (host.name for host in lab.topology.hosts):
         return []

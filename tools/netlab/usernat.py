@@ -1,7 +1,7 @@
 """A NAT in user space, for the kinds that nftables does not offer. Runs in a router's namespace; standard library only.
 
 `python usernat.py PUBLIC INSIDE/PREFIX [options]` makes the device `nat0`, routes the router's UDP through it, prints
-READY and translates until it is killed:
+READY and translates until it is killed; on SIGUSR1 it forgets all mappings, as on a restart:
 
 1. UDP from `lan`, and from `wan` to PUBLIC, is routed into `nat0` instead of out of the other side.
 2. A packet from inside gets the mapping of its source and of as much of its destination as mapping depends on.
@@ -17,6 +17,7 @@ import fcntl
 import ipaddress
 import os
 import random
+import signal
 import socket
 import struct
 import subprocess
@@ -58,6 +59,10 @@ class Nat:
         self._by_inside: dict[tuple[Address, Scope], Mapping] = {}
         self._by_port: dict[int, Mapping] = {}
         self._next = FIRST_PORT + random.randrange(10_000)
+
+    def forget(self) -> None:
+        self._by_inside.clear()
+        self._by_port.clear()
 
     def translate(self, source: Address, target: Address, now: float) -> tuple[Address, Address] | None:
         from_inside = ipaddress.ip_address(source[0]) in self._inside
@@ -151,6 +156,7 @@ def main() -> None:
     fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH", DEVICE.encode(), IFF_TUN | IFF_NO_PI))
     _route_through_device(options.public)
     nat = Nat(options)
+    signal.signal(signal.SIGUSR1, lambda number, frame: nat.forget())
     print("READY", flush=True)
     while True:
         packet = rewritten(os.read(device, 65_536), nat, time.monotonic())

@@ -40,6 +40,9 @@ MAX_GENERATIONS = 200  # of punching in one session
 class CandidatesWanted:
     """Gather this side's addresses again: `add_candidates` and `set_behaviour`."""
 
+    by_peer: bool
+    """It is the peer that looks for a path; so the mailboxes work."""
+
 
 @dataclass(frozen=True, slots=True)
 class SocketChosen:
@@ -124,7 +127,7 @@ class Negotiation:
             self._drops["punching number"] += 1
             return
         if punch > self.generation:
-            self._begin(punch, now)
+            self._begin(punch, now, by_peer=True)
         if punch == self.generation:
             self._take_untrusted(word, now)
 
@@ -135,7 +138,7 @@ class Negotiation:
     def punch_again(self, now: float) -> None:
         """The path is dead: look for one as at the beginning, with a puncher of its own."""
         if self.generation < MAX_GENERATIONS:
-            self._begin(self.generation + 1, now)
+            self._begin(self.generation + 1, now, by_peer=False)
 
     def sockets_opened(self, sockets: list[int], now: float) -> None:
         self._opened_more = True
@@ -173,13 +176,13 @@ class Negotiation:
 
     # one punching after the other
 
-    def _begin(self, generation: int, now: float) -> None:
+    def _begin(self, generation: int, now: float, *, by_peer: bool) -> None:
         self._choose(self._main)
         self.generation = generation
         self._candidates.clear()
         self.behaviour = None
         self._start(now)
-        self._events.append(CandidatesWanted())
+        self._events.append(CandidatesWanted(by_peer))
         self._tell({})
 
     def _start(self, now: float) -> None:

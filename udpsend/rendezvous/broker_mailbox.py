@@ -91,14 +91,18 @@ class BrokerMailbox:
             self.outgoing.append(message)
             self._wake()
 
+    def renew(self) -> None:
+        connection = self._socket
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                # Not SSLSocket.shutdown, which takes the TLS object away from under the thread.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
     def close(self) -> None:
         self._deadline = time.monotonic() + CLOSE_TIMEOUT
         self._closed.set()
-        connecting = self._socket
-        if connecting is not None and not self._state:
-            with contextlib.suppress(OSError):
-                # Not SSLSocket.shutdown, which takes the TLS object away from under the thread.
-                socket.socket.shutdown(connecting, socket.SHUT_RDWR)
+        if not self._state:
+            self.renew()
         self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(CLOSE_TIMEOUT)
@@ -164,7 +168,7 @@ class BrokerMailbox:
         return self._deadline - CLOSE_TIMEOUT + FLUSH_TIME
 
     def hold(self, connecting: socket.socket) -> None:
-        """Keeps the socket that the thread is about to wait for, so that `close` can end the waiting."""
+        """Keeps the socket that the thread is about to wait for, so that others can end the waiting."""
         self._socket = connecting
         if self._closed.is_set():
             raise ConnectionAbortedError("closed")

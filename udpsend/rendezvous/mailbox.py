@@ -38,6 +38,9 @@ class Mailbox(Protocol):
         """Leaves `message` to all readers of the topic. From any thread; never blocks, never raises; while the
         mailbox is down, messages are dropped."""
 
+    def renew(self) -> None:
+        """The way there may be dead without anybody having noticed: connect anew. From any thread; never blocks."""
+
     def close(self) -> None:
         """Sends what was published, then leaves, within CLOSE_TIMEOUT seconds. May be called more than once."""
 

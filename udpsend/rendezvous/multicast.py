@@ -123,6 +123,9 @@ class MulticastMailbox:
                     self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, _on_interface(index, address))
                     self._socket.sendto(datagram, (GROUP, PORT))
 
+    def renew(self) -> None:
+        """It looks at the interfaces every RESCAN seconds anyway."""
+
     def close(self) -> None:
         self._closed.set()
         with contextlib.suppress(OSError):

@@ -1,0 +1,154 @@
+"""What happens to a network while a file is on its way, and whether the transfer survives it.
+
+For each of `CHANGES`: a laboratory whose lines carry 5 MB/s, a transfer of 30 MB, the change as soon as there is a path
+and a second has passed, and the outcome: verified or not, how long it took beyond the undisturbed time, how many paths
+there were, and how much was sent beyond the content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .lab import Lab
+from .matrix import start_servers
+from .topology import Topology, internet
+
+CONTENT_SIZE = 30_000_000
+RATE = "40mbit"
+SPEED = 5e6  # bytes per second
+PATIENCE = 180.0
+OUTAGE = 30.0
+_BLOCK = """
+table inet outage {
+    chain everything {
+        type filter hook forward priority -400; policy drop;
+    }
+}
+"""
+
+
+def _rebind(lab: Lab) -> None:
+    """alice's NAT restarts: all mappings are gone, and the next ones have other ports."""
+    lab.signal("router-a", "usernat", signal.SIGUSR1)
+
+
+def _new_address(lab: Lab) -> None:
+    """alice gets another address from her router."""
+    for words in ("address del 10.1.0.70/26", "address add 10.1.0.80/26"):
+        lab.output("alice", ["ip", *words.split(), "dev", "eth0"])
+    lab.output("alice", ["ip", "route", "replace", "default", "via", "10.1.0.65"])
+
+
+def _outage(lab: Lab) -> None:
+    """Nothing passes alice's router."""
+    lab.output("router-a", ["nft", "-f", "-"], _BLOCK)
+    time.sleep(OUTAGE)
+    lab.output("router-a", ["nft", "delete", "table", "inet", "outage"])
+
+
+def _no_broker(lab: Lab) -> None:
+    """The broker and the STUN servers are gone for good."""
+    lab.signal("server", "serve", signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`bar`: seconds that it may take beyond the undisturbed time."""
+
+    name: str
+    happens: Callable[[Lab], None]
+    topology: Callable[[], Topology]
+    bar: float
+
+
+_PORT_RESTRICTED = "port-restricted"
+CHANGES = {
+    change.name: change
+    for change in (
+        Change("nat-rebinds", _rebind, lambda: internet(_PORT_RESTRICTED, _PORT_RESTRICTED), 15.0),
+        Change("hard-nat-rebinds", _rebind, lambda: internet("symmetric-sequential", "masquerade"), 15.0),
+        Change("new-address", _new_address, lambda: internet(_PORT_RESTRICTED, "masquerade"), 15.0),
+        Change("outage-30s", _outage, lambda: internet("masquerade", "masquerade"), OUTAGE + 15.0),
+        Change("broker-gone", _no_broker, lambda: internet("masquerade", _PORT_RESTRICTED), 5.0),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    change: Change
+    ends: tuple[str, str]
+    """The last event of sender and receiver."""
+    extra_seconds: float
+    paths: int
+    extra_bytes: int
+
+    @property
+    def is_good(self) -> bool:
+        return self.ends == ("Verified", "Verified") and self.extra_seconds <= self.change.bar
+
+    def line(self) -> str:
+        verdict = "" if self.is_good else "  <-- NOT AS IT SHOULD BE"
+        return (
+            f"{self.change.name:20} {self.ends[0]:14} {self.ends[1]:14} {self.extra_seconds:6.1f} s more "
+            f"(bar {self.change.bar:.0f}), {self.paths} paths, {self.extra_bytes / 1e6:5.2f} MB more{verdict}"
+        )
+
+
+def run_change(change: Change, directory: Path, size: int = CONTENT_SIZE) -> Outcome:
+    """Raises LabError."""
+    source, target = directory / "content", directory / "received"
+    source.write_bytes(os.urandom(size))
+    target.mkdir()
+    with Lab(change.topology()) as lab:
+        for router in ("router-a", "router-b"):
+            words = f"qdisc add dev wan root tbf rate {RATE} burst 64k latency 100ms"
+            lab.output(router, ["tc", *words.split()])
+        options = start_servers(lab)
+        peer = [sys.executable, "-m", "tools.netlab.peer"]
+        with open(directory / "recv.log", "wb") as log:
+            receiver = lab.run("bob", [*peer, "recv", target, *options], stdout=log)
+        sender = lab.run("alice", [*peer, "send", source, *options], stdout=subprocess.PIPE)
+        assert sender.stdout is not None
+        said: list[dict[str, Any]] = []
+        while not said or said[-1]["event"] not in ("PathFound", "NoDirectPath", "PeerNeverCame"):
+            said.append(json.loads(sender.stdout.readline()))
+        start = time.monotonic()
+        time.sleep(1.0)
+        change.happens(lab)
+        output, _ = sender.communicate(timeout=PATIENCE)
+        receiver.wait(PATIENCE)
+        seconds = time.monotonic() - start
+    said += [json.loads(line) for line in output.splitlines()]
+    heard = [json.loads(line) for line in (directory / "recv.log").read_bytes().splitlines()]
+    counters = next(entry["counters"] for entry in said if entry["event"] == "Statistics")
+    return Outcome(
+        change,
+        (said[-1]["event"], heard[-1]["event"]),
+        seconds - size / SPEED,
+        sum(entry["event"] == "PathFound" for entry in said),
+        int(counters.get("bytes sent", 0)) - size,
+    )
+
+
+def main(wanted: list[str]) -> int:
+    """Prints a line per change. 1 if one is not survived as it should be."""
+    wrong = 0
+    for change in CHANGES.values():
+        if wanted and change.name not in wanted:
+            continue
+        with tempfile.TemporaryDirectory(prefix="udpsend-changes-") as directory:
+            outcome = run_change(change, Path(directory))
+        wrong += not outcome.is_good
+        print(outcome.line(), flush=True)
+    return 1 if wrong else 0
