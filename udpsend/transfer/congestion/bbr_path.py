@@ -10,6 +10,9 @@ INFINITY = float("inf")
 
 FULL_PIPE_GROWTH = 1.25
 FULL_PIPE_ROUNDS = 3
+# Once the pipe has been full, two rounds say so again (the draft waits for three, and each adds a quarter of the path's
+# content to the queue). The first of them still tells of what was sent before; the second must show most of a quarter.
+FULL_PIPE_GROWTH_LATER = 1.15
 FULL_PIPE_ROUNDS_LATER = 2
 PROBE_RTT_INTERVAL = 5.0
 MIN_RTT_WINDOW = 10.0
@@ -105,11 +108,11 @@ class PathModel:
         self.full_now = False
 
     def check_full(self, rate: RateSample) -> None:
-        """Three round trips in which sending faster did not deliver faster: the pipe is full. Once it has been, two say
-        so (the draft waits for three again, and each adds a quarter of the path's content to the queue)."""
+        """Round trips in which sending faster did not deliver faster: the pipe is full."""
         if self.full_now or not self.round_start or rate.app_limited:
             return
-        if rate.rate >= self._full_bandwidth * FULL_PIPE_GROWTH:
+        growth = FULL_PIPE_GROWTH_LATER if self.full_reached else FULL_PIPE_GROWTH
+        if rate.rate >= self._full_bandwidth * growth:
             self.reset_full(rate.rate)
             return
         self._full_rounds += 1
