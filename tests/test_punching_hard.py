@@ -187,6 +187,17 @@ def test_the_path_is_on_the_socket_that_won_and_nothing_else_is_needed(seed: int
         assert recorder.received
 
 
+@pytest.mark.parametrize("drift", [(0, 0), (3, 0), (0, 17), (25, 12)])
+def test_two_sequential_nats_cross_whatever_others_took(seed: int, drift: tuple[int, int]) -> None:
+    net, a, b = two_homes(seed, SYMMETRIC, SYMMETRIC)
+    for peer, taken in zip((a, b), drift, strict=True):
+        peer.gateway._next_port += taken
+    seconds = punch(net, a, b, hold=1.0, word=0.1)
+    assert seconds is not None
+    assert seconds < 3.0
+    assert max(a.puncher.sent, b.puncher.sent) < 700
+
+
 def test_two_symmetric_nats_fail_in_time_and_without_a_search(seed: int) -> None:
     net, a, b = two_homes(seed, SYMMETRIC_RANDOM, SYMMETRIC_RANDOM)
     start = net.now
@@ -276,11 +287,11 @@ def test_a_fan_with_fewer_sockets_than_wanted_goes_round_and_ends() -> None:
 def test_no_method_without_sockets_or_for_two_of_a_kind() -> None:
     hard = NatBehaviour(MappingBehaviour.DEPENDENT, ("203.0.113.1", 5000))
     easy = NatBehaviour(MappingBehaviour.INDEPENDENT, ("203.0.113.2", 5000))
-    assert choose_method(hard, hard, 0, 0.0, bytes) is None
-    assert choose_method(easy, easy, 0, 0.0, bytes) is None
-    assert choose_method(hard, NatBehaviour(), 0, 0.0, bytes) is None
-    assert isinstance(choose_method(hard, easy, 0, 0.0, bytes), Fan)
-    assert isinstance(choose_method(easy, hard, 0, 0.0, bytes), PortSearch)
+    assert choose_method(Role.SENDER, hard, hard, 0, 0.0, bytes) is None
+    assert choose_method(Role.SENDER, easy, easy, 0, 0.0, bytes) is None
+    assert choose_method(Role.SENDER, hard, NatBehaviour(), 0, 0.0, bytes) is None
+    assert isinstance(choose_method(Role.SENDER, hard, easy, 0, 0.0, bytes), Fan)
+    assert isinstance(choose_method(Role.SENDER, easy, hard, 0, 0.0, bytes), PortSearch)
 
 
 # behaviours

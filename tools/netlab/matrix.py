@@ -53,6 +53,7 @@ def _rows() -> Iterator[Row]:
         yield _internet(nat, "symmetric-sequential", _TRANSLATED, 3.0)
         yield _internet(nat, "symmetric-random", _TRANSLATED, 10.0)
     yield _internet("symmetric-random", "masquerade", _TRANSLATED, 10.0)
+    yield _internet("symmetric-sequential", "symmetric-sequential", _TRANSLATED, 3.0)
     yield _internet("symmetric-sequential", "symmetric-random", None, 12.5)
     yield _internet("symmetric-random", "symmetric-random", None, 12.5)
     yield _internet("short-lived", "short-lived", _TRANSLATED, 1.5)

@@ -1,4 +1,6 @@
-"""Hard against easy: a peer behind a symmetric NAT, whose port towards us nobody knows, and one behind any other.
+"""Symmetric NATs: ways to a peer whose port towards us nobody knows.
+
+Hard against easy: a peer behind a symmetric NAT, and one behind any other.
 
 The hard side sends from FAN_SOCKETS sockets to the easy side's address: that many of its 64,512 ports are open for what
 comes from there. The easy side sends to one port after the other. A probe that meets an open port arrives, is answered,
@@ -11,6 +13,11 @@ the symmetric NAT may be a carrier's, too far away for that.
 
 Where the ports were seen to go up in order, the next ones come first: the hard side's main socket has a port among
 them, which is opened with a small TTL, too. Then come those of its further sockets, which follow.
+
+Hard against hard works only where both take ports in order. Each side's n-th new destination gets the n-th port after
+the last one seen, but for those that were taken since by others: a on one side, b on the other, unknown. The sender's
+n-th probe goes from its port n + a to the receiver's port n, the receiver's m-th from its port m + b to the sender's
+port 2 m. With m = a + b and n = m + b the two cross, whatever a and b are: each has opened what the other comes from.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
+from udpsend.config import Role
 from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.pairs import OPENER_TTL
 from udpsend.wire.datagram import Address
@@ -37,6 +45,8 @@ FIRST_PORT, PORTS = 1024, 64_512
 PATIENCE_PREDICTED = 0.3
 PATIENCE_RANDOM = 1.0
 HOLD_SEQUENTIAL = 1.2  # the hard side's main socket, which the prediction finds by then
+CROSSINGS = 128  # ports that others may have taken since, on both sides together, and a few more
+CROSSING_ROUNDS = 4  # what came too early to be let in comes again
 HEAD_START = 0.25  # of the further sockets before the search for those whose ports are in order
 
 Target = tuple[Address, int, int]
@@ -134,12 +144,37 @@ class Fan:
         self.due = now
 
 
+class Crossing:
+    """Either side, where both are hard and sequential. `step`: 1 on one side, 2 on the other."""
+
+    def __init__(self, outside: Address, main: int, start: float, step: int) -> None:
+        self.sockets_wanted = 0
+        self.begun = False
+        self.hold = 0.0
+        self.due = start + PATIENCE_PREDICTED
+        host, port = outside
+        ports = range(port + step, min(65_536, port + step * CROSSINGS + 1), step)
+        self._targets = [((host, port), main, 0) for port in ports] * CROSSING_ROUNDS
+
+    def take(self, now: float) -> Target | None:
+        self.begun = True
+        self.due = now + FAN_PACE if len(self._targets) > 1 else math.inf
+        return self._targets.pop(0) if self._targets else None
+
+    def sockets_opened(self, sockets: list[int], now: float) -> None:
+        """It wants none."""
+
+
 def choose_method(
-    own: NatBehaviour, peer: NatBehaviour, main: int, start: float, random_bytes: Callable[[int], bytes]
+    role: Role, own: NatBehaviour, peer: NatBehaviour, main: int, start: float, random_bytes: Callable[[int], bytes]
 ) -> Method | None:
     """What this side does beyond plain punching; None if nothing more would help."""
-    if own.is_hard == peer.is_hard or peer.outside is None:
+    if peer.outside is None or not (own.is_hard or peer.is_hard):
         return None
+    if own.is_hard and peer.is_hard:
+        if not (own.sequential and peer.sequential):
+            return None
+        return Crossing(peer.outside, main, start, 1 if role is Role.SENDER else 2)
     if own.is_hard:
         return Fan(peer.outside, start, HOLD_SEQUENTIAL if own.sequential else 0.0)
     return PortSearch(peer, peer.outside, main, start, random_bytes(8))

@@ -63,6 +63,7 @@ class Puncher:
         self.path: Path | None = None
         self.drops: Counter[str] = Counter()
         self.sent = 0
+        self._role = role
         self._channel = ProbeChannel(secret, role)
         self._random_bytes = random_bytes
         self._same_host = same_host
@@ -133,7 +134,7 @@ class Puncher:
     def set_behaviours(self, own: NatBehaviour, peer: NatBehaviour) -> None:
         """What both NATs do. May come at any time, and again as more is known; what has begun goes on."""
         if self._method is None or not self._method.begun:
-            self._method = choose_method(own, peer, self._main, self._start, self._random_bytes)
+            self._method = choose_method(self._role, own, peer, self._main, self._start, self._random_bytes)
 
     def _open(self, pair: Pair, now: float) -> None:
         transaction = self._random_bytes(TRANSACTION_SIZE)
