@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from socket import AF_INET6
+from typing import TYPE_CHECKING
 
 from udpsend import events
 from udpsend.config import Config
@@ -21,11 +22,13 @@ from udpsend.net.udp import UdpEndpoint
 from udpsend.punching.behaviour import NatBehaviour, judge_behaviour
 from udpsend.punching.candidates import gather_host_candidates
 from udpsend.punching.gateway import find_gateway
-from udpsend.punching.portmap import PortMapper, PortMapping
-from udpsend.relaying import Relaying
 from udpsend.rendezvous.stun_round import Seen, StunRound
 from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival
+
+if TYPE_CHECKING:  # what most sessions do without is imported where it is used: 60 ms of start-up
+    from udpsend.punching.portmap import PortMapper, PortMapping
+    from udpsend.relaying import Relaying
 
 KEEP_ALIVE = 15.0  # seconds; NATs forget after 30 at the earliest
 STUN_FRESH = 3.0  # seconds; a NAT may have forgotten by then, and who waited longer asks again when the other is there
@@ -66,6 +69,8 @@ class Discovery:
         self._ask_stun_servers()
         self._map_port()
         if self._config.relay is not None:
+            from udpsend.relaying import Relaying
+
             self._relaying = Relaying(
                 self._config.relay, self._config.bind, self._endpoint, self._call_soon, self._relay_known
             )
@@ -126,6 +131,8 @@ class Discovery:
         gateway = find_gateway(self._config.bind) if self._config.port_mapping and port else None
         if gateway is None or port is None:
             return
+
+        from udpsend.punching.portmap import PortMapper
 
         def on_mapping(mapping: PortMapping) -> None:
             self._call_soon(lambda: self._port_mapped(mapping))
