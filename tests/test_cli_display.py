@@ -12,8 +12,8 @@ from tests.cli_library import DIGEST, HOSTILE, Library, assert_harmless, replace
 from udpsend import events
 from udpsend.cli import main
 from udpsend.cli.display import Display
-from udpsend.cli.invitation import command_for_other_side, qr_rows
 from udpsend.cli.escape import LONGEST_NAME, escape
+from udpsend.cli.invitation import command_for_other_side, qr_rows
 from udpsend.cli.progress import SECONDS_BETWEEN_LINES, ProgressLines
 from udpsend.cli.quantity import duration_text, rate_text, round_trip_text, size_text
 from udpsend.cli.terminal import Terminal

@@ -19,7 +19,8 @@ from tests.servers import LOOPBACK, Mailman, wait_until
 from udpsend.errors import BadPacket
 from udpsend.rendezvous import multicast
 from udpsend.rendezvous.mailbox import MAX_MESSAGE_SIZE
-from udpsend.rendezvous.multicast import GROUP, PORT, MulticastMailbox, frame, open_multicast, parse_frame_untrusted
+from udpsend.rendezvous.multicast import MulticastMailbox, frame, open_multicast, parse_frame_untrusted
+from udpsend.rendezvous.multicast_groups import GROUP, GROUP_IPV6, PORT, Group, interfaces_by_version
 
 TOPIC = f"udpsend/1/test-{os.getpid()}"  # not that of another run on this machine
 
@@ -117,10 +118,10 @@ def test_interfaces_can_be_restricted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_socket_that_cannot_be_had_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> socket.socket:
+    def fail() -> list[Group]:
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(multicast, "_open_socket", fail)
+    monkeypatch.setattr(multicast, "open_groups", fail)
     with mailbox() as (box, man):
         wait_until(lambda: man.states)
         box.publish(b"to nobody")
@@ -214,3 +215,36 @@ def test_a_network_that_comes_later(namespaces: tuple[str, str]) -> None:
         subprocess.run(["ip", "-n", name, "link", "set", "cable", "up"], check=True)
     results = [process.communicate(timeout=60) for process in processes]
     assert [out.strip() for out, _ in results] == ["right", "left"], results
+
+
+def test_two_hosts_with_nothing_but_the_ipv6_addresses_they_gave_themselves(namespaces: tuple[str, str]) -> None:
+    for name in namespaces:
+        subprocess.run(["ip", "-n", name, "address", "flush", "dev", "cable"], check=True)
+        subprocess.run(["ip", "-n", name, "link", "set", "cable", "addrgenmode", "eui64"], check=True)
+        subprocess.run(["ip", "-n", name, "link", "set", "cable", "up"], check=True)
+    talk(*namespaces)
+
+
+def test_interfaces_of_both_versions() -> None:
+    everything, loopback = interfaces_by_version(None), interfaces_by_version(frozenset({LOOPBACK}))
+    index = socket.if_nametoindex("lo")
+    assert everything[socket.AF_INET][index] == LOOPBACK
+    assert next(iter(everything[socket.AF_INET])) == index
+    assert set(loopback[socket.AF_INET]) == {index}
+    assert set(loopback[socket.AF_INET6]) <= {index}
+
+
+def test_what_came_to_this_host_alone_over_ipv6_is_ignored() -> None:
+    if not interfaces_by_version(frozenset({LOOPBACK}))[socket.AF_INET6]:
+        pytest.skip("no IPv6 on loopback here")
+    with mailbox() as (_, man), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as stranger:
+        man.wait_until_up()
+        stranger.sendto(frame(TOPIC, b"to this host alone"), ("::1", PORT))
+        send_to_group(frame(TOPIC, b"to the group"))
+        man.wait_for(b"to the group")
+        assert b"to this host alone" not in man.messages
+
+
+def test_the_ipv6_group_is_transient_and_of_one_link() -> None:
+    """RFC 4291, section 2.7: flags 1, scope 2."""
+    assert GROUP_IPV6.startswith("ff12::")

@@ -6,7 +6,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-DEFAULT_BROKERS = ("mqtts://broker.emqx.io:8883", "mqtt://broker.emqx.io:1883")
+# All hosts are used at once, so that none is a point of failure. Where only the web passes, the last one is left, the
+# only one with WebSocket at port 443; both sides are there in any case, whatever the other's network lets through.
+DEFAULT_BROKERS = (
+    "mqtts://broker.emqx.io:8883",
+    "wss://broker.emqx.io:8084",
+    "mqtt://broker.emqx.io:1883",
+    "mqtts://broker.hivemq.com:8883",
+    "wss://broker.hivemq.com:8884",
+    "mqtt://broker.hivemq.com:1883",
+    "mqtts://test.mosquitto.org:8886",
+    "wss://test.mosquitto.org:8081",
+    "mqtt://test.mosquitto.org:1883",
+    "wss://mqtt.eclipseprojects.io:443",
+)
 DEFAULT_STUN_SERVERS = ("stun.l.google.com:19302", "stun.cloudflare.com:3478")
 
 

@@ -53,6 +53,11 @@ def _rate(context: click.Context, parameter: click.Parameter, value: str | None)
     return rate
 
 
+def _hosts(urls: tuple[str, ...]) -> str:
+    """Of the default brokers, each of which is reached in several ways."""
+    return ", ".join(dict.fromkeys(url.partition("://")[2].rpartition(":")[0] for url in urls))
+
+
 CODE_HELP = (
     "The code. Others on this machine can see it here, in the list of processes; "
     "UDPSEND_CODE and {other} do not show it there."
@@ -67,7 +72,7 @@ _OPTIONS = (
         envvar="UDPSEND_BROKER",
         show_envvar=True,
         help="MQTT broker to meet at: mqtts://, mqtt://, wss:// or ws://, with user:password@ where needed. "
-        f"Repeatable; '{NO_SERVER}' for no broker. [default: {', '.join(DEFAULT_BROKERS)}]",
+        f"Repeatable; '{NO_SERVER}' for no broker. [default: {_hosts(DEFAULT_BROKERS)}]",
     ),
     click.option(
         "--stun",

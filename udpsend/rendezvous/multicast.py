@@ -1,15 +1,16 @@
-"""The local network and this host as a mailbox: IPv4 multicast to GROUP, which routers do not pass on (TTL 1).
+"""The local network and this host as a mailbox: multicast to a group of our own (`multicast_groups.py`), over IPv4 and
+IPv6, which routers do not pass on.
 
     0..3    b"UDPS"
     4       1, the version
     5..20   SHA-256 of "udpsend lan 1 " and the topic, cut to 16 bytes
     21..    the message, at most 8 KiB
 
-1. One socket, bound to the group's address, so that nothing that was sent to this host alone comes in. Several
-   processes on one host may bind it, and each receives all.
+1. A socket for each IP version that the host has. Several processes on one host may have one, and each receives all.
 2. It joins the group on every interface, loopback included, by number, so that no route is needed: two peers on one
    host meet without any network. The interfaces are looked at again every few seconds: Wi-Fi may come later.
-3. A message goes out on each interface, with that interface's address; the kernel hands it to the others on this host.
+3. A message goes out on each interface, over both versions; the kernel hands it to the others on this host. Who gets it
+   twice takes it once (`machine.py`).
 4. What comes is counted against a limit after its topic was compared, so that other pairs cost this one nothing.
 
 A VPN may be an interface on which nothing of this is wanted: `interfaces`, or the environment variable
@@ -19,13 +20,10 @@ UDPSEND_LAN_INTERFACES (addresses with commas between), restricts it to the inte
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import selectors
 import socket
-import struct
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -40,23 +38,16 @@ from udpsend.rendezvous.mailbox import (
     OnState,
     RateLimit,
 )
+from udpsend.rendezvous.multicast_groups import Group, IPv4Group, IPv6Group, interfaces_by_version
 
 NAME = "local network"
 ENVIRONMENT = "UDPSEND_LAN_INTERFACES"
 
-# The site-local block of RFC 2365 is free to use; "U" and "D". The port is below those that Linux gives out by itself.
-GROUP = "239.255.85.68"
-PORT = 28557
-
 MAGIC = b"UDPS\x01"
 TOPIC_SIZE = 16
 OVERHEAD = len(MAGIC) + TOPIC_SIZE
-MAX_INTERFACES = 32
 RESCAN = 5.0  # seconds
 BURST_PER_WAKE = 64  # datagrams read before looking at anything else
-
-IP_MULTICAST_ALL = 49  # Linux: 0 asks for the groups that this socket joined, not for those that others did
-LINUX = sys.platform == "linux"
 
 
 def frame(topic: str, message: bytes) -> bytes:
@@ -102,10 +93,9 @@ class MulticastMailbox:
         self._on_state = on_state
         self._allowed = allowed
         self._state: bool | None = None
-        self._joined: dict[int, str] = {}  # address by number of interface
+        self._groups: list[Group] = []
         self._limit = RateLimit(MAX_MESSAGES_PER_SECOND, BURST)
         self._sending = threading.Lock()
-        self._socket: socket.socket | None = None
         self._closed = threading.Event()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="udpsend-lan", daemon=True)
@@ -115,13 +105,9 @@ class MulticastMailbox:
         """Goes out before this returns: a datagram to a socket that does not block."""
         datagram = frame(self._topic, message)
         with self._sending:
-            if self._socket is None or len(message) > MAX_MESSAGE_SIZE:
-                return
-            for index, address in self._joined.items():
-                # An interface may be down or gone, its queue full, a firewall in the way: the message is lost there.
-                with contextlib.suppress(OSError):
-                    self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, _on_interface(index, address))
-                    self._socket.sendto(datagram, (GROUP, PORT))
+            if len(message) <= MAX_MESSAGE_SIZE:
+                for group in self._groups:
+                    group.send(datagram)
 
     def renew(self) -> None:
         """It looks at the interfaces every RESCAN seconds anyway."""
@@ -138,54 +124,52 @@ class MulticastMailbox:
     def _run(self) -> None:
         with self._wake_reader, self._wake_writer:
             while not self._closed.is_set():
+                groups: list[Group] = []
                 try:
-                    with _open_socket() as opened, selectors.DefaultSelector() as selector:
-                        self._serve(opened, selector)
+                    groups = open_groups()
+                    with selectors.DefaultSelector() as selector:
+                        self._serve(groups, selector)
                 except OSError as error:
                     self._report(False, error.strerror or str(error))
                     self._closed.wait(RESCAN)
                 finally:
                     with self._sending:
-                        self._socket = None
-                        self._joined.clear()
+                        self._groups = []
+                    for group in groups:
+                        group.socket.close()
 
-    def _serve(self, opened: socket.socket, selector: selectors.BaseSelector) -> None:
-        selector.register(opened, selectors.EVENT_READ)
+    def _serve(self, groups: list[Group], selector: selectors.BaseSelector) -> None:
+        for group in groups:
+            selector.register(group.socket, selectors.EVENT_READ, group)
         selector.register(self._wake_reader, selectors.EVENT_READ)
         rescan = 0.0
         while not self._closed.is_set():
             now = time.monotonic()
             if now >= rescan:
-                self._join_all(opened)
+                self._join_all(groups)
                 rescan = now + RESCAN
             for key, _ in selector.select(rescan - now):
-                if key.fileobj is opened:
-                    self._receive(opened)
+                if isinstance(key.data, Group):
+                    self._receive(key.data)
 
-    def _join_all(self, opened: socket.socket) -> None:
-        """Joins the group where it is not joined yet, and forgets interfaces that went away."""
-        found = _interfaces(self._allowed)
-        problem = f"no interface with {'an IPv4' if self._allowed is None else 'an allowed'} address"
-        joined: dict[int, str] = {}
-        for index, address in found.items():
-            if self._joined.get(index) != address:
-                try:
-                    opened.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, _membership(index, address))
-                except OSError as error:
-                    if error.errno != errno.EADDRINUSE:  # joined before, by another address of the interface
-                        problem = error.strerror or str(error)
-                        continue
-            joined[index] = address
+    def _join_all(self, groups: list[Group]) -> None:
+        found = interfaces_by_version(self._allowed)
+        problems = [""]
         with self._sending:
-            self._joined, self._socket = joined, opened
-        self._report(bool(joined), "" if joined else problem)
+            problems += [group.join(found[group.family]) for group in groups]
+            self._groups = groups
+        is_up = any(group.joined for group in groups)
+        nowhere = f"no interface with an{' allowed' if self._allowed is not None else ''} address"
+        self._report(is_up, "" if is_up else max(problems) or nowhere)
 
-    def _receive(self, opened: socket.socket) -> None:
+    def _receive(self, group: Group) -> None:
         for _ in range(BURST_PER_WAKE):
             try:
-                datagram = opened.recv(OVERHEAD + MAX_MESSAGE_SIZE + 1)
+                datagram = group.receive(OVERHEAD + MAX_MESSAGE_SIZE + 1)
             except BlockingIOError:
                 return
+            if datagram is None:
+                continue
             try:
                 message = parse_frame_untrusted(self._topic, datagram)
             except BadPacket:
@@ -199,45 +183,15 @@ class MulticastMailbox:
             self._on_state(self.name, up, detail)
 
 
-def _open_socket() -> socket.socket:
-    """Bound to the group, in company. Raises OSError."""
-    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "SO_REUSEPORT") and not LINUX:  # BSD and macOS want it; Linux would ask for the same user
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if LINUX:
-            opened.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
-        opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
-        opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-        opened.bind(("" if sys.platform == "win32" else GROUP, PORT))
-        opened.setblocking(False)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
-
-
-def _interfaces(allowed: frozenset[str] | None) -> dict[int, str]:
-    """An IPv4 address of each interface by its number, loopback first."""
-    import ifaddr  # slow
-
-    found: dict[int, str] = {}
-    for adapter in ifaddr.get_adapters():
-        for entry in adapter.ips:
-            address = entry.ip
-            if isinstance(address, str) and adapter.index is not None and (allowed is None or address in allowed):
-                found.setdefault(adapter.index, address)
-    in_order = sorted(found.items(), key=lambda item: not item[1].startswith("127."))
-    return dict(in_order[:MAX_INTERFACES])
-
-
-def _membership(index: int, address: str) -> bytes:
-    return socket.inet_aton(GROUP) + _on_interface(index, address)[-8 if LINUX else -4 :]
-
-
-def _on_interface(index: int, address: str) -> bytes:
-    """`struct ip_mreqn` on Linux, where a number says more than an address; elsewhere the address alone."""
-    if LINUX:
-        return struct.pack("@4s4si", bytes(4), socket.inet_aton(address), index)
-    return socket.inet_aton(address)
+def open_groups() -> list[Group]:
+    """One for each IP version that this host has. Raises OSError if it is none."""
+    groups: list[Group] = []
+    problem: OSError | None = None
+    for kind in (IPv4Group, IPv6Group):
+        try:
+            groups.append(kind())
+        except OSError as error:
+            problem = problem or error
+    if not groups and problem is not None:
+        raise problem
+    return groups
