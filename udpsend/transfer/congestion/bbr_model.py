@@ -13,8 +13,6 @@ from udpsend.transfer.record_length import train_time
 INFINITY = float("inf")
 
 STARTUP_PACING_GAIN = 2.77
-WINDOW_GAIN = 2.0
-UP_WINDOW_GAIN = 2.25
 PACING_MARGIN = 0.99
 MIN_PIPE_DATAGRAMS = 4
 HEADROOM = 0.15
@@ -42,6 +40,15 @@ PACING_GAIN = {
     State.REFILL: 1.0,
     State.UP: 1.25,
     State.PROBE_RTT: 1.0,
+}
+WINDOW_GAIN = {
+    State.STARTUP: 2.0,
+    State.DRAIN: 2.0,
+    State.DOWN: 2.25,
+    State.CRUISE: 2.25,
+    State.REFILL: 2.25,
+    State.UP: 2.5,
+    State.PROBE_RTT: 2.25,
 }
 PROBE_BW = frozenset({State.DOWN, State.CRUISE, State.REFILL, State.UP})
 PROBING = frozenset({State.STARTUP, State.REFILL, State.UP})
@@ -108,7 +115,7 @@ class Model:
 
     def set_window(self, acked: int) -> None:
         state = self.state
-        gain = UP_WINDOW_GAIN if state is State.UP else WINDOW_GAIN
+        gain = WINDOW_GAIN[state]
         maximum = self._quantized(self.bdp(gain) + self.path.extra_acked)
         window = self.window
         if self.path.full_reached:
