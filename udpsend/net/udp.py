@@ -20,6 +20,7 @@ BUFFER_SIZE = 8 << 20  # asked for; the kernel gives up to net.core.rmem_max
 IP_MTU = 14  # linux/in.h
 IPV6_MTU = 24
 MAX_FILENO = 1000  # select takes none above 1023
+SPARE = 16  # descriptors
 SMALL_BUFFER = 2048  # for the sockets of punching: there are hundreds, and a probe has 80 bytes
 RELAYED_DATAGRAM_SIZE = 1400  # with the relay's frame around it, it passes an Ethernet
 UDP_OVERHEAD = {socket.AF_INET: 28, socket.AF_INET6: 48}
@@ -115,11 +116,14 @@ class UdpEndpoint:
         """More sockets for IPv4: the number of each, for `Transmit.local`. Fewer where the system has no more."""
         if False not in self._by_version:
             return []
-        opened = []
+        opened: list[int] = []
         for _ in range(count):
             try:
                 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            except OSError:
+            except OSError:  # no more descriptors: files and brokers need some, too
+                for local in opened[-SPARE:]:
+                    self._more.pop(local).close()
+                del opened[-SPARE:]
                 break
             if sock.fileno() > MAX_FILENO:
                 sock.close()

@@ -123,7 +123,7 @@ class Negotiation:
     def word_received(self, word: Mapping[str, object], now: float) -> None:
         """What the peer told later."""
         punch = word.get("punch", 0)
-        if not isinstance(punch, int) or not 0 <= punch <= MAX_GENERATIONS:
+        if not isinstance(punch, int) or isinstance(punch, bool) or not 0 <= punch <= MAX_GENERATIONS:
             self._drops["punching number"] += 1
             return
         if punch > self.generation:
