@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.cli_library import HOSTILE, assert_harmless
 from tests.servers import LOOPBACK, PATIENCE, UdpServer, coturn, free_port
+from tests.test_relay import turn_server
 from udpsend import doctor
 from udpsend.cli import doctor_report, main
 from udpsend.config import Config
@@ -32,7 +33,7 @@ from udpsend.doctor.diagnosis import (
 )
 from udpsend.doctor.outlook import ORDINARY, PEERS, Chance, kind_in_plain_words, prospects, works_with_ordinary_nats
 from udpsend.doctor.pair import PairReport
-from udpsend.doctor.places import examine_broker, resolve
+from udpsend.doctor.places import examine_broker, examine_relay, resolve
 from udpsend.doctor.stun_probe import Question, StunProbe, parse_answer_untrusted
 from udpsend.doctor.system import examine_mtu, examine_system
 from udpsend.errors import BadPacket, PeerNeverCame, UdpsendError, UsageError
@@ -129,6 +130,15 @@ def test_a_broker_that_hangs_up() -> None:
         place = examine_broker(f"mqtt://{LOOPBACK}:{listener.getsockname()[1]}")
         listener.shutdown(socket.SHUT_RDWR)
     assert place.seconds is None
+
+
+def test_a_relay_is_tried(tmp_path: Path) -> None:
+    with turn_server(tmp_path, "--lt-cred-mech", "--user", "me:s3cret") as turn:
+        good = examine_relay(f"turn:me:s3cret@{LOOPBACK}:{turn.port}", LOOPBACK)
+        bad = examine_relay(f"turn:me:wrong@{LOOPBACK}:{turn.port}?transport=tcp", LOOPBACK)
+    assert good.seconds is not None
+    assert good.name == f"turn:{LOOPBACK}:{turn.port}"
+    assert (bad.seconds, bad.detail) == (None, "it does not accept the user and password")
 
 
 def test_names_are_resolved_in_order() -> None:
@@ -368,6 +378,8 @@ def test_a_pair_finds_its_path_and_sends_nothing(config: Config) -> None:
         assert isinstance(end, PairReport), end
         assert end.path.kind is PathKind.THIS_HOST
         assert end.path.address[0] == LOOPBACK
+        assert end.this_side
+        assert end.other_side
 
 
 def test_a_pair_of_one(config: Config) -> None:

@@ -71,4 +71,6 @@ def test_a_pair_behind_two_nats(tmp_path: Path) -> None:
         words = ("doctor", "--code", "4821-marble-otter", *options(lab))
         doctors = [udpsend(lab, host, tmp_path / f"{host}.log", *words) for host in ("alice", "bob")]
         for doctor in doctors:
-            assert "The pair has a direct path after" in doctor.finish()
+            printed = doctor.finish()
+            assert "The pair has a direct path after" in printed
+            assert "This side has an ordinary NAT, the other an ordinary NAT." in printed

@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Examines the network with the parts that a session uses, and tries a session.
     "udpsend.doctor": (
         "udpsend.shell",
+        "udpsend.relaying",
         "udpsend.session",
         "udpsend.net",
         "udpsend.rendezvous",

@@ -95,6 +95,11 @@ class Session:
         self._events: deque[SessionEvent] = deque()
         self._closed = False
 
+    @property
+    def behaviours(self) -> tuple[NatBehaviour, NatBehaviour]:
+        """What is known of this side's NAT and of the other's."""
+        return self._negotiation.behaviour or NatBehaviour(), self._negotiation.peer_behaviour
+
     # what the owner does
 
     def add_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
@@ -223,8 +228,7 @@ class Session:
                 case PathValidated(path):
                     self._path_validated(path, now)
                 case PunchFailed() if self.connection is None:
-                    own = self._negotiation.behaviour or NatBehaviour()
-                    self.end(NoDirectPath(explain(own, self._negotiation.peer_behaviour, step)), now)
+                    self.end(NoDirectPath(explain(*self.behaviours, step)), now)
                 case SocketsWanted() | SocketChosen() | CandidatesWanted():
                     self._events.append(step)
         self._tell(now)

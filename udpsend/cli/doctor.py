@@ -89,6 +89,7 @@ def _try_pair(terminal: Terminal, code: str, config: Any, as_json: bool) -> tupl
     from udpsend.cli.display import Display
     from udpsend.cli.quantity import duration_text
     from udpsend.config import Role
+    from udpsend.events import PathKind
 
     terminal.note("Trying the pair: run the same command on the other machine (Ctrl-C stops) ...")
     display = Display(terminal, Role.RECEIVER, config)
@@ -101,10 +102,15 @@ def _try_pair(terminal: Terminal, code: str, config: Any, as_json: bool) -> tupl
         display.close()
     path = report.path
     if not as_json:
-        terminal.result(f"The pair has a direct path after {duration_text(report.seconds)}: {path.kind.value}.")
+        if path.kind not in (PathKind.THIS_HOST, PathKind.LOCAL_NETWORK):  # those are often found before it is known
+            terminal.result(f"This side has {report.this_side}, the other {report.other_side}.")
+        what = "only a relayed path" if path.kind is PathKind.RELAYED else "a direct path"
+        terminal.result(f"The pair has {what} after {duration_text(report.seconds)}: {path.kind.value}.")
     return {
+        "this_side": report.this_side,
+        "other_side": report.other_side,
         "path": path.kind.value,
         "address": list(path.address),
         "round_trip": path.round_trip,
         "seconds": report.seconds,
-    }, True
+    }, path.kind is not PathKind.RELAYED

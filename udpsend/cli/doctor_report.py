@@ -64,6 +64,7 @@ def lines(diagnosis: Diagnosis) -> list[str]:
     return [
         *_places("Brokers", diagnosis.brokers),
         *_places("STUN servers", diagnosis.stun_servers),
+        *([] if diagnosis.relay is None else _places("Relay", (diagnosis.relay,))),
         *_nat("IPv4", diagnosis.ipv4),
         *_ipv6(diagnosis),
         _line("Port mapping", _port_mapping(diagnosis)),

@@ -115,6 +115,8 @@ class Diagnosis:
     ipv6: Nat = field(default_factory=Nat)
     port_mapping: PortMappingFound = field(default_factory=PortMappingFound)
     mtu: Mtu = field(default_factory=Mtu)
+    relay: Place | None = None
+    """None: no relay was asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Names as here; behaviours as RFC 4787 calls them."""

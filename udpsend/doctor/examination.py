@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from udpsend.config import Config
 from udpsend.doctor.diagnosis import Diagnosis, Mtu, Nat, Place
 from udpsend.doctor.nat import examine_nat, measure_lifetime
-from udpsend.doctor.places import examine_broker, resolve
+from udpsend.doctor.places import examine_broker, examine_relay, resolve
 from udpsend.doctor.stun_probe import Answer
 from udpsend.doctor.system import examine_mtu, examine_port_mapping, examine_system
+from udpsend.punching.relay_url import parse_relay_url
 from udpsend.rendezvous.mqtt import parse_broker_url
 from udpsend.rendezvous.stun import parse_stun_server
 from udpsend.wire.datagram import Address
@@ -29,10 +30,13 @@ def diagnose(config: Config, *, lifetime: float | None = None) -> Diagnosis:
         parse_broker_url(url)
     for server in config.stun_servers:
         parse_stun_server(server)
+    if config.relay is not None:
+        parse_relay_url(config.relay)
     system = examine_system(config.bind)
     with ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="udpsend-doctor") as pool:
         brokers = [pool.submit(examine_broker, url) for url in config.brokers]
         mapping = pool.submit(examine_port_mapping, config)
+        relay = pool.submit(examine_relay, config.relay, config.bind) if config.relay is not None else None
         ipv6 = pool.submit(_examine_family, socket.AF_INET6, config, None)
         nat, answers, mtu = pool.submit(_examine_family, socket.AF_INET, config, lifetime).result()
         nat6, answers6, mtu6 = ipv6.result()
@@ -44,6 +48,7 @@ def diagnose(config: Config, *, lifetime: float | None = None) -> Diagnosis:
             nat6,
             mapping.result(),
             mtu if mtu.interface is not None else mtu6,
+            relay.result() if relay is not None else None,
         )
 
 

@@ -38,6 +38,9 @@ class PairReport:
     path: events.PathFound
     seconds: float
     """From when both were known to each other to the path."""
+    this_side: str
+    other_side: str
+    """What stands before each, in words, as each found it."""
 
 
 def try_pair(code: str, config: Config, on_event: OnEvent | None = None) -> PairReport:
@@ -73,7 +76,8 @@ class _Trying(Shell):
             case events.PeerMet():
                 self._met = now
             case events.PathFound():
-                self.report = PairReport(event, now - self._met)
+                this, other = self.session.behaviours
+                self.report = PairReport(event, now - self._met, str(this), str(other))
         super().session_event(event, now)
 
     def path_confirmed(self) -> None:

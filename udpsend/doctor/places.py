@@ -1,20 +1,27 @@
-"""Which brokers and STUN servers can be used, and how fast: each asked the way a session asks it."""
+"""Which brokers, STUN servers and relays can be used, and how fast: each asked the way a session asks it."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import secrets
+import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from udpsend.doctor.diagnosis import Place
+from udpsend.net import clock
+from udpsend.net.udp import UdpEndpoint
+from udpsend.relaying import Relaying
 from udpsend.rendezvous.mqtt import open_mqtt, parse_broker_url
 from udpsend.rendezvous.stun import parse_stun_server
 from udpsend.wire.datagram import Address
 
 BROKER_TIMEOUT = 8.0
+RELAY_TIMEOUT = 8.0
+POLL = 0.05
 RESOLVE_TIMEOUT = 3.0
 
 
@@ -33,6 +40,26 @@ def examine_broker(url: str) -> Place:
     finally:
         threading.Thread(target=mailbox.close, daemon=True).start()
     return Place(name, time.monotonic() - started if up else None, detail)
+
+
+def examine_relay(url: str, bind: str | None) -> Place:
+    """Has an address allocated, and gives it back."""
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    outcome: list[tuple[Address | None, str]] = []
+    endpoint, started = UdpEndpoint(bind), time.monotonic()
+    relaying = Relaying(url, bind, endpoint, calls.put, lambda address, why: outcome.append((address, why)))
+    try:
+        while not outcome and time.monotonic() < started + RELAY_TIMEOUT:
+            with contextlib.suppress(queue.Empty):
+                calls.get(timeout=POLL if endpoint.relay is None else 0.0)()
+            if endpoint.relay is not None and select.select([endpoint.relay], [], [], POLL)[0]:
+                endpoint.relay.receive()
+            relaying.turn(clock.now(), lambda arrival, now: None)
+    finally:
+        relaying.close()
+        endpoint.close()
+    address, why = outcome[0] if outcome else (None, "no answer")
+    return Place(relaying.name, time.monotonic() - started if address is not None else None, why)
 
 
 def resolve(servers: Sequence[str], family: socket.AddressFamily) -> list[Address | None]:
