@@ -25,7 +25,6 @@ from udpsend.farewell import last_word, peer_left
 from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.negotiation import PUNCH_TIMEOUT, CandidatesWanted, Negotiation, SocketChosen
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
-from udpsend.punching.reasons import explain
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.machine import Agreed, Failed, Rendezvous, SealedMessage
 from udpsend.rendezvous.manual import ManualRendezvous
@@ -143,7 +142,8 @@ class Session:
         close = last_word(error)
         is_alone = self.connection is None or self.connection.silence(now) > SILENCE
         if self._secret is not None and not self._closed and is_alone:
-            self._rendezvous.send_sealed({"bye": str(close.reason), "code": int(close.code)})
+            no_path = isinstance(error, NoDirectPath)
+            self._rendezvous.send_sealed({"bye": str(close.reason), "code": int(close.code), "no_path": no_path})
             self._mailbox_timer = now
         if self.connection is not None:
             self.connection.close(close, now, error)
@@ -228,7 +228,7 @@ class Session:
                 case PathValidated(path):
                     self._path_validated(path, now)
                 case PunchFailed() if self.connection is None:
-                    self.end(NoDirectPath(explain(*self.behaviours, step)), now)
+                    self.end(NoDirectPath(self._negotiation.why_no_path()), now)
                 case SocketsWanted() | SocketChosen() | CandidatesWanted():
                     self._events.append(step)
         self._tell(now)

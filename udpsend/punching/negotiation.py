@@ -27,6 +27,7 @@ from udpsend.errors import BadPacket
 from udpsend.punching.behaviour import NatBehaviour, parse_behaviour_untrusted
 from udpsend.punching.path import PathValidated, PunchFailed, SocketsWanted
 from udpsend.punching.puncher import Puncher
+from udpsend.punching.reasons import explain
 from udpsend.sealing.keys import derive_generation
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType, parse_candidate_untrusted
 from udpsend.wire.datagram import Address, Arrival, Transmit
@@ -144,6 +145,11 @@ class Negotiation:
         self._opened_more = True
         if self._puncher is not None:
             self._puncher.sockets_opened(sockets, now)
+
+    def why_no_path(self) -> str:
+        """For the user, once it is clear that there is none."""
+        failed = self._puncher.failure() if self._puncher is not None else PunchFailed(0, 0, 0)
+        return explain(self.behaviour or NatBehaviour(), self.peer_behaviour, failed)
 
     @property
     def is_punching(self) -> bool:

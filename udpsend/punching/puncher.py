@@ -213,9 +213,7 @@ class Puncher:
             return
         if now >= self._deadline:
             self._failed = True
-            pairs = self._pairs.values()
-            heard = sum(pair.received > 0 for pair in pairs)
-            self._events.append(PunchFailed(len(self._signalled), heard, sum(pair.validated for pair in pairs)))
+            self._events.append(self.failure())
             return
         if self._method is not None and self._method.sockets_wanted and now >= self._method_due:
             self._events.append(SocketsWanted(self._method.sockets_wanted))
@@ -226,10 +224,11 @@ class Puncher:
     def next_event(self) -> PunchEvent | None:
         return self._events.pop(0) if self._events else None
 
-    @property
-    def own_addresses(self) -> set[Address]:
-        """This side's addresses as the peer saw them."""
-        return {pair.observed for pair in self._pairs.values() if pair.observed is not None}
+    def failure(self) -> PunchFailed:
+        """What has come of it, if this is the end."""
+        pairs = self._pairs.values()
+        heard = sum(pair.received > 0 for pair in pairs)
+        return PunchFailed(len(self._signalled), heard, sum(pair.validated for pair in pairs))
 
     @property
     def unfinished(self) -> bool:
