@@ -95,7 +95,7 @@ class PeerMet:
 
 @dataclass(frozen=True, slots=True)
 class PathFound:
-    """The direct path that is used from here on. `round_trip` in seconds."""
+    """The path that is used from here on: a direct one, or RELAYED where that was allowed. `round_trip` in seconds."""
 
     kind: PathKind
     address: tuple[str, int]

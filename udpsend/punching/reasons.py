@@ -15,20 +15,21 @@ def explain(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
 def _remedy(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
     silent = [name for name, nat in (("this side", own), ("the other side", peer)) if _is_silent(nat)]
     if silent:
-        return f"UDP must get out on {' and '.join(silent)}: take another network there, or open its firewall for UDP."
+        return f"UDP must get out on {' and '.join(silent)}: take another network there, or a relay over TCP (--relay)."
     if own.is_hard and peer.is_hard:
         return (
-            "Two symmetric NATs cannot meet. IPv6, a port mapping in one router, or another network on one side helps."
+            "Two symmetric NATs cannot meet. IPv6, a port mapping in one router, another network, or a relay (--relay) "
+            "on one side helps."
         )
     if own.outside and peer.outside and own.outside[0] == peer.outside[0]:
         return "Both are behind one NAT that leads nobody back inside: join the same local network, or use IPv6."
     if failed.heard:
-        return "Its packets arrive here, ours do not arrive there: a firewall there. IPv6 or another network helps."
+        return "Its packets arrive here, ours do not arrive there: a firewall there. IPv6 or a relay (--relay) helps."
     if own.is_hard or peer.is_hard:
-        return "The symmetric NAT gave no port away. A port mapping in its router, IPv6 or another network helps."
+        return "The symmetric NAT gave no port away. A port mapping in its router, IPv6 or a relay (--relay) helps."
     return (
-        f"None of its {failed.tried} addresses answered: a firewall is in the way. IPv6, a port mapping or another "
-        "network on one side helps."
+        f"None of its {failed.tried} addresses answered: a firewall is in the way. IPv6, a port mapping, another "
+        "network or a relay (--relay) on one side helps."
     )
 
 
