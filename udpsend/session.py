@@ -252,7 +252,9 @@ class Session:
         self._negotiation.agreed(secret, hello, now)
 
     def _sealed_message_received(self, payload: dict[str, JSON], now: float) -> None:
-        if "bye" in payload:
+        if payload.get("no_path") is True and self.connection is None:
+            self._close(NoDirectPath(self._negotiation.why_no_path()))  # the same, from where this side stands
+        elif "bye" in payload:
             self._close(peer_left(payload))
         elif not self._closed:
             self._negotiation.word_received(payload, now)

@@ -22,7 +22,7 @@ def _remedy(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
             "on one side helps."
         )
     if own.outside and peer.outside and own.outside[0] == peer.outside[0]:
-        return "Both are behind one NAT that leads nobody back inside: join the same local network, or use IPv6."
+        return "Both are behind one NAT that leads nobody back inside: the same local network, IPv6 or --relay helps."
     if failed.heard:
         return "Its packets arrive here, ours do not arrive there: a firewall there. IPv6 or a relay (--relay) helps."
     if own.is_hard or peer.is_hard:
