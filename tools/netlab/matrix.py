@@ -54,11 +54,11 @@ def _rows() -> Iterator[Row]:
         yield _internet(nat, "symmetric-random", _TRANSLATED, 10.0)
     yield _internet("symmetric-random", "masquerade", _TRANSLATED, 10.0)
     yield _internet("symmetric-sequential", "symmetric-sequential", _TRANSLATED, 3.0)
-    yield _internet("symmetric-sequential", "symmetric-random", None, 12.5)
-    yield _internet("symmetric-random", "symmetric-random", None, 12.5)
+    yield _internet("symmetric-sequential", "symmetric-random", None, 12.0)
+    yield _internet("symmetric-random", "symmetric-random", None, 12.0)
     yield _internet("short-lived", "short-lived", _TRANSLATED, 1.5)
     yield _internet("masquerade-5s", "masquerade", _TRANSLATED, 1.5)
-    yield _internet("masquerade", "udp-blocked", None, 12.5)
+    yield _internet("masquerade", "udp-blocked", None, 12.0)
     yield _internet("masquerade", "masquerade", _TRANSLATED, 1.5, same_private=True)
     yield _internet("masquerade", "port-restricted", _TRANSLATED, 1.5, mtu=1280)
     yield Row("two layers", layers, _TRANSLATED, 1.5)
@@ -67,7 +67,7 @@ def _rows() -> Iterator[Row]:
     yield Row("one NAT, one LAN", home, _LAN, 0.5)
     yield Row("one NAT with hairpin, one LAN", lambda: home("hairpin"), _LAN, 0.5)
     yield Row("one carrier with hairpin", carrier, _TRANSLATED, 1.5)
-    yield Row("one carrier without hairpin", lambda: carrier("port-restricted"), None, 12.5)
+    yield Row("one carrier without hairpin", lambda: carrier("port-restricted"), None, 12.0)
     yield Row("IPv6 only, firewalls", internet6, "internet, IPv6", 1.5)
 
 
