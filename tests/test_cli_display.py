@@ -143,6 +143,21 @@ def test_who_came(library: Library, capsys: pytest.CaptureFixture[str], kind: ev
     assert "[2001:db8::1]:5, round trip 34 ms" in text
 
 
+def test_a_lost_path_is_told_and_so_is_the_next(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling = [
+        events.PathFound(events.PathKind.INTERNET, ("203.0.113.1", 5), 0.034),
+        events.Progress(1, 2),
+        events.PathLost(),
+        events.PathFound(events.PathKind.INTERNET, ("203.0.113.2", 6), 0.034),
+        events.Progress(2, 2),
+    ]
+    assert main(["send", "f"]) == 0
+    text = capsys.readouterr().err
+    first, second = text.split("Looking for another path")
+    assert "203.0.113.1:5" in first
+    assert "203.0.113.2:6" in second
+
+
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("verbosity", [-1, 0, 2])
 def test_every_text_of_the_other_side_is_escaped(

@@ -94,6 +94,12 @@ class PeerMet:
 
 
 @dataclass(frozen=True, slots=True)
+class PathLost:
+    """Nothing is heard from the other side any more. Another path is looked for, for minutes, and comes as another
+    PathFound; if the old one comes back by itself, it is used."""
+
+
+@dataclass(frozen=True, slots=True)
 class PathFound:
     """The path that is used from here on: a direct one, or RELAYED where that was allowed. `round_trip` in seconds."""
 
@@ -179,6 +185,7 @@ Event = (
     | TextRejected
     | WrongGuess
     | PeerMet
+    | PathLost
     | PathFound
     | Offered
     | Skipped

@@ -65,6 +65,7 @@ class Shell:
         self._error: UdpsendError | None = None
         self._ended = False
         self._verified: events.Verified | None = None
+        self._is_path_lost = False
         self._progress_time = 0.0
         self._progress = (-1, -1)
         self.started = 0.0
@@ -168,6 +169,12 @@ class Shell:
             self._progress = connection.progress
             self.emit(events.Progress(*self._progress))
 
+    def _show_path_lost(self) -> None:
+        """Once, however often it is tried; not for what is part of looking for the first one."""
+        if self.session.connection is not None and not self._is_path_lost:
+            self._is_path_lost = True
+            self.emit(events.PathLost())
+
     def session_event(self, event: SessionEvent, now: float) -> None:
         match event:
             case events.PeerMet(phrase):
@@ -179,11 +186,13 @@ class Shell:
             case SocketChosen(local):
                 self._endpoint.keep(local)
             case CandidatesWanted(by_peer):
+                self._show_path_lost()
                 self._discovery.again()
                 if not by_peer:
                     for mailbox in self._mailboxes:
                         mailbox.renew()
             case PathMoved(path):
+                self._is_path_lost = False
                 self.emit(events.PathFound(path.kind, peer_behind_relay(path.address), path.round_trip))
             case events.PathFound():
                 self.emit(event)

@@ -68,7 +68,11 @@ class Display:
                 self._show_wrong_guess(remaining)
             case events.PeerMet():
                 self._terminal.note("The other side is there and knows the code.")
+            case events.PathLost():
+                self.close()
+                self._terminal.warning("nothing is heard from the other side. Looking for another path (Ctrl-C stops).")
             case events.PathFound():
+                self.close()
                 self._show_path(event)
             case events.Offered():
                 self._show_offer(event)
