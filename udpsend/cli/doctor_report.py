@@ -65,8 +65,8 @@ def lines(diagnosis: Diagnosis) -> list[str]:
         *_places("Brokers", diagnosis.brokers),
         *_places("STUN servers", diagnosis.stun_servers),
         *([] if diagnosis.relay is None else _places("Relay", (diagnosis.relay,))),
-        *_nat("IPv4", diagnosis.ipv4),
-        *_ipv6(diagnosis),
+        *_family("IPv4", diagnosis.ipv4, diagnosis),
+        *_family("IPv6", diagnosis.ipv6, diagnosis),
         _line("Port mapping", _port_mapping(diagnosis)),
         *_system(diagnosis),
         "",
@@ -106,10 +106,9 @@ def _nat(name: str, nat: Nat) -> list[str]:
     return found
 
 
-def _ipv6(diagnosis: Diagnosis) -> list[str]:
-    if not diagnosis.ipv6.is_open_to_udp and not any(":" in address for address in diagnosis.system.addresses):
-        return [_line("IPv6", "this host has no IPv6 address")]
-    return _nat("IPv6", diagnosis.ipv6)
+def _family(name: str, nat: Nat, diagnosis: Diagnosis) -> list[str]:
+    has_address = any((":" in address) == (name == "IPv6") for address in diagnosis.system.addresses)
+    return _nat(name, nat) if nat.is_open_to_udp or has_address else [_line(name, f"this host has no {name} address")]
 
 
 def _lifetime(lifetime: Lifetime) -> str:
