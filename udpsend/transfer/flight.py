@@ -9,7 +9,7 @@ from udpsend.transfer.congestion.base import AckedSample, CongestionController, 
 from udpsend.transfer.congestion.bbr import Bbr
 from udpsend.transfer.delivery_rate import DeliveryRate, MaxFilter
 from udpsend.transfer.mtu import MtuSearch
-from udpsend.transfer.pacing import Pacer
+from udpsend.transfer.pacing import Pacer, burst_time
 from udpsend.transfer.record_length import TRAIN_TIME, RecordLength, train_time
 from udpsend.transfer.recovery import Recovery
 from udpsend.transfer.rtt import RttEstimator
@@ -138,7 +138,9 @@ class Flight:
                 self._bandwidth.update(now, rate.rate)
             if outcome.rtt_sample is not None:
                 self._negative_min_rtt.update(now, -outcome.rtt_sample)
-                self._train_time = train_time(-self._negative_min_rtt.value)
+                min_rtt = -self._negative_min_rtt.value
+                self._train_time = train_time(min_rtt)
+                self._pacer.burst_time = burst_time(min_rtt)
             newest = max(acked, key=lambda record: record.number)
             self._missing = max(self._missing, newest.datagrams_total - ack.datagrams)
             self.record_length.on_ack(newest.datagrams_total, ack.datagrams)
