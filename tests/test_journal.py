@@ -42,7 +42,8 @@ def test_golden_lines() -> None:
 @given(ranges_strategy)
 def test_reads_what_was_written(ranges: list[tuple[int, int]]) -> None:
     data = written(ranges)
-    assert parse_journal(data, IDENTITY, SIZE) == (RangeSet(ranges), len(data))
+    found = parse_journal(data, IDENTITY, SIZE)
+    assert (found.present, found.sound) == (RangeSet(ranges), len(data))
 
 
 @settings(deadline=None, print_blob=True)
@@ -51,7 +52,8 @@ def test_a_torn_journal_vouches_for_its_whole_lines(ranges: list[tuple[int, int]
     whole = written(ranges)
     cut = data.draw(st.integers(0, len(whole)))
     torn = whole[:cut] + bytes(data.draw(st.integers(0, 50)))  # a block that was never written reads as zeros
-    present, sound = parse_journal(torn, IDENTITY, SIZE)
+    found = parse_journal(torn, IDENTITY, SIZE)
+    present, sound = found.present, found.sound
     lines = whole[:cut].count(b"\n")
     assert sound == sum(len(line) for line in whole.splitlines(keepends=True)[:lines])
     assert present == RangeSet(ranges[: max(0, lines - 1)])
@@ -64,27 +66,31 @@ def test_a_damaged_byte_costs_the_lines_from_there_on(ranges: list[tuple[int, in
     place = data.draw(st.integers(0, len(whole) - 1))
     before = whole.count(b"\n", 0, place)
     whole[place] ^= data.draw(st.integers(1, 255))
-    present, _ = parse_journal(bytes(whole), IDENTITY, SIZE)
+    present = parse_journal(bytes(whole), IDENTITY, SIZE).present
     assert present == RangeSet(ranges[: max(0, before - 1)])
 
 
 @settings(deadline=None, print_blob=True)
 @given(st.binary(max_size=300))
 def test_never_raises(data: bytes) -> None:
-    assert parse_journal(data, IDENTITY, SIZE) == (RangeSet(), 0)
+    found = parse_journal(data, IDENTITY, SIZE)
+    assert (found.present, found.sound) == (RangeSet(), 0)
     parse_journal(make_header(IDENTITY) + data, IDENTITY, SIZE)
 
 
 def test_vouches_for_nothing_of_another_manifest_and_nothing_beyond_the_file() -> None:
     data = written([(0, 100), (9_000, 20_000), (30_000, 40_000), (50, 20)])
-    assert parse_journal(data, "cd" * 32, SIZE) == (RangeSet(), 0)
-    assert list(parse_journal(data, IDENTITY, SIZE)[0]) == [(0, 100), (9_000, SIZE)]
-    assert not parse_journal(make_line("present 0 10") + data, IDENTITY, SIZE)[0]
+    other = parse_journal(data, "cd" * 32, SIZE)
+    assert (other.present, other.written, other.sound) == (RangeSet(), RangeSet(), 0)
+    assert list(other.stale) == [(0, 100), (9_000, SIZE)]
+    assert list(parse_journal(data, IDENTITY, SIZE).present) == [(0, 100), (9_000, SIZE)]
+    assert not parse_journal(make_line("present 0 10") + data, IDENTITY, SIZE).present
 
 
 def test_skips_lines_of_later_versions() -> None:
     data = make_header(IDENTITY) + make_line("block 0 abc") + make_line("present 1 2 3") + make_line("present 4 5")
-    assert parse_journal(data, IDENTITY, SIZE) == (RangeSet([(4, 5)]), len(data))
+    found = parse_journal(data, IDENTITY, SIZE)
+    assert (found.present, found.sound) == (RangeSet([(4, 5)]), len(data))
 
 
 def test_goes_on_after_a_torn_line(tmp_path: Path, directory: int) -> None:
@@ -110,8 +116,28 @@ def test_another_identity_starts_anew(tmp_path: Path, directory: int) -> None:
     first.close()
     second = Journal(directory, NAME, "cd" * 32, SIZE)
     assert not second.present
+    assert list(second.stale) == [(0, 100)]
     second.close()
-    assert (tmp_path / NAME).read_bytes() == make_header("cd" * 32)
+    assert (tmp_path / NAME).read_bytes() == make_header("cd" * 32) + make_line("stale 0 100")
+
+
+def test_what_was_written_is_believed_until_the_system_starts_again(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Journal(directory, NAME, IDENTITY, SIZE)
+    first.record([(0, 100)], [(0, bytes(32))])
+    first.note([(0, 150), (200, 300)])
+    first.note([(0, 150), (200, 300)])
+    first.close()
+    assert (tmp_path / NAME).read_bytes().count(b"\n") == 5
+    second = Journal(directory, NAME, IDENTITY, SIZE)
+    assert (list(second.present), list(second.usable)) == ([(0, 100)], [(0, 150), (200, 300)])
+    assert second.checked == {0: bytes(32)}
+    second.close()
+    monkeypatch.setattr(journal_module, "boot_id", lambda: "another")
+    third = Journal(directory, NAME, IDENTITY, SIZE)
+    assert list(third.usable) == list(third.present) == [(0, 100)]
+    third.close()
 
 
 def test_records_only_what_is_new(tmp_path: Path, directory: int) -> None:
@@ -129,7 +155,7 @@ def test_is_written_anew_when_it_says_little(tmp_path: Path, directory: int, mon
     for i in range(200):
         journal.record([(0, i + 1)])
         assert len((tmp_path / NAME).read_bytes().splitlines()) <= 22
-        assert list(parse_journal((tmp_path / NAME).read_bytes(), IDENTITY, SIZE)[0]) == [(0, i + 1)]
+        assert list(parse_journal((tmp_path / NAME).read_bytes(), IDENTITY, SIZE).present) == [(0, i + 1)]
     journal.close()
     assert os.listdir(tmp_path) == [NAME]
 
@@ -147,11 +173,11 @@ def test_a_failed_write_is_not_vouched_for(tmp_path: Path, directory: int, monke
     with pytest.raises(OSError, match="No space"):
         journal.record([(0, 100)])
     assert not journal.present
-    assert not parse_journal((tmp_path / NAME).read_bytes(), IDENTITY, SIZE)[0]
+    assert not parse_journal((tmp_path / NAME).read_bytes(), IDENTITY, SIZE).present
     monkeypatch.setattr(os, "pwrite", real)
     journal.record([(5, 6)])
     journal.close()
-    assert list(parse_journal((tmp_path / NAME).read_bytes(), IDENTITY, SIZE)[0]) == [(5, 6)]
+    assert list(parse_journal((tmp_path / NAME).read_bytes(), IDENTITY, SIZE).present) == [(5, 6)]
 
 
 def test_planted_files_are_not_written_through(tmp_path: Path, directory: int) -> None:

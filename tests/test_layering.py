@@ -77,7 +77,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.punching": ("udpsend.sealing", "udpsend.wire"),
     "udpsend.files": ("udpsend.wire.ranges",),
     # Records are read and written in place: how long they and their headers are is all that files/ knows of them.
-    "udpsend.files.read_ahead": ("udpsend.wire.frames",),
+    "udpsend.files.read_ahead": ("udpsend.wire.ranges", "udpsend.wire.frames"),
     "udpsend.files.write_behind": ("udpsend.wire.ranges", "udpsend.wire.frames", "udpsend.wire.datagram"),
     "udpsend.transfer": ("udpsend.wire",),
     "udpsend.transfer.connection": ("udpsend.sealing", "udpsend.wire"),

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from blake3 import blake3
 
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk, sink, write_behind
 from udpsend.files.entries import Entry
 from udpsend.files.existing import Policy
+from udpsend.files.hashing import content_digest
 from udpsend.files.journal import make_header, make_line, parse_journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, partial_name
@@ -113,7 +113,7 @@ def test_a_file_arrives(tmp_path: Path, size: int) -> None:
     for start in range(0, size, 65_536):
         assert write(receiver, data, start, start + 65_536) == min(65_536, size - start)
     assert receiver.received == size
-    path = receiver.finish(blake3(data).digest())
+    path = receiver.finish(content_digest(data))
     receiver.abandon()
     assert path == tmp_path / NAME
     assert path.read_bytes() == data
@@ -139,7 +139,7 @@ def test_any_order_with_overlaps_and_repeats(tmp_path: Path, rng: random.Random)
                     piece[i - start] ^= 0xFF
             assert put(receiver, start, memoryview(piece)) == model.add(start, stop)
             assert receiver.received == model.total
-        receiver.finish(blake3(data).digest())
+        receiver.finish(content_digest(data))
         assert (tmp_path / name).read_bytes() == data
 
 
@@ -216,14 +216,14 @@ def test_resumes_where_it_was_given_up(tmp_path: Path) -> None:
     assert second.present == [(0, 30_000), (50_000, 60_000)]
     assert second.received == 40_000
     write_missing(second, data)
-    second.finish(blake3(data).digest())
+    second.finish(content_digest(data))
     assert (tmp_path / NAME).read_bytes() == data
 
 
 def test_random_ends_never_lose_or_invent(tmp_path: Path, rng: random.Random) -> None:
     """Given up at random points, the journal torn at random points: what is offered as present always is."""
     data = rng.randbytes(200_000)
-    digest = blake3(data).digest()
+    digest = content_digest(data)
     for _ in range(40):
         receiver = open_sink(offer(len(data)), tmp_path)
         while True:
@@ -292,7 +292,7 @@ def test_killed_processes_lose_only_what_was_not_flushed(tmp_path: Path, rng: ra
     assert resumed
     receiver = open_sink(offer(size), tmp_path)
     write_missing(receiver, data)
-    assert receiver.finish(blake3(data).digest()).read_bytes() == data
+    assert receiver.finish(content_digest(data)).read_bytes() == data
 
 
 def test_the_journal_vouches_only_for_what_was_flushed(
@@ -316,7 +316,7 @@ def test_the_journal_vouches_only_for_what_was_flushed(
             with lock:
                 written.add(offset, offset + count)
         else:
-            vouched, _ = parse_journal((tmp_path / JOURNAL).read_bytes(), offer(size).identity, size)
+            vouched = parse_journal((tmp_path / JOURNAL).read_bytes(), offer(size).identity, size).present
             complaints.extend(r for r in vouched if not durable.covers(*r))
         return count
 
@@ -333,7 +333,7 @@ def test_the_journal_vouches_only_for_what_was_flushed(
     rng.shuffle(order)
     for start in order:
         write(receiver, data, start, start + 1000)
-    receiver.finish(blake3(data).digest())
+    receiver.finish(content_digest(data))
     assert not complaints
     assert durable.total == size
 
@@ -365,14 +365,37 @@ def test_after_a_failed_flush_nothing_more_is_vouched_for(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("change", [offer(1000, mtime_ns=MTIME + 1), offer(999)], ids=["time", "size"])
-def test_another_file_of_the_same_name_starts_from_nothing(tmp_path: Path, change: Manifest) -> None:
+def test_what_another_file_of_the_same_name_left_is_compared(tmp_path: Path, change: Manifest) -> None:
     first = open_sink(offer(1000), tmp_path)
     put(first, 0, view(b"x" * 500))
     first.abandon()
     second = open_sink(change, tmp_path)
-    assert second.present == []
-    assert (tmp_path / PARTIAL).stat().st_size == 0
-    second.abandon()
+    assert (second.present, list(second.known)) == ([(0, 500)], [])
+    put(second, 500, view(b"y" * (second.size - 500)))
+    data = b"z" * 500 + b"y" * (second.size - 500)
+    second.compare(0, content_digest(data))
+    wait_until(lambda: second._behind._differing)
+    differing = second.take_differing()
+    assert differing == [(0, second.size)]
+    assert second.received == 0
+    put(second, 0, view(data))
+    second.finish(content_digest(data))
+    assert (tmp_path / NAME).read_bytes() == data
+
+
+def test_a_block_that_stays_different_ends_it(tmp_path: Path) -> None:
+    receiver = open_sink(offer(1000), tmp_path)
+    receiver.compare(0, content_digest(b"z" * 1000))
+
+    def round_trip() -> bool:
+        for start, stop in [*receiver.take_differing(), *RangeSet([(0, receiver.received)]).gaps(0, 1000)]:
+            put(receiver, start, view(b"x" * (stop - start)))
+        receiver.room()
+        return False
+
+    with pytest.raises(TransferFailed, match="stays different"):
+        wait_until(round_trip)
+    receiver.abandon()
 
 
 @pytest.mark.parametrize("length", [0, 100, 2000, None], ids=["emptied", "cut", "grown", "removed"])
@@ -398,7 +421,7 @@ def test_a_mixture_is_thrown_away(tmp_path: Path) -> None:
     second = open_sink(offer(1000), tmp_path)
     put(second, 500, view(b"y" * 500))
     with pytest.raises(TransferFailed, match="not what the other side read"):
-        second.finish(blake3(b"y" * 1000).digest())
+        second.finish(content_digest(b"y" * 1000))
     assert os.listdir(tmp_path) == []
 
 
@@ -431,7 +454,7 @@ def test_giving_up_ends_a_finish_that_waits(tmp_path: Path, monkeypatch: pytest.
 
     def finish() -> None:
         try:
-            outcome.append(receiver.finish(blake3(data).digest()))
+            outcome.append(receiver.finish(content_digest(data)))
         except TransferFailed as error:
             outcome.append(error)
 
@@ -458,7 +481,7 @@ def test_a_trickle_reaches_the_journal_while_nothing_more_arrives(tmp_path: Path
         if called.is_set():
             called.clear()
             receiver.room()
-        return list(parse_journal((tmp_path / JOURNAL).read_bytes(), offer(100_000).identity, 100_000)[0])
+        return list(parse_journal((tmp_path / JOURNAL).read_bytes(), offer(100_000).identity, 100_000).present)
 
     for start in (0, 1000, 5000):
         put(receiver, start, view(b"x" * 1000))
@@ -493,7 +516,7 @@ def test_a_failure_calls_who_waits_for_room(tmp_path: Path, monkeypatch: pytest.
 def test_a_failure_before_anybody_listens_is_told(tmp_path: Path) -> None:
     """What an earlier attempt left cannot be read back."""
     first = open_sink(offer(1000), tmp_path)
-    put(first, 0, view(b"x" * 500))
+    put(first, 0, view(b"x" * 1000))
     first.abandon()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "preadv", lambda *_: 0)
@@ -539,7 +562,7 @@ def test_never_overwrites_unless_asked(tmp_path: Path) -> None:
     receiver = open_sink(offer(3), tmp_path, Policy(overwrite=True))
     put(receiver, 0, view(b"new"))
     assert (tmp_path / NAME).read_bytes() == b"precious"
-    receiver.finish(blake3(b"new").digest())
+    receiver.finish(content_digest(b"new"))
     assert (tmp_path / NAME).read_bytes() == b"new"
 
 
@@ -551,7 +574,7 @@ def test_overwriting_a_link_replaces_the_link(tmp_path: Path, target: str) -> No
         open_sink(offer(3), tmp_path)
     receiver = open_sink(offer(3), tmp_path, Policy(overwrite=True))
     put(receiver, 0, view(b"new"))
-    receiver.finish(blake3(b"new").digest())
+    receiver.finish(content_digest(b"new"))
     assert (tmp_path / "victim").read_bytes() == b"precious"
     assert not (tmp_path / NAME).is_symlink()
     assert sorted(os.listdir(tmp_path)) == [NAME, "victim"]
@@ -566,13 +589,13 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
     put(receiver, 0, view(b"new"))
     (tmp_path / NAME).write_bytes(b"precious")
     with pytest.raises(LocalFileError, match="exists already"):
-        receiver.finish(blake3(b"new").digest())
+        receiver.finish(content_digest(b"new"))
     assert (tmp_path / NAME).read_bytes() == b"precious"
     (tmp_path / NAME).unlink()
     # Nothing was lost: the next attempt has it all.
     again = open_sink(offer(3, mode=0o400), tmp_path)
     assert again.present == [(0, 3)]
-    again.finish(blake3(b"new").digest())
+    again.finish(content_digest(b"new"))
     assert (tmp_path / NAME).read_bytes() == b"new"
     assert (tmp_path / NAME).stat().st_mode & 0o7777 == 0o400
     assert os.listdir(tmp_path) == [NAME]
@@ -611,7 +634,7 @@ def test_two_receivers_do_not_share_a_partial(tmp_path: Path) -> None:
             open_sink(other, tmp_path)
     open_sink(offer(10, name="b.bin"), tmp_path).abandon()
     put(first, 5, view(b"67890"))
-    first.finish(blake3(b"1234567890").digest())
+    first.finish(content_digest(b"1234567890"))
     assert (tmp_path / NAME).read_bytes() == b"1234567890"
 
 
@@ -636,7 +659,7 @@ def test_planted_partials_are_not_written_through(tmp_path: Path) -> None:
     os.link(victim, tmp_path / PARTIAL)
     receiver = open_sink(offer(3), tmp_path)
     put(receiver, 0, view(b"new"))
-    receiver.finish(blake3(b"new").digest())
+    receiver.finish(content_digest(b"new"))
     assert victim.read_bytes() == b"precious"
 
 
@@ -657,7 +680,7 @@ def test_a_link_swapped_in_while_writing_is_not_followed(tmp_path: Path) -> None
     (tmp_path / PARTIAL).symlink_to("victim")
     put(receiver, 3, view(b"new"))
     with pytest.raises(LocalFileError, match="Somebody re"):
-        receiver.finish(blake3(b"newnew").digest())
+        receiver.finish(content_digest(b"newnew"))
     receiver.abandon()
     assert (tmp_path / "victim").read_bytes() == b"precious"
     assert not (tmp_path / NAME).exists()
@@ -670,7 +693,7 @@ def test_a_directory_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "in").rename(tmp_path / "moved")
     (tmp_path / "in").symlink_to("elsewhere")
     put(receiver, 0, view(b"new"))
-    receiver.finish(blake3(b"new").digest())
+    receiver.finish(content_digest(b"new"))
     assert os.listdir(tmp_path / "elsewhere") == []
     assert (tmp_path / "moved" / NAME).read_bytes() == b"new"
 
@@ -696,7 +719,7 @@ def test_modes_are_masked(tmp_path: Path, mode: int) -> None:
     old = os.umask(0o027)
     try:
         receiver = open_sink(offer(0, mode=mode), tmp_path)
-        receiver.finish(blake3(b"").digest())
+        receiver.finish(content_digest(b""))
     finally:
         os.umask(old)
     assert (tmp_path / NAME).stat().st_mode & 0o7777 == (mode & 0o777 & ~0o027) | 0o400
@@ -704,7 +727,7 @@ def test_modes_are_masked(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.parametrize("mtime_ns", [0, -1, -(1 << 62), 1 << 62, MTIME])
 def test_any_time_of_a_manifest_is_taken(tmp_path: Path, mtime_ns: int) -> None:
-    open_sink(offer(0, mtime_ns=mtime_ns), tmp_path).finish(blake3(b"").digest())
+    open_sink(offer(0, mtime_ns=mtime_ns), tmp_path).finish(content_digest(b""))
     assert (tmp_path / NAME).exists()
 
 
@@ -781,7 +804,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         subprocess.run(["mount", "-o", "remount,size=8m", where], check=True)
         again = open_sink(offer(len(data)), where)
         write_missing(again, data)
-        assert again.finish(blake3(data).digest()).read_bytes() == data
+        assert again.finish(content_digest(data)).read_bytes() == data
         subprocess.run(["mount", "-o", "remount,ro", where], check=True)
         with pytest.raises(LocalFileError, match="read-only"):
             open_sink(offer(3, name="b"), where)
@@ -807,7 +830,7 @@ def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "pwrite", lambda fd, piece, offset: real(fd, piece[:7_001], offset))
     assert write(receiver, data, 60_000) == 40_000
     assert write(receiver, data, 10_000, 60_000) == 50_000
-    receiver.finish(blake3(data).digest())
+    receiver.finish(content_digest(data))
     assert (tmp_path / NAME).read_bytes() == data
 
 
@@ -816,7 +839,7 @@ def test_a_partial_removed_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest
     put(receiver, 0, view(b"x" * 10))
     (tmp_path / PARTIAL).unlink()
     with pytest.raises(LocalFileError, match="Somebody removed"):
-        receiver.finish(blake3(b"x" * 10).digest())
+        receiver.finish(content_digest(b"x" * 10))
     receiver.abandon()
     assert not (tmp_path / NAME).exists()
 
@@ -832,7 +855,7 @@ def test_a_partial_cut_meanwhile_is_told(tmp_path: Path) -> None:
         settle(receiver)
         file.truncate(2)
         with pytest.raises((LocalFileError, TransferFailed)):
-            receiver.finish(blake3(b"x" * 10).digest())
+            receiver.finish(content_digest(b"x" * 10))
     receiver.abandon()
     assert not (tmp_path / NAME).exists()
 
@@ -857,7 +880,7 @@ def test_a_read_only_partial_left_by_a_crash_is_taken_up(tmp_path: Path) -> None
     os.chmod(tmp_path / PARTIAL, 0o400)
     second = open_sink(offer(10), tmp_path)
     assert second.present == [(0, 10)]
-    second.finish(blake3(b"x" * 10).digest())
+    second.finish(content_digest(b"x" * 10))
 
 
 def test_umask_is_read_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.trees import make_tree, move, over_the_wire, picture, transfer
-from udpsend.errors import LocalFileError, TransferFailed
+from tests.trees import RECORD, compare, make_tree, move, over_the_wire, picture, transfer
+from udpsend.errors import LocalFileError
 from udpsend.files.entries import Kind
 from udpsend.files.existing import Policy, free_name
+from udpsend.files.hashing import BLOCK_SIZE
 from udpsend.files.sink import open_sink
 from udpsend.files.source import open_source
 
@@ -352,37 +354,115 @@ def test_an_interrupted_tree_goes_on(tmp_path: Path, here: Path, rng: random.Ran
     assert os.listdir(here) == ["tree"]
 
 
-def test_damage_is_not_called_verified(tmp_path: Path, here: Path, rng: random.Random) -> None:
-    root = make_tree(tmp_path / "tree", rng)
-    (root / "big").write_bytes(rng.randbytes(3_000_000))
+def interrupted(root: Path, here: Path, part: float) -> None:
+    """So much of it arrives."""
     source = open_source(root)
     sink = open_sink(source.manifest, here)
-    move(source, sink, limit=sink.size - 100_000)
+    move(source, sink, limit=int(sink.size * part))
+    wait_until(lambda: not sink._behind._queue)
+    for index, digest in source.take_hashes(1000):
+        sink.compare(index, digest)
     sink.abandon()
     source.close()
+
+
+def resumed(root: Path, here: Path, policy: Policy | None = None) -> int:
+    """Goes on to the end. Returns how many bytes were carried."""
+    source = open_source(root)
+    sink = open_sink(over_the_wire(source.manifest), here, policy)
+    moved = move(source, sink) + compare(source, sink)
+    sink.finish(source.digest())
+    source.close()
+    return moved
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    given_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < given_up
+        time.sleep(0.001)
+
+
+def test_a_damaged_block_is_found_and_fetched_again(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "big").write_bytes(rng.randbytes(8_000_000))
+    interrupted(root, here, 0.9)
+    (here / ".tree.udpsend-journal").write_bytes(
+        b"".join(
+            line
+            for line in (here / ".tree.udpsend-journal").read_bytes().splitlines(keepends=True)
+            if b" checked " not in line
+        )
+    )
     staged = here / ".tree.udpsend-tree/tree/big"
     data = bytearray(staged.read_bytes())
-    data[1000] ^= 1
+    data[1_000_000] ^= 1
     staged.write_bytes(data)
-    source = open_source(root)
-    sink = open_sink(source.manifest, here)
-    move(source, sink)
-    with pytest.raises(TransferFailed, match="is not what the other side read"):
-        sink.finish(source.digest())
-    source.close()
-    assert os.listdir(here) == []
-
-
-def test_another_offer_starts_anew(tmp_path: Path, here: Path, rng: random.Random) -> None:
-    root = make_tree(tmp_path / "tree", rng)
-    source = open_source(root)
-    sink = open_sink(source.manifest, here)
-    move(source, sink, limit=sink.size // 2)
-    sink.abandon()
-    source.close()
-    (root / "more").write_bytes(b"more")
-    transfer([root], here)
+    assert resumed(root, here) < 900_000 + 2 * RECORD + BLOCK_SIZE
     assert picture(here / "tree") == picture(root)
+
+
+def test_a_resumed_transfer_reads_nothing_again(
+    tmp_path: Path, here: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "big").write_bytes(rng.randbytes(20_000_000))
+    interrupted(root, here, 0.8)
+    read = []
+    preadv = os.preadv
+
+    def counting(fd: int, views: list[memoryview], offset: int) -> int:
+        read.append(len(views[0]))
+        return preadv(fd, views, offset)
+
+    monkeypatch.setattr(os, "preadv", counting)
+    moved = resumed(root, here)
+    assert moved < 4_000_000 + 2 * RECORD
+    assert sum(read) < moved + 4 * BLOCK_SIZE  # both ends
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_of_a_source_that_changed_only_that_is_sent_again(
+    tmp_path: Path, here: Path, rng: random.Random, single: bool
+) -> None:
+    root = tmp_path / "tree"
+    if not single:
+        root.mkdir()
+        for n in range(5):
+            (root / f"{n}").write_bytes(rng.randbytes(300_000))
+    big = root if single else root / "big"
+    data = bytearray(rng.randbytes(9_000_000))
+    big.write_bytes(data)
+    interrupted(root, here, 0.95)
+    data[5_000_000] ^= 1
+    big.write_bytes(data + b"more")
+    if not single:
+        (root / "3").unlink()
+        (root / "0").write_bytes(b"new")
+    assert resumed(root, here) < 4 * BLOCK_SIZE
+    arrived = here / "tree"
+    assert (arrived if single else arrived / "big").read_bytes() == data + b"more"
+    if not single:
+        assert picture(arrived) == picture(root)
+    assert os.listdir(here) == ["tree"]
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_delta_sends_what_differs(tmp_path: Path, here: Path, rng: random.Random, single: bool) -> None:
+    root = tmp_path / "tree"
+    if not single:
+        (root / "sub").mkdir(parents=True)
+    big = root if single else root / "sub/big"
+    data = bytearray(rng.randbytes(9_000_000))
+    big.write_bytes(data)
+    assert resumed(root, here) == 9_000_000
+    data[5_000_000] ^= 1
+    big.write_bytes(data)
+    assert resumed(root, here, Policy(overwrite=True, delta=True)) <= 2 * BLOCK_SIZE
+    assert (here / "tree" if single else here / "tree/sub/big").read_bytes() == data
+    assert os.listdir(here) == ["tree"]
 
 
 def test_two_receivers_of_one_tree(tmp_path: Path, here: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import stat
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def move(source: Source, sink: Sink, limit: int | None = None, rng: random.Rando
         assert source.select(sink.left_out) == sink.size
     missing = list(RangeSet(sink.present).gaps(0, sink.size))
     ready = threading.Event()
-    source.start(missing, ready.set)
+    source.start(missing, ready.set, sink.known)
     room_again = threading.Event()
     sink.start(room_again.set)
     records = [(at, min(at + RECORD, stop)) for start, stop in missing for at in range(start, stop, RECORD)]
@@ -56,6 +57,33 @@ def move(source: Source, sink: Sink, limit: int | None = None, rng: random.Rando
             room[DATA_HEADER_SIZE : DATA_HEADER_SIZE + size] = plaintext[DATA_HEADER_SIZE:]
             sink.write(start, size)
             moved += size
+            start += size
+    return moved
+
+
+def compare(source: Source, sink: Sink) -> int:
+    """Until all is compared: carry hashes to the sink, and once more what differs. Returns how many bytes."""
+    moved, given_up = 0, time.monotonic() + 30
+    while not sink._behind.finished:
+        assert time.monotonic() < given_up
+        for index, digest in source.take_hashes(1000):
+            sink.compare(index, digest)
+        for start, stop in sink.take_differing():
+            moved += carry(source, sink, start, stop)
+            source.hash_again(start, stop)
+        time.sleep(0.001)
+    return moved
+
+
+def carry(source: Source, sink: Sink, start: int, stop: int) -> int:
+    """What had been sent before."""
+    moved = stop - start
+    while start < stop:
+        plaintext, room = source.read(start, min(start + RECORD, stop)), sink.room()
+        if plaintext is not None and room is not None:
+            size = len(plaintext) - DATA_HEADER_SIZE
+            room[DATA_HEADER_SIZE : DATA_HEADER_SIZE + size] = plaintext[DATA_HEADER_SIZE:]
+            sink.write(start, size)
             start += size
     return moved
 

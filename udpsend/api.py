@@ -27,9 +27,20 @@ from udpsend.net import clock
 from udpsend.rendezvous.code import Code, generate_code, parse_code
 from udpsend.session import SessionEvent
 from udpsend.shell import Confirm, OnEvent, Shell
-from udpsend.transfer.messages import ContentArrived, ManifestArrived, OfferAccepted, OfferReceived, PeerVerified
+from udpsend.transfer.messages import (
+    BlocksNeeded,
+    ContentArrived,
+    HashesArrived,
+    ManifestArrived,
+    OfferAccepted,
+    OfferReceived,
+    PeerVerified,
+)
 from udpsend.wire.frames import Close, CloseCode
 from udpsend.wire.ranges import RangeSet
+
+MAX_BACKLOG = 64 << 10  # bytes of hashes on their way: the other side holds 512 KiB of what comes out of order
+HASHES_AT_ONCE = 512
 
 Accept = Callable[[events.Offered], bool]
 
@@ -77,6 +88,7 @@ def receive(
     overwrite: bool = False,
     rename: bool = False,
     skip_existing: bool = False,
+    delta: bool = False,
     accept: Accept | None = None,
     config: Config | None = None,
     on_event: OnEvent | None = None,
@@ -87,12 +99,13 @@ def receive(
 
     `accept(offered)` is asked whether to take what is offered; None takes it. Files that exist are an error, unless
     `overwrite` replaces them, `rename` gives what is received another name, or `skip_existing` leaves out those of the
-    same size and time. `confirm` and `read_text` as with `send`. Raises a subclass of UdpsendError."""
+    same size and time; `delta` replaces them, and has only those parts sent that differ. `confirm` as with `send`.
+    Raises a subclass of UdpsendError."""
     if not os.path.isdir(directory):
         raise LocalFileError(f"{os.fspath(directory)!r} is no directory. Make it, or name another one.")
-    if rename and (overwrite or skip_existing):
+    if rename and (overwrite or skip_existing or delta):
         raise UsageError("What gets another name replaces nothing: leave out one of these.")
-    policy = Policy(overwrite, rename, skip_existing)
+    policy = Policy(overwrite or delta, rename, skip_existing, delta)
     receiving = _Receiving(parse_code(code), config or Config(), on_event, confirm, Path(directory), policy, accept)
     receiving.read_text = read_text
     return receiving.run()
@@ -160,16 +173,35 @@ class _Sending(Shell):
 
     def session_event(self, event: SessionEvent, now: float) -> None:
         match event:
-            case OfferAccepted(already, missing):
+            case OfferAccepted(already, missing, known):
                 self.started = now
-                self._source.start(missing, lambda: self.driver.call_soon(lambda: None))
+                self._source.start(missing, lambda: self.driver.call_soon(lambda: None), RangeSet(known))
                 self.beside(self._hash, self._hashed)
                 self.emit(events.Accepted(already))
-            case PeerVerified() if self.session.connection is not None:
-                self.done(_verified(self._source.manifest, now - self.started, self._digest, self._left_out))
+            case BlocksNeeded(ranges):
+                for start, stop in ranges:
+                    self._source.hash_again(start, stop)
+            case PeerVerified(digest) if self.session.connection is not None:
+                digest = digest or self._digest
+                self.done(_verified(self._source.manifest, now - self.started, digest, self._left_out))
                 self.session.connection.close(Close(CloseCode.DONE, ""), now)
             case _:
                 super().session_event(event, now)
+
+    def turn(self, now: float) -> None:
+        super().turn(now)
+        self._tell_hashes()
+
+    def _tell_hashes(self) -> None:
+        """As far as the control stream takes them."""
+        connection = self.session.connection
+        sender = connection.sender if connection is not None else None
+        while sender is not None and sender.control_backlog < MAX_BACKLOG:
+            hashes = self._source.take_hashes(HASHES_AT_ONCE)
+            if not hashes:
+                break
+            for first, run in _runs(hashes):
+                sender.hashes_ready(first, run)
 
     def _hash(self) -> bytes:
         digest = self._source.digest()
@@ -178,6 +210,7 @@ class _Sending(Shell):
 
     def _hashed(self, digest: bytes) -> None:
         self._digest = digest
+        self._tell_hashes()
         if self.session.connection is not None:
             self.session.connection.digest_ready(digest)
 
@@ -218,14 +251,27 @@ class _Receiving(Shell):
                 self._answer_offer()
             case ManifestArrived(packed):
                 self.beside(lambda: self._unpack(packed), self._ask)
+            case HashesArrived(first, hashes) if self._sink is not None:
+                try:
+                    self._sink.compare(first, hashes)
+                except PeerError as error:
+                    self.end(error)
             case ContentArrived(digest) if self._sink is not None:
                 sink = self._sink
                 self.show_progress(now)
                 self.emit(events.Verifying())
                 seconds = now - self.started
-                self.beside(lambda: sink.finish(digest), lambda path: self._finished(path, digest, seconds))
+                self.beside(lambda: sink.finish(digest), lambda path: self._finished(path, seconds))
             case _:
                 super().session_event(event, now)
+
+    def turn(self, now: float) -> None:
+        super().turn(now)
+        connection = self.session.connection
+        if self._sink is not None and connection is not None and connection.receiver is not None:
+            differing = self._sink.take_differing()
+            if differing:
+                connection.receiver.need(RangeSet(differing))
 
     def _answer_offer(self) -> None:
         if not self._confirmed:
@@ -266,15 +312,20 @@ class _Receiving(Shell):
         self.started = clock.now()
         present = RangeSet(sink.present)
         self.emit(events.Accepted(present.total))
-        if (connection := self.session.connection) is not None:
+        connection = self.session.connection
+        if connection is not None and connection.receiver is not None:
             sink.start(lambda: self.driver.call_soon(lambda: connection.room_again(clock.now())))
-            connection.accept(sink, sink.size, present, sink.left_out.pack() if sink.left_out else b"")
+            left_out = sink.left_out.pack() if sink.left_out else b""
+            connection.receiver.accept(sink, sink.size, present, left_out, sink.known)
 
-    def _finished(self, path: Path, digest: bytes, seconds: float) -> None:
-        left_out = len(self._sink.left_out) if self._sink is not None and self._sink.left_out else 0
-        self.done(_verified(self._manifest, seconds, digest, left_out, str(path)))
-        if self.session.connection is not None:
-            self.session.connection.verified(clock.now())
+    def _finished(self, path: Path, seconds: float) -> None:
+        assert self._sink is not None  # noqa: S101 - it was finished
+        left_out = len(self._sink.left_out) if self._sink.left_out else 0
+        self.done(_verified(self._manifest, seconds, self._sink.digest, left_out, str(path)))
+        connection = self.session.connection
+        if connection is not None and connection.receiver is not None:
+            connection.receiver.digest_of_all = self._sink.digest
+            connection.verified(clock.now())
 
     def leave(self) -> None:
         try:
@@ -282,6 +333,15 @@ class _Receiving(Shell):
         finally:
             if self._sink is not None:
                 self._sink.abandon()
+
+
+def _runs(hashes: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Those of consecutive blocks together: (first block, hashes)."""
+    start = 0
+    for at in range(1, len(hashes) + 1):
+        if at == len(hashes) or hashes[at][0] != hashes[at - 1][0] + 1:
+            yield hashes[start][0], b"".join(digest for _, digest in hashes[start:at])
+            start = at
 
 
 def _not_taken(error: BadPacket) -> PeerError:

@@ -94,7 +94,8 @@ def test_any_value_is_a_path_or_a_bad_packet(value: Any) -> None:
 )
 def test_any_journal_vouches_for_no_more_than_the_file(lines: list[bytes], size: int) -> None:
     data = make_header("id") + b"".join(lines)
-    present, sound = parse_journal(data, "id", size)
+    found = parse_journal(data, "id", size)
+    present, sound = found.present, found.sound
     assert sound <= len(data)
     assert all(0 <= start < stop <= size for start, stop in present)
-    assert parse_journal(data[:sound], "id", size) == (present, sound)
+    assert parse_journal(data[:sound], "id", size) == found

@@ -170,6 +170,7 @@ def send(
 @click.option("-y", "--yes", is_flag=True, help="Accept what is offered without asking.")
 @click.option("--overwrite", is_flag=True, help="Replace files of the same name.")
 @click.option("--rename", is_flag=True, help="Give it another name, such as 'photos (1)', where that is taken.")
+@click.option("--delta", is_flag=True, help="Replace files of the same name, and receive only the parts that differ.")
 @click.option("--skip-existing", is_flag=True, help="Do not receive files that are there with the same size and time.")
 @click.option("--verify", is_flag=True, help="Show a phrase to compare with the other side before anything moves.")
 @peer_options
@@ -184,6 +185,7 @@ def recv(
     yes: bool,
     overwrite: bool,
     rename: bool,
+    delta: bool,
     skip_existing: bool,
     verify: bool,
     verbose: int,
@@ -214,6 +216,7 @@ def recv(
             directory,
             overwrite=overwrite,
             rename=rename,
+            delta=delta,
             skip_existing=skip_existing,
             accept=None if yes else accept,
             config=config,

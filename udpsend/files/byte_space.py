@@ -74,3 +74,7 @@ class ByteSpace:
             yield self._numbers[index], start - first, last - start
             start = last
             index += 1
+
+    def whole(self) -> Iterator[tuple[int, int]]:
+        """(number of the entry, where its bytes start) of each file, in order."""
+        return zip(self._numbers, self._starts, strict=True)

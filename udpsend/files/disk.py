@@ -142,6 +142,23 @@ def sync_directory(directory: int) -> None:
         os.fsync(directory)
 
 
+def copy_content(source: int, target: int, size: int) -> int:
+    """The first `size` bytes of one open file into another, in the kernel where it can (which may share the blocks).
+    Returns how many there were. Raises OSError."""
+    done = 0
+    while done < size:
+        try:
+            count = os.copy_file_range(source, target, size - done, done, done)
+        except OSError as error:
+            if error.errno not in _NO_SUCH_WAY | {errno.EXDEV, errno.EBADF}:
+                raise
+            count = os.pwrite(target, os.pread(source, min(size - done, 1 << 20), done), done)
+        if not count:
+            break
+        done += count
+    return done
+
+
 class _Unsupported(Exception):
     """This file system or this system does not have that way."""
 

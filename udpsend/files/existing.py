@@ -26,6 +26,8 @@ class Policy:
     """Give what is received another name, such as 'photos (1)'."""
     skip: bool = False
     """Leave out files of the same size and time."""
+    delta: bool = False
+    """Of files that are replaced, use what is the same."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,10 @@
-"""Which bytes of a partial are on the disk: a small file that only grows, one line at a time.
+"""Which bytes of a partial are there: a small file that only grows, one line at a time.
 
     a1b2c3d4 udpsend-journal 1 IDENTITY      the first line; IDENTITY is the manifest's, 64 hex digits
     0a554b96 present 0 67108864              these bytes are in the partial, and were flushed before this was written
+    52c8e3a1 written 67108864 75497472 BOOT  these were written; believed until the system is started again
+    1b7c9d02 checked 17 HASH                 this block (hashing.py) was flushed, and is what the sender read
+    77a0c5e3 stale 0 67108864                these bytes are of another offer: something like them may be wanted
 
 Each line opens with the CRC-32 of the rest of it, 8 hex digits. Reading stops at the first line that is incomplete or
 does not match: a torn write costs the lines from there on, which costs bytes sent again, and nothing else. Lines that
@@ -18,15 +21,20 @@ import os
 import re
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from udpsend.files.disk import open_own_file, sync_directory
 from udpsend.wire.ranges import RangeSet
 
-MAX_JOURNAL_SIZE = 64 << 20  # bytes that are looked at; a journal of ours is a hundredth of that
+MAX_JOURNAL_SIZE = 256 << 20  # bytes that are looked at; a journal of ours is a hundredth of that
 NEW_SUFFIX = "~"
 COMPACT_LINES = 4096  # more lines than this, and four times more than ranges: written anew
 
 _PRESENT = re.compile(rb"present ([0-9]{1,19}) ([0-9]{1,19})")
+_WRITTEN = re.compile(rb"written ([0-9]{1,19}) ([0-9]{1,19}) ([0-9a-f-]{1,64})")
+_CHECKED = re.compile(rb"checked ([0-9]{1,7}) ([0-9a-f]{64})")
+_STALE = re.compile(rb"stale ([0-9]{1,19}) ([0-9]{1,19})")
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def make_line(text: str) -> bytes:
@@ -42,63 +50,144 @@ def _present_line(start: int, stop: int) -> bytes:
     return make_line(f"present {start} {stop}")
 
 
-def parse_journal(data: bytes, identity: str, size: int) -> tuple[RangeSet, int]:
-    """The ranges of [0, size) that a journal vouches for, and how many bytes of it are sound. Never raises: what cannot
-    be believed, and the journal of another manifest, vouches for nothing and is (RangeSet(), 0)."""
-    ranges = RangeSet()
-    sound = 0
+def boot_id() -> str:
+    """Another one each time that the system is started; empty where that cannot be known."""
+    try:
+        with open(BOOT_ID) as file:
+            return file.read(64).strip()
+    except OSError:
+        return ""
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a journal says of [0, size)."""
+
+    present: RangeSet = field(default_factory=RangeSet)
+    """Flushed."""
+    written: RangeSet = field(default_factory=RangeSet)
+    """In the partial, if the system was not started again since: those that are present, too."""
+    stale: RangeSet = field(default_factory=RangeSet)
+    """In the partial, from another offer."""
+    checked: dict[int, bytes] = field(default_factory=dict)
+    """Blocks that were compared, and their hashes."""
+    sound: int = 0
+    """Bytes of the journal that can be believed."""
+
+
+def parse_journal(data: bytes, identity: str, size: int, boot: str = "") -> Contents:
+    """Never raises: what cannot be believed vouches for nothing. The journal of another manifest says what is stale."""
+    found = Contents()
+    other = False
     for line in data.splitlines(keepends=True):
         if len(line) < 10 or not line.endswith(b"\n") or line[:9] != b"%08x " % zlib.crc32(line[9:-1]):
             break
-        if sound == 0 and line != make_header(identity):
-            break
-        sound += len(line)
-        match = _PRESENT.fullmatch(line[9:-1])
-        if match:
-            ranges.add(int(match[1]), min(int(match[2]), size))
-    return ranges, sound
+        text = line[9:-1]
+        if found.sound == 0 and line != make_header(identity):
+            other = text.startswith(b"udpsend-journal 1 ")
+            if not other:
+                break
+        found.sound += len(line)
+        if match := _PRESENT.fullmatch(text):
+            found.present.add(int(match[1]), min(int(match[2]), size))
+            found.written.add(int(match[1]), min(int(match[2]), size))
+        elif match := _WRITTEN.fullmatch(text):
+            if boot and match[3].decode() == boot:
+                found.written.add(int(match[1]), min(int(match[2]), size))
+        elif match := _CHECKED.fullmatch(text):
+            found.checked[int(match[1])] = bytes.fromhex(match[2].decode())
+        elif match := _STALE.fullmatch(text):
+            found.stale.add(int(match[1]), min(int(match[2]), size))
+    if not other:
+        return found
+    for start, stop in found.written:
+        found.stale.add(start, stop)
+    return Contents(stale=found.stale)
 
 
 class Journal:
     """The journal of one partial. Not for several threads at once."""
 
     def __init__(self, directory: int, name: str, identity: str, size: int) -> None:
-        """Open or make it below the descriptor `directory`. `present` is what it vouches for within [0, size).
-        Raises LocalFileError, OSError."""
+        """Open or make it below the descriptor `directory`. `present` is what it vouches for within [0, size), and
+        `usable` what is there besides. Raises LocalFileError, OSError."""
         self._directory = directory
         self._name = name
         self._identity = identity
+        self._boot = boot_id()
         self._fd = open_own_file(directory, name)
         try:
             data = os.pread(self._fd, MAX_JOURNAL_SIZE, 0)
-            self.present, self._end = parse_journal(data, identity, size)
+            found = parse_journal(data, identity, size, self._boot)
+            self.present = found.present
+            self.usable = found.written
+            self.stale = found.stale
+            self.checked = found.checked
+            self._noted = RangeSet(found.written)
+            self._end = found.sound
             self._lines = data.count(b"\n", 0, self._end)
             os.ftruncate(self._fd, self._end)  # what comes after a torn line would never be read
             if self._end == 0:
-                self.reset()
+                self._begin()
         except BaseException:
             os.close(self._fd)
             raise
 
-    def reset(self) -> None:
-        """Vouch for nothing."""
-        self.present.clear()
+    @property
+    def there(self) -> RangeSet:
+        """All that the partial holds, wanted or not."""
+        return RangeSet([*self.usable, *self.stale])
+
+    def _begin(self) -> None:
+        """A first line, and what is stale."""
         os.ftruncate(self._fd, 0)
         self._end = self._lines = 0
-        self._append([make_header(self._identity)])
+        stale = [make_line(f"stale {start} {stop}") for start, stop in self.stale]
+        self._append([make_header(self._identity), *stale])
 
-    def record(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Vouch for these ranges, too, whose data was flushed already. Durable when it returns. Raises OSError."""
-        fresh = [gap for start, stop in ranges for gap in self.present.gaps(start, stop)]
-        if not fresh:
+    def reset(self) -> None:
+        """Vouch for nothing."""
+        for ranges in (self.present, self.usable, self.stale, self._noted):
+            ranges.clear()
+        self.checked.clear()
+        self._begin()
+
+    def set_stale(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Vouch for nothing, but that something like what is wanted is there."""
+        self.reset()
+        for start, stop in ranges:
+            self.stale.add(start, stop)
+        self._begin()
+
+    def note(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """These ranges were written: they survive the end of this process, though not that of the system. Cheap, and
+        not durable. Raises OSError."""
+        fresh = [gap for start, stop in ranges for gap in self._noted.gaps(start, stop)]
+        if not fresh or not self._boot:
             return
-        if self._lines + len(fresh) > max(COMPACT_LINES, 4 * len(self.present)):
-            self._rewrite(RangeSet([*self.present, *fresh]))
+        self._append([make_line(f"written {start} {stop} {self._boot}") for start, stop in fresh])
+        for start, stop in fresh:
+            self._noted.add(start, stop)
+
+    def record(self, ranges: Iterable[tuple[int, int]], checked: Iterable[tuple[int, bytes]] = ()) -> None:
+        """Vouch for these ranges, too, whose data was flushed already, and for these blocks. Durable when it returns.
+        Raises OSError."""
+        fresh = [gap for start, stop in ranges for gap in self.present.gaps(start, stop)]
+        news = [(index, digest) for index, digest in checked if self.checked.get(index) != digest]
+        if not fresh and not news:
+            return
+        lines = [_present_line(start, stop) for start, stop in fresh]
+        lines += [make_line(f"checked {index} {digest.hex()}") for index, digest in news]
+        useful = len(self.present) + len(self.checked) + len(self.stale)
+        if self._lines + len(lines) > max(COMPACT_LINES, 4 * useful):
+            self._rewrite(lines)
         else:
-            self._append([_present_line(start, stop) for start, stop in fresh])
+            self._append(lines)
         os.fdatasync(self._fd)
+        self.checked.update(news)
         for start, stop in fresh:
             self.present.add(start, stop)
+            self._noted.add(start, stop)
 
     def _append(self, lines: list[bytes]) -> None:
         data = b"".join(lines)
@@ -109,14 +198,17 @@ class Journal:
         self._end += len(data)
         self._lines += len(lines)
 
-    def _rewrite(self, ranges: RangeSet) -> None:
+    def _rewrite(self, lines: list[bytes]) -> None:
+        """All that it says, and `lines`, and nothing twice."""
         fresh = self._name + NEW_SUFFIX
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh, dir_fd=self._directory)
         os.close(self._fd)
         self._fd = open_own_file(self._directory, fresh)
-        self._end = self._lines = 0
-        self._append([make_header(self._identity), *(_present_line(start, stop) for start, stop in ranges)])
+        self._begin()
+        self._append([_present_line(start, stop) for start, stop in self.present])
+        self._append([make_line(f"checked {index} {digest.hex()}") for index, digest in self.checked.items()])
+        self._append(lines)
         os.fdatasync(self._fd)
         os.rename(fresh, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         sync_directory(self._directory)

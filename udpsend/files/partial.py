@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Iterable
 
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
@@ -18,6 +19,8 @@ from udpsend.files.entries import MODE_BITS, Entry
 from udpsend.files.existing import Policy, free_name, refusal
 from udpsend.files.journal import Journal
 from udpsend.files.names import journal_name, partial_name, quote
+
+SIZE_LIMIT = 1 << 63
 
 
 class Partial:
@@ -46,7 +49,7 @@ class Partial:
             try:
                 self._check_space(size)
             except LocalFileError:
-                if not self.journal.present:
+                if not self.journal.there:
                     self.discard()
                 raise
             opened.pop_all()
@@ -90,11 +93,28 @@ class Partial:
     def _check_present(self, size: int) -> None:
         """Believe the journal only with a partial that is long enough; without anything to believe, start empty."""
         there = os.fstat(self.fd).st_size
-        present = self.journal.present
-        if there > size or (present and present.last >= there):
-            self.journal.reset()
-        if not present:
+        journal = self.journal
+        if journal.stale:
+            os.ftruncate(self.fd, min(there, size))
+            journal.stale.subtract(min(there, size), SIZE_LIMIT)
+        elif there > size or (journal.usable and journal.usable.last >= there):
+            journal.reset()
+        if not journal.usable and not journal.stale:
             os.ftruncate(self.fd, 0)
+            if self._policy.delta:
+                self._take_existing(size)
+
+    def _take_existing(self, size: int) -> None:
+        """Begin with what is to be replaced: what is the same need not be sent."""
+        try:
+            fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._where)
+        except OSError:
+            return
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                self.journal.set_stale([(0, disk.copy_content(fd, self.fd, size))])
+        finally:
+            os.close(fd)
 
     def _check_space(self, size: int) -> None:
         """Nothing is allocated ahead: posix_fallocate took 0.1 s per GiB on tmpfs (warm) before the first byte, saved
@@ -103,7 +123,7 @@ class Partial:
             raise LocalFileError(
                 f"{quote(self.name)} is larger than this file system allows a file to be: choose another directory."
             )
-        needed = size - self.journal.present.total
+        needed = size - self.journal.there.total
         free = disk.free_bytes(self.fd)
         if free is not None and needed > free:
             raise LocalFileError(
@@ -115,14 +135,19 @@ class Partial:
         """Put `view`, or the first of it, at `offset`. Returns how many bytes."""
         return os.pwrite(self.fd, view, offset)
 
-    def flush(self, ranges: list[tuple[int, int]]) -> None:
-        """Bring to the disk what was written before this call, and then vouch for `ranges`, which was."""
+    def note(self, ranges: list[tuple[int, int]]) -> None:
+        """These were written: they survive the end of this process."""
+        self.journal.note(ranges)
+
+    def flush(self, ranges: list[tuple[int, int]], checked: Iterable[tuple[int, bytes]] = ()) -> None:
+        """Bring to the disk what was written before this call, and then vouch for `ranges`, which was, and for blocks
+        in them that were compared."""
         if os.fstat(self.fd).st_nlink == 0:
             raise LocalFileError(
                 f"Somebody removed {quote(self._hidden)} while {quote(self.name)} was received: try again."
             )
         os.fdatasync(self.fd)
-        self.journal.record(ranges)
+        self.journal.record(ranges, checked)
         if not self._names_synced:
             disk.sync_directory(self._where)
             self._names_synced = True

@@ -1,10 +1,11 @@
 """Outbound: the file's bytes are in memory, and hashed, before the loop asks for them.
 
 1. The thread reads the ranges to be sent, in order, a block at a time, into a few reused buffers.
-2. It hashes a block as soon as it is read, while it is in the cache, and then publishes it.
+2. It hashes them as soon as they are read, while they are in the cache, and then publishes them.
 3. The loop takes records off the published blocks. Each record's bytes lie behind HEADROOM bytes that the caller may
    write its header into: they belong to the record before it, which has left.
-4. What is skipped, since the receiver has it, is read and hashed when there is nothing else to do.
+4. What is skipped, since the receiver has it, is read and hashed when there is nothing else to do, but for the blocks
+   that were compared before.
 
 The loop neither reads from the disk nor waits for it, except for what was lost and is asked for again.
 """
@@ -14,15 +15,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from udpsend.files.hashing import BLOCK_SIZE, HashingThread
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
-
-if TYPE_CHECKING:
-    from blake3 import blake3
+from udpsend.wire.ranges import RangeSet
 
 BLOCKS = 8  # buffers: 8 ms at 1 GB/s, in which the disk may do something else
+FRESH_HASHES = 32  # waiting to be taken: then the loop is told
 FIRST_BLOCK = 1 << 17  # so that the first record need not wait for a whole one
 
 
@@ -34,8 +33,9 @@ class _Block:
 
 
 class ReadAhead(HashingThread):
-    """`read(offset, view)` fills views; `plan` are the ranges to be sent, ascending; `on_ready` is called from the
-    thread when `take` had to say None and need not any more."""
+    """`read(offset, view)` fills views; `plan` are the ranges to be sent, ascending; `known` the blocks that need no
+    hash. `on_ready` is called from the thread when `take` had to say None and need not any more, and when there are
+    hashes to take."""
 
     def __init__(
         self,
@@ -44,10 +44,14 @@ class ReadAhead(HashingThread):
         plan: Iterable[tuple[int, int]],
         on_ready: Callable[[], None],
         end: Callable[[], None],
+        known: RangeSet | None = None,
     ) -> None:
-        super().__init__(size, "udpsend-read", end)
+        super().__init__(size, known or RangeSet(), "udpsend-read", end)
+        self._fresh: deque[int] = deque()  # blocks whose hashes nobody has taken
+        self._again_wanted: deque[int] = deque()
         self._read = read
         self._plan = deque(plan)
+        self._planned = RangeSet(self._plan)
         self._on_ready = on_ready
         self._published: deque[_Block] = deque()
         self._free: deque[memoryview] = deque()
@@ -63,7 +67,7 @@ class ReadAhead(HashingThread):
     def take(self, start: int, stop: int) -> memoryview | None:
         """HEADROOM bytes and then those from `start`, at most up to `stop`; None when they are not there yet. Valid
         until the next call. Raises LocalFileError."""
-        if start < self._taken:
+        if start < self._taken or start not in self._planned:
             return self._read_again(start, stop)
         block = self._block_at(start)
         if block is None:
@@ -98,23 +102,45 @@ class ReadAhead(HashingThread):
         self._read(start, view[HEADROOM:])
         return view
 
+    def take_hashes(self, limit: int) -> list[tuple[int, bytes]]:
+        """(index, hash) of at most `limit` blocks that were not taken yet."""
+        count = min(limit, len(self._fresh))
+        return [(index, self.blocks.of(index)) for index in (self._fresh.popleft() for _ in range(count))]
+
+    def hash_again(self, first: int, last: int) -> None:
+        """These blocks (`last` excluded) are sent once more; their hashes are taken anew."""
+        self._again_wanted.extend(range(first, last))
+        self._wake.set()
+
     # in the thread
 
-    def _work(self, hasher: blake3) -> None:
-        if not self._size:
-            self._announce(hasher)
-        scratch = memoryview(b"")
-        while not self._stopping and (self._plan or self.hashed < self._size):
-            if self._plan and (buffer := self._buffer()) is not None:
-                self._publish_next(hasher, buffer)
-            elif self.hashed < (self._plan[0][0] if self._plan else self._size):
-                scratch = scratch or memoryview(bytearray(BLOCK_SIZE))
-                limit = self._plan[0][0] if self._plan else self._size
-                view = scratch[: limit - self.hashed]
-                self._read(self.hashed, view)
-                self._hash(hasher, view)
+    def _work(self) -> None:
+        while not self._stopping:
+            if self._again_wanted:
+                self._hash_block(self._again_wanted.popleft())
+            elif self._plan and (buffer := self._buffer()) is not None:
+                self._publish_next(buffer)
+            elif (index := self._skipped_block()) is not None:
+                self._hash_block(index)
             else:
+                if self.blocks.complete and not self._finished.is_set():
+                    self._finished.set()
+                    self._on_ready()
                 self._pause()
+
+    def _skipped_block(self) -> int | None:
+        """One that will not come by, since all of it that is sent has been read, or nothing of it is sent."""
+        limit = self._plan[0][0] // self.blocks.block_size if self._plan else self.blocks.count
+        return next((first for first, _ in self.blocks.done.gaps(0, limit)), None)
+
+    def _hash_block(self, index: int) -> None:
+        self.blocks.put(index, self.blocks.hash_again(index, self._read, self._buffer_for_hash()))
+        self._tell([index])
+
+    def _tell(self, hashed: list[int]) -> None:
+        self._fresh.extend(hashed)
+        if len(self._fresh) >= FRESH_HASHES or (self.blocks.complete and hashed):
+            self._on_ready()
 
     def _buffer(self) -> memoryview | None:
         if self._free:
@@ -124,14 +150,13 @@ class ReadAhead(HashingThread):
         self._made += 1
         return memoryview(bytearray(HEADROOM + BLOCK_SIZE))
 
-    def _publish_next(self, hasher: blake3, buffer: memoryview) -> None:
+    def _publish_next(self, buffer: memoryview) -> None:
         start, stop = self._plan.popleft()
         size = FIRST_BLOCK if self._made == 1 else max(BLOCK_SIZE // self._piece, 1) * self._piece
         end = min(stop, start + size, start + BLOCK_SIZE)
         view = buffer[HEADROOM : HEADROOM + end - start]
         self._read(start, view)
-        if start == self.hashed:
-            self._hash(hasher, view)
+        self._tell(self.blocks.feed(start, view))
         if end < stop:
             self._plan.appendleft((end, stop))
         self._published.append(_Block(start, end, buffer))

@@ -21,6 +21,8 @@ from pathlib import Path
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk
 from udpsend.files.existing import Policy
+from udpsend.files.hashing import DIGEST_SIZE, hash_block_size
+from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import check_path_untrusted, quote
 from udpsend.files.partial import Partial
@@ -30,6 +32,7 @@ from udpsend.wire.ranges import RangeSet
 
 FLUSH_SIZE = 64 << 20  # bytes; at 1 GB/s a kill then costs 1 % of 10 GB, and a flush is one call in 64 ms
 FLUSH_INTERVAL = 1.0  # seconds
+NOTE_SIZE = 8 << 20  # bytes; at most so much, and what is in memory, is lost with this process
 STOP_TIMEOUT = 5.0  # seconds to wait for the last flush when the transfer is given up
 # A path of 1 GB/s and 200 ms that loses every fifth datagram has some 30,000 gaps; more is a peer that means harm.
 MAX_PIECES = 1 << 18
@@ -60,12 +63,17 @@ class Sink:
     """What is being received. `room` and `write` are for one thread, `finish` or `abandon` ends it once and for all."""
 
     def __init__(self, directory: Path, partial: Partial | Staging) -> None:
-        self.present: list[tuple[int, int]] = list(partial.journal.present)
-        """What an earlier attempt left, which need not be sent."""
+        journal = partial.journal
+        self.present: list[tuple[int, int]] = list(journal.there)
+        """What is there, which need not be sent unless a block of it differs."""
+        self.known = _known_blocks(journal, partial.size)
+        """Blocks (hashing.py) of it that were compared before, of which no hash is needed."""
         self.size = self._size = partial.size
         """Bytes that are to be there at the end."""
         self.left_out = partial.destination.left_out if isinstance(partial, Staging) else None
         """What is not wanted, if anything."""
+        self.digest = b""
+        """BLAKE3 of all blocks' hashes, after `finish`."""
         self._directory = directory
         self._partial = partial
         self._ended = False
@@ -73,6 +81,7 @@ class Sink:
         self._lock = threading.Lock()
         self._have = RangeSet(self.present)
         self._flushed = self.received
+        self._noted = self._flushed
         self._flush_failed = False
         self._flush_due = time.monotonic() + FLUSH_INTERVAL
         self._on_room: Callable[[], None] = lambda: None
@@ -84,7 +93,11 @@ class Sink:
             self._flush_if_due,
             lambda: self._on_room(),
             self._end,
+            self.known,
         )
+        for index, digest in journal.checked.items():
+            if index in self.known:
+                self._behind.blocks.put(index, digest)
 
     # What arrives
 
@@ -126,6 +139,19 @@ class Sink:
             raise PeerError("The other side sends the file in too many pieces.")
         return new
 
+    def compare(self, first: int, hashes: bytes) -> None:
+        """The sender's hashes of consecutive blocks. Raises PeerError."""
+        if first < 0 or len(hashes) % DIGEST_SIZE or first + len(hashes) // DIGEST_SIZE > self._behind.blocks.count:
+            raise PeerError("The other side sent hashes of what it does not send.")
+        self._behind.compare(first, hashes)
+
+    def take_differing(self) -> list[tuple[int, int]]:
+        """Ranges that are not what the sender has: they count as missing from now on, and have to come again."""
+        ranges = [self._behind.blocks.range_of(index) for index in self._behind.take_differing()]
+        for start, stop in ranges:
+            self._have.subtract(start, stop)
+        return ranges
+
     @property
     def is_full(self) -> bool:
         """Whether the sender had better wait for the disk."""
@@ -158,14 +184,22 @@ class Sink:
         if fresh >= FLUSH_SIZE or now >= self._flush_due:
             self._flush(written)
             self._flush_due = time.monotonic() + FLUSH_INTERVAL
+        elif abs(written.total - self._noted) >= NOTE_SIZE:
+            self._guarded(lambda: self._partial.note(list(written)))
+            self._noted = written.total
 
     def _flush(self, written: RangeSet) -> None:
+        blocks = self._behind.blocks
+        checked = [(index, blocks.of(index)) for index in self._behind.take_checked()]
+        self._guarded(lambda: self._partial.flush(list(written), checked))
+        self._flushed = self._noted = written.total
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            self._partial.flush(list(written))
+            work()
         except OSError as error:
             self._flush_failed = True
             raise disk.local_error(error, "write", self._partial.name) from error
-        self._flushed = written.total
 
     def _end(self) -> None:
         """The last thing the thread does, if the transfer is given up: flush once more, and close everything."""
@@ -187,7 +221,7 @@ class Sink:
 
         Raises TransferFailed if bytes are missing or the content is not what was read (the partial is then thrown away:
         nothing in it can be trusted), LocalFileError if the disk or the destination fail (it is then kept)."""
-        if self.received < self._size:
+        if self.received < self._size and not self._behind.is_repairing:
             raise TransferFailed("The other side ended the transfer before all of it had arrived: try again.")
         name = self._partial.name
         mine = self._behind.digest()
@@ -197,6 +231,7 @@ class Sink:
         try:
             if self._behind.failure is not None:
                 raise self._behind.failure
+            self.digest = self._behind.blocks.digest_of_all()
             if not hmac.compare_digest(mine, digest):
                 self._partial.discard()
                 raise TransferFailed(
@@ -225,3 +260,13 @@ class Sink:
             first = not self._ended
             self._ended = True
         return first
+
+
+def _known_blocks(journal: Journal, size: int) -> RangeSet:
+    block = hash_block_size(size)
+    known = RangeSet()
+    for index in sorted(journal.checked):
+        start = index * block
+        if start < size and journal.present.covers(start, min(start + block, size)):
+            known.add(index, index + 1)
+    return known

@@ -28,6 +28,7 @@ from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 from udpsend.files.read_ahead import ReadAhead
 from udpsend.files.walk import Walk, top_names, version_of
+from udpsend.wire.ranges import RangeSet
 
 STOP_TIMEOUT = 2.0  # seconds
 MAX_PINNED = 16  # files named by the user that stay open: whoever moves or removes them meanwhile does no harm
@@ -108,11 +109,24 @@ class Source:
         self._space = ByteSpace(self.manifest, left_out)
         return self._space.size
 
-    def start(self, missing: Iterable[tuple[int, int]], on_ready: Callable[[], None]) -> None:
-        """Begin to read the ranges that will be asked for first, ascending, and to hash everything. `on_ready` is
-        called from the thread after a `read` that had to give None."""
+    def start(
+        self, missing: Iterable[tuple[int, int]], on_ready: Callable[[], None], known: RangeSet | None = None
+    ) -> None:
+        """Begin to read the ranges that will be asked for first, ascending, and to hash everything but the blocks
+        `known`. `on_ready` is called from the thread after a `read` that had to give None, and when there are hashes
+        to take."""
         if self._ahead is None and not self._closed:
-            self._ahead = ReadAhead(self._space.size, self._fill, missing, on_ready, self._release)
+            self._ahead = ReadAhead(self._space.size, self._fill, missing, on_ready, self._release, known)
+
+    def take_hashes(self, limit: int) -> list[tuple[int, bytes]]:
+        """(index, BLAKE3) of at most `limit` blocks, each once."""
+        return self._ahead.take_hashes(limit) if self._ahead is not None else []
+
+    def hash_again(self, start: int, stop: int) -> None:
+        """The blocks of this range are sent once more."""
+        if self._ahead is not None and start < stop:
+            block = self._ahead.blocks.block_size
+            self._ahead.hash_again(start // block, (stop - 1) // block + 1)
 
     def read(self, start: int, stop: int) -> memoryview | None:
         """Room for a record's header (read_ahead.HEADROOM), then bytes from `start` of the transfer, at most up to
@@ -121,7 +135,8 @@ class Source:
         return self._ahead.take(start, stop) if self._ahead is not None else None
 
     def digest(self) -> bytes:
-        """BLAKE3 of the content, 32 bytes; waits for it. Raises LocalFileError, or TransferFailed when closed."""
+        """BLAKE3 of the hashes of all blocks but the known, 32 bytes; waits for it. Raises LocalFileError, or
+        TransferFailed when closed."""
         if self._ahead is None:
             raise ValueError("digest before start")
         return self._ahead.digest()

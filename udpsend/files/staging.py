@@ -18,6 +18,7 @@ import shutil
 import stat
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
@@ -29,6 +30,7 @@ from udpsend.files.existing import Destination, Policy, look
 from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, quote, tree_name
+from udpsend.files.older import OldTree, load_offer, save_offer, take_existing
 from udpsend.files.placing import move_into_place
 
 KEPT = 16  # open files
@@ -61,13 +63,14 @@ class Staging:
             bound = hashlib.sha256(manifest.identity.encode() + self.destination.left_out.pack()).hexdigest()
             self.journal = Journal(self._where, journal_name(self.name), bound, self.size)
             opened.callback(self.journal.close)
-            if not self.journal.present:
-                self._empty()
+            self._dirty = bool(self.journal.usable)
+            if not self.journal.usable and not (self.journal.stale and self._is_current()):
+                self._begin()
             try:
                 self._check_twins()
                 self._check_space()
             except LocalFileError:
-                if not self.journal.present:
+                if not self.journal.there:
                     self.discard()
                 raise
             opened.pop_all()
@@ -96,6 +99,21 @@ class Staging:
                 raise
             os.close(fd)
         raise LocalFileError(f"Others keep changing {quote(self._hidden)}: stop them, and try again.")
+
+    def _begin(self) -> None:
+        """Of what another offer left, keep the files that are in this one: they may be the same, or nearly."""
+        old = OldTree(self._root, self.journal.stale)
+        kept = old.move_files(self._directories, self._manifest, self.space) if self.journal.stale else []
+        old.remove()
+        if self._policy.delta:
+            kept += take_existing(self._where, self._directories, self._manifest, self.space, self.destination)
+        self.journal.set_stale(kept)
+        save_offer(self._root, self._manifest, self.destination.left_out)
+        self._dirty = True
+
+    def _is_current(self) -> bool:
+        """What is stale is in files of this very offer: they were kept by an attempt that got no further."""
+        return load_offer(self._root) == (self._manifest, self.destination.left_out.pack())
 
     def _empty(self) -> None:
         """Nothing of what is there is believed."""
@@ -126,14 +144,14 @@ class Staging:
 
     def _check_space(self) -> None:
         status = os.fstatvfs(self._root)
-        needed = self.size - self.journal.present.total
+        needed = self.size - self.journal.there.total
         free = disk.free_bytes(self._root)
         if free is not None and needed > free:
             raise LocalFileError(
                 f"Not enough space: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB "
                 "are free. Free some space, or choose another directory."
             )
-        if status.f_files and not self.journal.present and len(self._manifest) > status.f_favail:
+        if status.f_files and not self.journal.usable and len(self._manifest) > status.f_favail:
             raise LocalFileError(
                 f"Not enough room: {len(self._manifest):,} files and directories are offered, and this file system "
                 f"can take {status.f_favail:,} more. Choose another directory."
@@ -205,8 +223,13 @@ class Staging:
                 start += count
                 part = part[count:]
 
-    def flush(self, ranges: list[tuple[int, int]]) -> None:
-        """Bring to the disk what was written before this call, and then vouch for `ranges`, which was."""
+    def note(self, ranges: list[tuple[int, int]]) -> None:
+        """These were written: they survive the end of this process."""
+        self.journal.note(ranges)
+
+    def flush(self, ranges: list[tuple[int, int]], checked: Iterable[tuple[int, bytes]] = ()) -> None:
+        """Bring to the disk what was written before this call, and then vouch for `ranges`, which was, and for blocks
+        in them that were compared."""
         if os.fstat(self._root).st_nlink == 0:
             raise LocalFileError(f"Somebody removed {quote(self._hidden)}, into which was received: try again.")
         if self._dirty:
@@ -216,7 +239,7 @@ class Staging:
         else:
             for fd in self._open.values():
                 os.fdatasync(fd)
-        self.journal.record(ranges)
+        self.journal.record(ranges, checked)
 
     # the end
 

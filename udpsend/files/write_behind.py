@@ -3,32 +3,33 @@
 1. `room` gives the loop a place to decrypt one record into. Its first HEADROOM bytes are for the record's header: they
    lie over the end of the record before it, and are put back, so that the data of consecutive records is consecutive.
 2. `keep` makes a segment of what was decrypted there. A full block is handed over.
-3. The thread writes a block's segments, one call for each, and hashes those that come next in order while they are in
-   the cache. What came out of order is read back when its turn comes.
+3. The thread writes a block's segments, one call for each, and hashes what comes in order while it is in the cache. The
+   hash blocks that did not come in order are read back when they are complete.
 4. A block that fills slowly is asked for by the thread: what has arrived does not wait in memory for the rest.
-5. When the disk is behind and all blocks are taken, `room` gives None: the loop drops data records, unacknowledged,
+5. Hashes are compared with the sender's as these come. A block that differs is as if it had not arrived: it is asked
+   for again.
+6. When the disk is behind and all blocks are taken, `room` gives None: the loop drops data records, unacknowledged,
    and tells the sender to wait.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from udpsend.files.hashing import BLOCK_SIZE, HashingThread
+from udpsend.errors import PeerError, TransferFailed
+from udpsend.files.hashing import BLOCK_SIZE, DIGEST_SIZE, HashingThread
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import RangeSet
-
-if TYPE_CHECKING:
-    from blake3 import blake3
 
 BLOCKS = 12
 LOW_BLOCKS = 2  # free ones: below that the sender is told to wait
 # A block full of records of the smallest size has 900 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
+MAX_WAITING = 1 << 18  # hashes of blocks that are not there
+MAX_REPAIRS = 3  # times that one block is asked for again
 BLOCK_AGE = 0.5  # seconds after which the thread asks for a block that is not full
 
 
@@ -44,7 +45,8 @@ class _Block:
 class WriteBehind(HashingThread):
     """`write(offset, view)` writes at least one byte and returns how many, `read(offset, view)` fills the view,
     `turn(written)` is called between blocks and while waiting with what was written, `on_room` from the thread when
-    `room` had better be called: there is room again, a block is due, or it failed."""
+    `room` and `take_differing` had better be called: there is room again, a block is due, or differs, or it failed.
+    `known` are the hash blocks that were compared before."""
 
     def __init__(
         self,
@@ -55,8 +57,17 @@ class WriteBehind(HashingThread):
         turn: Callable[[RangeSet], None],
         on_room: Callable[[], None],
         end: Callable[[], None],
+        known: RangeSet | None = None,
     ) -> None:
-        super().__init__(size, "udpsend-write", end)
+        super().__init__(size, known or RangeSet(), "udpsend-write", end)
+        self._theirs: deque[tuple[int, bytes]] = deque()  # (first block, hashes), from the loop
+        self._waiting: dict[int, bytes] = {}  # the sender's hashes of blocks that are not complete here
+        self._unread: deque[int] = deque()  # complete blocks that have to be read back
+        self._compared = RangeSet(known or ())
+        self._checked: deque[int] = deque()  # compared, and nobody was told
+        self._differing: deque[int] = deque()
+        self._differed: Counter[int] = Counter()
+        self._expects = False  # the sender's hashes come
         self.written = RangeSet(present)
         """Only for the thread, and after it has ended."""
         self._write, self._read, self._turn, self._on_room = write, read, turn, on_room
@@ -69,6 +80,8 @@ class WriteBehind(HashingThread):
         self._due: _Block | None = None  # the block that the thread asks for
         self._seen: _Block | None = None  # the block that the thread saw not full,
         self._seen_at = 0.0  # and when first
+        for first, last in self.blocks.done.gaps(0, self.blocks.count):
+            self._unread.extend(index for index in range(first, last) if self._is_written(index))
         self._thread.start()
 
     # the loop's side
@@ -148,28 +161,46 @@ class WriteBehind(HashingThread):
             self._block = self._free.popleft()
         return self._block
 
+    def compare(self, first: int, hashes: bytes) -> None:
+        """The sender's hashes of consecutive blocks."""
+        self._expects = True
+        self._theirs.append((first, hashes))
+        self._wake.set()
+
+    @property
+    def is_repairing(self) -> bool:
+        """Whether blocks have come, or are to come, again."""
+        return bool(self._differed)
+
+    def take_differing(self) -> list[int]:
+        """The blocks that are not what the sender read; they have to come again."""
+        return [self._differing.popleft() for _ in range(len(self._differing))]
+
     # in the thread
 
-    def _work(self, hasher: blake3) -> None:
-        if not self._size:
-            self._announce(hasher)
-        scratch = memoryview(b"")
+    def take_checked(self) -> list[int]:
+        """The blocks that were found to be the sender's since this was asked last."""
+        return [self._checked.popleft() for _ in range(len(self._checked))]
+
+    def _work(self) -> None:
         while not self._stopping or self._queue:
             self._turn(self.written)
             self._ask_for_old_block()
-            busy = bool(self._queue)
-            if busy:
-                self._write_block(hasher, self._queue.popleft())
-            behind = self._contiguous() - self.hashed
-            if behind > 0 and not self._stopping:
-                scratch = scratch or memoryview(bytearray(BLOCK_SIZE))
-                view = scratch[:behind]
-                self._read(self.hashed, view)
-                self._hash(hasher, view)
-            elif not busy:
+            while self._theirs:
+                self._compare_with(*self._theirs.popleft())
+            if self._queue:
+                self._write_block(self._queue.popleft())
+            elif self._unread and not self._stopping:
+                index = self._unread.popleft()
+                if index not in self.blocks.done and self._is_written(index):
+                    self._hashed(index, self.blocks.hash_again(index, self._read, self._buffer_for_hash()))
+            elif not self._theirs:
+                compared = not self._expects or self._compared.total == self.blocks.count
+                if self.blocks.complete and compared and not self._differing:
+                    self._finished.set()
                 self._pause()
 
-    def _write_block(self, hasher: blake3, block: _Block) -> None:
+    def _write_block(self, block: _Block) -> None:
         for offset, begin, end in block.segments:
             done = begin
             while done < end:
@@ -177,13 +208,57 @@ class WriteBehind(HashingThread):
                 count = self._write(at, block.buffer[done:end])
                 self.written.add(at, at + count)
                 done += count
-            if offset == self.hashed:
-                self._hash(hasher, block.buffer[begin:end])
+            for index in self.blocks.feed(offset, block.buffer[begin:end]):
+                self._hashed(index, self.blocks.of(index))
+            size = self.blocks.block_size
+            for index in range(offset // size, (offset + end - begin - 1) // size + 1):
+                if index not in self.blocks.done and self._is_written(index):
+                    self._unread.append(index)
         block.segments = []
         block.position = HEADROOM
         self._seen = None
         self._free.append(block)
         self._tell_waiting()
+
+    def _is_written(self, index: int) -> bool:
+        return self.written.covers(*self.blocks.range_of(index))
+
+    def _compare_with(self, first: int, hashes: bytes) -> None:
+        for number in range(len(hashes) // DIGEST_SIZE):
+            index = first + number
+            theirs = hashes[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE]
+            if index in self._compared:
+                continue
+            if index in self.blocks.done:
+                self._check(index, theirs)
+            else:
+                self._waiting[index] = theirs
+        if len(self._waiting) > MAX_WAITING:
+            raise PeerError("The other side sends hashes of what it does not send.")
+
+    def _hashed(self, index: int, mine: bytes) -> None:
+        self.blocks.put(index, mine)
+        theirs = self._waiting.pop(index, None)
+        if theirs is not None:
+            self._check(index, theirs)
+
+    def _check(self, index: int, theirs: bytes) -> None:
+        if self.blocks.of(index) == theirs:
+            self._compared.add(index, index + 1)
+            self._checked.append(index)
+            return
+        self._differed[index] += 1
+        if self._differed[index] > MAX_REPAIRS:
+            raise TransferFailed(
+                "A part of the content stays different from what the other side reads: "
+                "something writes to the file there, or memory or disk of one side is damaged. Try again."
+            )
+        self._finished.clear()
+        self._waiting[index] = theirs
+        self.blocks.done.subtract(index, index + 1)
+        self.written.subtract(*self.blocks.range_of(index))
+        self._differing.append(index)
+        self._on_room()
 
     def _ask_for_old_block(self) -> None:
         block, now = self._block, time.monotonic()
@@ -195,12 +270,6 @@ class WriteBehind(HashingThread):
             self._seen = None
             self._due = block
             self._on_room()
-
-    def _contiguous(self) -> int:
-        """What is written lies below, without a gap."""
-        for start, stop in self.written:
-            return stop if start == 0 else 0
-        return 0
 
     def _tell_waiting(self) -> None:
         if self._waited_for:

@@ -40,6 +40,11 @@ class ControlSender:
         return bool(self._unsent)
 
     @property
+    def backlog(self) -> int:
+        """Bytes that are not acknowledged."""
+        return len(self._buffer)
+
+    @property
     def all_acked(self) -> bool:
         return not self._buffer
 

@@ -4,10 +4,13 @@ sender                                   receiver
 offer {manifest}            ->
                             <-           list {}                  if the manifest is too long to go with the offer
 DATA ...                    ->           the manifest, which then takes the first bytes of the byte space
-                            <-           accept {present: [[start, stop], ...], left_out}     or CLOSE refused
+                            <-           accept {present: [[start, stop], ...], known: [[first, last], ...], left_out}
+                                         or CLOSE refused
 DATA ...                    ->
+hashes {first, hashes}      ->           of consecutive blocks that are not known, as soon as they were read
+                            <-           need {ranges: [[start, stop], ...]}        of blocks whose hash differs
 finished {digest}           ->           (as soon as the sender has hashed what it read)
-                            <-           verified {}                                or CLOSE failed
+                            <-           verified {digest}                          or CLOSE failed
 CLOSE done                  ->
 """
 
@@ -46,6 +49,23 @@ class OfferAccepted:
 
     already: int
     missing: tuple[tuple[int, int], ...]
+    known: tuple[tuple[int, int], ...] = ()
+    """Blocks (first, last excluded) that were compared in an earlier attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksNeeded:
+    """Sender: these ranges differ and will be sent again; their blocks' hashes are wanted anew."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HashesArrived:
+    """Receiver: the hashes of consecutive blocks, the first of which is number `first`."""
+
+    first: int
+    hashes: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +77,9 @@ class ContentArrived:
 
 @dataclass(frozen=True, slots=True)
 class PeerVerified:
-    """Sender: the receiver has it all, and its hash is ours. Answer with `close`."""
+    """Sender: the receiver has it all, and its hash is ours. Answer with `close`. `digest` is that of all blocks."""
+
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +89,57 @@ class Closed:
     error: UdpsendError | None
 
 
-ConnectionEvent = OfferReceived | ManifestArrived | OfferAccepted | ContentArrived | PeerVerified | Closed
+ConnectionEvent = (
+    OfferReceived
+    | ManifestArrived
+    | OfferAccepted
+    | HashesArrived
+    | BlocksNeeded
+    | ContentArrived
+    | PeerVerified
+    | Closed
+)
 
 
-def accept_message(present: RangeSet, left_out: bytes) -> Message:
+def _largest(ranges: RangeSet) -> Json:
+    """As many as may be told."""
+    chosen = sorted(ranges, key=lambda r: r[0] - r[1])[:MAX_PRESENT_RANGES]
+    return [[start, stop] for start, stop in sorted(chosen)]
+
+
+def accept_message(present: RangeSet, left_out: bytes, known: RangeSet) -> Message:
     """The largest ranges, if there are too many to tell. `left_out`: entries that are not wanted, packed, if any."""
-    ranges = sorted(present, key=lambda r: r[0] - r[1])[:MAX_PRESENT_RANGES]
-    message: Message = {"type": "accept", "present": [[start, stop] for start, stop in sorted(ranges)]}
+    message: Message = {"type": "accept", "present": _largest(present)}
+    if known:
+        message["known"] = _largest(known)
     if left_out:
         message["left_out"] = base64.b64encode(left_out).decode()
     return message
+
+
+def hashes_message(first: int, hashes: bytes) -> Message:
+    return {"type": "hashes", "first": first, "hashes": base64.b64encode(hashes).decode()}
+
+
+def need_message(ranges: RangeSet) -> Message:
+    return {"type": "need", "ranges": _largest(ranges)}
+
+
+def parse_hashes_untrusted(message: Message) -> tuple[int, bytes]:
+    """(first block, hashes). Raises BadPacket."""
+    match message:
+        case {"first": int(first), "hashes": str(text)} if 0 <= first < 1 << 62:
+            hashes = _base64_untrusted(text)
+            if hashes and len(hashes) % DIGEST_SIZE == 0:
+                return first, hashes
+    raise BadPacket("hashes")
+
+
+def _base64_untrusted(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadPacket("base64") from error
 
 
 def parse_left_out_untrusted(message: Message) -> bytes:
@@ -84,25 +147,21 @@ def parse_left_out_untrusted(message: Message) -> bytes:
     value = message.get("left_out", "")
     if not isinstance(value, str) or len(value) > MAX_LEFT_OUT * 4 // 3 + 4:
         raise BadPacket("left out")
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadPacket("left out") from error
+    return _base64_untrusted(value)
 
 
-def parse_present_untrusted(message: Message, size: int) -> RangeSet:
-    """What the receiver has already, of `size` bytes. Raises BadPacket."""
-    value = message.get("present")
+def parse_ranges_untrusted(value: Json, size: int) -> RangeSet:
+    """Ranges of [0, size). Raises BadPacket."""
     if not isinstance(value, list) or len(value) > MAX_PRESENT_RANGES:
-        raise BadPacket("accept without ranges")
-    present = RangeSet()
+        raise BadPacket("list of ranges")
+    ranges = RangeSet()
     for item in value:
         match item:
             case [int(start), int(stop)] if 0 <= start < stop <= size:
-                present.add(start, stop)
+                ranges.add(start, stop)
             case _:
-                raise BadPacket("accept range")
-    return present
+                raise BadPacket("range")
+    return ranges
 
 
 def parse_digest_untrusted(message: Message) -> bytes:

@@ -10,10 +10,13 @@ from udpsend.transfer.control_stream import ControlSender, Message
 from udpsend.transfer.messages import (
     ConnectionEvent,
     ContentArrived,
+    HashesArrived,
     ManifestArrived,
     OfferReceived,
     accept_message,
+    need_message,
     parse_digest_untrusted,
+    parse_hashes_untrusted,
 )
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE
@@ -74,6 +77,8 @@ class Receiver:
         self._sink: WritesRanges | None = None
         self._digest: bytes | None = None
         self._reported = False
+        self.digest_of_all = b""
+        """That of all blocks, as the sink's owner found it: told with `verified`."""
         self.total = 0
 
     @property
@@ -86,6 +91,8 @@ class Receiver:
             case "offer" if not self._offered:
                 self._offered = True
                 self._events.append(OfferReceived(message.get("manifest")))
+            case "hashes" if self._sink is not None:
+                self._events.append(HashesArrived(*parse_hashes_untrusted(message)))
             case "finished" if self._sink is not None and self._digest is None:
                 self._digest = parse_digest_untrusted(message)
                 self._report()
@@ -98,16 +105,28 @@ class Receiver:
         self._packed = _Packed(size)
         self._control.queue({"type": "list"})
 
-    def accept(self, sink: WritesRanges, size: int, present: RangeSet, left_out: bytes = b"") -> None:
-        """Start receiving `size` bytes, of which `present` are in the sink already; `left_out` is not wanted."""
+    def accept(
+        self,
+        sink: WritesRanges,
+        size: int,
+        present: RangeSet,
+        left_out: bytes = b"",
+        known: RangeSet | None = None,
+    ) -> None:
+        """Start receiving `size` bytes, of which `present` are in the sink already; of the blocks `known` no hash is
+        needed; `left_out` is not wanted."""
         self._sink = sink
         self._packed = None
         self.total = size
-        self._control.queue(accept_message(present, left_out))
+        self._control.queue(accept_message(present, left_out, known or RangeSet()))
+
+    def need(self, ranges: RangeSet) -> None:
+        """These differ from what the sender has, and have to come again."""
+        self._control.queue(need_message(ranges))
 
     def verified(self) -> None:
         """The sink's hash is the sender's."""
-        self._control.queue({"type": "verified"})
+        self._control.queue({"type": "verified", "digest": self.digest_of_all.hex()})
 
     @property
     def is_full(self) -> bool:

@@ -13,11 +13,14 @@ from typing import Protocol
 from udpsend.errors import BadPacket
 from udpsend.transfer.control_stream import ControlSender, Json, Message
 from udpsend.transfer.messages import (
+    BlocksNeeded,
     ConnectionEvent,
     OfferAccepted,
     PeerVerified,
+    hashes_message,
+    parse_digest_untrusted,
     parse_left_out_untrusted,
-    parse_present_untrusted,
+    parse_ranges_untrusted,
 )
 from udpsend.wire.frames import DATA_HEADER_SIZE
 from udpsend.wire.ranges import RangeSet
@@ -30,6 +33,8 @@ class ReadsRanges(Protocol):
         """DATA_HEADER_SIZE bytes that may be overwritten, then those from `start` of the transfer's byte space, at most
         up to `stop`; None if they are not there yet. Valid until the next call. Raises LocalFileError."""
 
+
+MAX_BLOCKS = 1 << 20  # files/hashing.py makes no more of them
 
 Select = Callable[[bytes], int]
 
@@ -67,6 +72,11 @@ class Sender:
         return self._delivered.total - self._base if self._accepted else 0
 
     @property
+    def control_backlog(self) -> int:
+        """Bytes of control messages that the other side has not acknowledged."""
+        return self._control.backlog
+
+    @property
     def pending(self) -> bool:
         """Whether there are bytes to send now."""
         return bool(self._unsent)
@@ -90,7 +100,13 @@ class Sender:
                 # It may overtake the last acknowledgements, and says more than they do.
                 self._unsent.clear()
                 self._delivered.add(0, self._base + self.total)
-                self._events.append(PeerVerified())
+                self._events.append(PeerVerified(parse_digest_untrusted(message) if message.get("digest") else b""))
+            case "need" if self._accepted:
+                ranges = parse_ranges_untrusted(message.get("ranges"), self.total)
+                for start, stop in ranges:
+                    self._delivered.subtract(self._base + start, self._base + stop)
+                    self._unsent.add(self._base + start, self._base + stop)
+                self._events.append(BlocksNeeded(tuple(ranges)))
             case _:
                 raise BadPacket("unexpected message")
 
@@ -100,7 +116,8 @@ class Sender:
             if self._select is None:
                 raise BadPacket("left out")
             self.total = self._select(left_out)
-        present = parse_present_untrusted(message, self.total)
+        present = parse_ranges_untrusted(message.get("present"), self.total)
+        known = parse_ranges_untrusted(message.get("known", []), MAX_BLOCKS)
         self._accepted = True
         self._unsent.clear()
         self._delivered.add(0, self._base)
@@ -109,8 +126,12 @@ class Sender:
             self._delivered.add(self._base + start, self._base + stop)
         for start, stop in missing:
             self._unsent.add(self._base + start, self._base + stop)
-        self._events.append(OfferAccepted(self.done, missing))
+        self._events.append(OfferAccepted(self.done, missing, tuple(known)))
         self._say_finished()
+
+    def hashes_ready(self, first: int, hashes: bytes) -> None:
+        """Of consecutive blocks."""
+        self._control.queue(hashes_message(first, hashes))
 
     def digest_ready(self, digest: bytes) -> None:
         """The BLAKE3 of everything that was read."""
