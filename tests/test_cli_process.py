@@ -41,6 +41,7 @@ def call(first, *arguments, accept=None, on_event, **keywords):
         on_event(event)
     answers = [accept(offer)] if offer is not None else []
     {then}
+    return events.Verified("f", 1, 0.1, "")
 
 udpsend.send = udpsend.receive = call
 sys.exit(main({words!r}))
