@@ -1,4 +1,4 @@
-"""Between what a file is sent: loopback, or two namespaces joined by a veth pair.
+"""Between what a file is sent: loopback, a loopback of its own, or two namespaces joined by a veth pair.
 
 A tool asks for the command line that runs on a side, and for a side's address; it does not know which network it is on.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Literal, Protocol
 
-from tools.netlab import Lab, pair
+from tools.netlab import Host, Lab, Topology, pair
 
 Side = Literal["sender", "receiver"]
 
@@ -20,6 +20,8 @@ class Network(Protocol):
     """Where the two sides are."""
 
     description: str
+    has_way_out: bool
+    """Whether a program that insists could reach the public internet from here."""
 
     def address(self, side: Side) -> str: ...
 
@@ -30,6 +32,7 @@ class Loopback:
     """Both sides on this host."""
 
     description = "loopback"
+    has_way_out = True
 
     def address(self, side: Side) -> str:
         return "127.0.0.1"
@@ -41,6 +44,7 @@ class Loopback:
 class Veth:
     """alice sends to bob over a veth pair of their own."""
 
+    has_way_out = False
     _hosts: ClassVar[dict[Side, str]] = {"sender": "alice", "receiver": "bob"}
 
     def __init__(self, lab: Lab, description: str) -> None:
@@ -52,6 +56,31 @@ class Veth:
 
     def on(self, side: Side, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
         return self._lab.on(self._hosts[side], argv)
+
+
+class OwnLoopback:
+    """Both sides in one namespace that has a loopback interface and nothing else."""
+
+    description = "loopback"
+    has_way_out = False
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def address(self, side: Side) -> str:
+        return "127.0.0.1"
+
+    def on(self, side: Side, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
+        return self._lab.on("alone", argv)
+
+
+@contextmanager
+def own_loopback() -> Iterator[Network]:
+    """A namespace for programs that would otherwise tell each other addresses of the host's, or ask public servers."""
+    with Lab(Topology("alone", "a host without a network", (Host("alone", ()),))) as lab:
+        # wormhole-william tells its peer no address that looks like loopback: this one does not, and is.
+        lab.output("alone", ["ip", "address", "add", "10.9.0.1/32", "dev", "lo"])
+        yield OwnLoopback(lab)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""What the program is compared with: scp, socat, and a plain copy as the ceiling."""
+"""What the program is compared with, without encryption: a plain copy, one TCP connection, and the network itself."""
 
 from __future__ import annotations
 
-import getpass
+import json
 import os
 import shutil
 import subprocess
@@ -12,12 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .network import free_port
-from .process import BenchError
-from .tool import Place, Sample, race
-
-_CIPHER = "chacha20-poly1305@openssh.com"
-_SSHD = "/usr/sbin/sshd"
-_SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
+from .packages import Unavailable, debian_program
+from .process import wait_for_all
+from .tool import Command, Place, Sample, race
 
 
 def first_line(*argv: str) -> str:
@@ -31,6 +28,7 @@ class Copy:
 
     name = "cp"
     about = "a copy on the same file system: no network, nothing encrypted"
+    delivers = True
 
     def missing(self) -> str | None:
         return None if shutil.which("cp") else "no cp here"
@@ -51,6 +49,7 @@ class Socat:
 
     name = "socat"
     about = "plain TCP, nothing encrypted"
+    delivers = True
 
     def missing(self) -> str | None:
         return None if shutil.which("socat") else "needs socat (Debian package socat)"
@@ -73,81 +72,46 @@ class Socat:
         )
 
 
-class Scp:
-    """scp to a private sshd: own keys, own settings, nothing of the user's is read or written."""
+class Iperf:
+    """What TCP moves from memory to memory: nothing read, nothing written, nothing encrypted."""
 
-    name = "scp"
-    about = "SSH, ChaCha20-Poly1305 (the default), over TCP"
+    name = "iperf3"
+    about = "TCP from memory to memory, its own clock: the ceiling of the network"
+    delivers = False
+
+    def __init__(self) -> None:
+        self._program = Path()
+        self._env: dict[str, str] = {}
 
     def missing(self) -> str | None:
-        wanted = ("scp", "ssh-keygen", _SSHD)
-        lacking = [command for command in wanted if shutil.which(command) is None]
-        if not lacking and not any(Path(path).exists() for path in _SFTP_SERVERS):
-            lacking = ["sftp-server"]
-        return f"needs {', '.join(lacking)} (Debian package openssh-server)" if lacking else None
+        try:
+            self._program, self._env = debian_program("iperf3", "iperf3", "libiperf0", "libsctp1")
+        except Unavailable as error:
+            return str(error)
+        return None
 
     def version(self) -> str:
-        return first_line("ssh", "-V")
+        env = {**os.environ, **self._env}
+        done = subprocess.run([self._program, "--version"], capture_output=True, text=True, timeout=30, env=env)
+        return done.stdout.split(" (")[0].strip()
 
     @contextmanager
     def session(self, place: Place) -> Iterator[None]:
-        for key in ("host_key", "user_key"):
-            target = place.scratch / key
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", target], check=True, timeout=30)
-        if os.geteuid() == 0:
-            # sshd insists on it; Debian's service makes it at boot, and without the service nobody does.
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         yield
 
-    def _settings(self, place: Place, port: int) -> Path:
-        settings = place.scratch / "sshd_config"
-        sftp_server = next(path for path in _SFTP_SERVERS if Path(path).exists())
-        settings.write_text(
-            f"ListenAddress {place.network.address('receiver')}\nPort {port}\nHostKey {place.scratch}/host_key\n"
-            f"AuthorizedKeysFile {place.scratch}/user_key.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
-            "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
-            f"LogLevel INFO\nSubsystem sftp {sftp_server}\n"
-        )
-        return settings
-
     def transfer(self, place: Place) -> Sample:
-        # A server of its own for each transfer: what it has used at its end is what the transfer took.
-        port = free_port()
-        server = place.start("receiver", [_SSHD, "-D", "-e", "-f", self._settings(place, port)])
+        host, port = place.network.address("receiver"), str(free_port())
+        server = place.start("receiver", [self._program, "-s", "-1", "-B", host, "-p", port, "--forceflush"], self._env)
+        report = place.scratch / "report.json"
+        report.unlink(missing_ok=True)
         try:
             server.wait_for_text("Server listening", time.monotonic() + 10)
-            client = race(place, None, self._command(place, port))
-            server.wait_for_text("Disconnected from", time.monotonic() + 10)
-            server.wait_for_children(time.monotonic() + 10)
-        finally:
-            used = server.terminate()
-        if used.cpu == 0.0:
-            raise BenchError("sshd took no time: it was not what received")
-        return Sample(client.seconds, client.sender, used)
-
-    def _command(self, place: Place, port: int) -> list[str | os.PathLike[str]]:
-        options = (
-            "BatchMode=yes",
-            "StrictHostKeyChecking=no",
-            "UserKnownHostsFile=/dev/null",
-            "IdentitiesOnly=yes",
-            "LogLevel=ERROR",
-        )
-        chosen = [word for option in options for word in ("-o", option)]
-        target = f"{getpass.getuser()}@{place.network.address('receiver')}:{place.destination}"
-        key = place.scratch / "user_key"
-        return [
-            "scp",
-            "-q",
-            "-F",
-            "/dev/null",
-            "-c",
-            _CIPHER,
-            "-i",
-            key,
-            *chosen,
-            "-P",
-            str(port),
-            place.source,
-            target,
-        ]
+            size = str(place.source.stat().st_size)
+            client: Command = [self._program, "-c", host, "-p", port, "-n", size, "-J", "--logfile", report]
+            used = race(place, None, client, self._env).sender
+        except BaseException:
+            server.terminate()
+            raise
+        received = wait_for_all([server], time.monotonic() + 10)[0]
+        ended = json.loads(report.read_text())["end"]["sum_received"]
+        return Sample(ended["seconds"], used, received)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
+_IDLE = 0.4  # seconds
 # The command holds until standard input ends, and by then `sh` has gone: it would wait for a quick child itself.
 _START = 'exec 3<&0; { read _ <&3; exec 3<&-; exec "$@"; } >"$BENCH_LOG" 2>&1 & echo $!'
 
@@ -83,6 +84,26 @@ class Running:
             if time.monotonic() > deadline or select.select([self.descriptor], [], [], 0.01)[0]:
                 raise BenchError(self._complaint(f"never said {text!r}"))
 
+    def when_said(self, text: str, deadline: float) -> float:
+        """Monotonic seconds when the command had printed `text`, or when it had ended. Raises BenchError."""
+        while text not in self.printed():
+            if select.select([self.descriptor], [], [], 0.002)[0]:
+                break
+            if time.monotonic() > deadline:
+                raise BenchError(self._complaint(f"never said {text!r}"))
+        return time.monotonic()
+
+    def wait_until_idle(self, deadline: float) -> None:
+        """Waits until the command has done nothing for a moment: it waits for the other end. Raises BenchError."""
+        used, since = -1, time.monotonic()
+        while (now := time.monotonic()) < since + _IDLE:
+            if now > deadline or select.select([self.descriptor], [], [], 0.02)[0]:
+                raise BenchError(self._complaint("did not come to rest"))
+            fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+            ticks = int(fields[11]) + int(fields[12])  # user and system
+            if ticks != used:
+                used, since = ticks, now
+
     def wait_for_children(self, deadline: float) -> None:
         """Waits until the command has waited for all of its children, so that `reap` counts them."""
         while any(parent == self._pid for parent in _parents()):
@@ -113,7 +134,7 @@ class Running:
             raise BenchError(self._complaint(f"exit code {code}"))
 
     def _complaint(self, what: str) -> str:
-        return f"{Path(self.argv[0]).name}: {what}; {self.printed()[-600:].strip()}"
+        return f"{what}; {self.printed()[-600:].strip()}"
 
 
 def wait_for_all(processes: Sequence[Running], deadline: float) -> list[Usage]:

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from .tool import Sample
 
@@ -22,11 +22,15 @@ class SampleRow(TypedDict):
     """One transfer, in the units of the table; None where it failed or there is no such process."""
 
     seconds: float
+    said: float | None
     rate: float
     sender_cpu: float
     receiver_cpu: float | None
     sender_peak: float
     receiver_peak: float | None
+
+
+Key = Literal["seconds", "said", "rate", "sender_cpu", "receiver_cpu", "sender_peak", "receiver_peak"]
 
 
 class ToolRow(TypedDict):
@@ -54,6 +58,7 @@ def sample_row(sample: Sample, size: int) -> SampleRow:
     receiver = sample.receiver
     return {
         "seconds": sample.seconds,
+        "said": sample.said,
         "rate": size / sample.seconds / 1e6,
         "sender_cpu": sample.sender.cpu * per_gb,
         "receiver_cpu": receiver.cpu * per_gb if receiver else None,
@@ -98,14 +103,43 @@ def _pair(sender: str, receiver: str) -> str:
     return sender if receiver == "-" else f"{sender} / {receiver}"
 
 
-def _ratio(tool: ToolRow, base: ToolRow) -> str:
+def row_of(report: Report, name: str) -> ToolRow | None:
+    return next((tool for tool in report["tools"] if tool["name"] == name), None)
+
+
+def ratio(tool: ToolRow | None, base: ToolRow | None, what: Key = "rate") -> float | None:
+    """The median of what `tool` has for each that `base` has in the same round."""
+    if tool is None or base is None:
+        return None
     both = [
-        mine["rate"] / its["rate"] for mine, its in zip(tool["samples"], base["samples"], strict=False) if mine and its
+        mine_has / base_has
+        for mine, its in zip(tool["samples"], base["samples"], strict=False)
+        if mine and its and (mine_has := mine[what]) is not None and (base_has := its[what])
     ]
-    return f"{statistics.median(both):.2f}" if both else "-"
+    return statistics.median(both) if both else None
 
 
-def _cells(tool: ToolRow, base: ToolRow | None) -> list[str]:
+def median_of(tool: ToolRow | None, what: Key) -> float | None:
+    present = _present([sample[what] for sample in tool["samples"] if sample]) if tool else []
+    return statistics.median(present) if present else None
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is its head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def where_and_when(report: Report) -> str:
+    where = report["machine"]
+    return f"{report['date']}; {where['cpu']}; {where['system']}; Python {where['python']}; load {where['load']}"
+
+
+def _cells(tool: ToolRow, bases: Sequence[ToolRow | None]) -> list[str]:
     done = [sample for sample in tool["samples"] if sample is not None]
     rates = [sample["rate"] for sample in done]
     spread = f"{min(rates):,.0f}-{max(rates):,.0f}" if rates else "failed"
@@ -116,25 +150,29 @@ def _cells(tool: ToolRow, base: ToolRow | None) -> list[str]:
         _median([sample["seconds"] for sample in done], 2),
         _pair(_median([s["sender_cpu"] for s in done], 2), _median([s["receiver_cpu"] for s in done], 2)),
         _pair(_median([s["sender_peak"] for s in done], 0), _median([s["receiver_peak"] for s in done], 0)),
-        _ratio(tool, base) if base is not None else "-",
+        *(f"{times:.2f}" if (times := ratio(tool, base)) is not None else "-" for base in bases),
     ]
 
 
-def table(report: Report, base: str = "scp") -> str:
-    """The report in Markdown."""
-    against = next((tool for tool in report["tools"] if tool["name"] == base), None)
-    heads = ["tool", "MB/s", "from-to", "seconds", "CPU s/GB, send / receive", "peak MB, send / receive", f"x {base}"]
-    rows = [heads, *(_cells(tool, against) for tool in report["tools"])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+def rates(report: Report, bases: Sequence[str] = ("scp",)) -> str:
+    """What each tool moved, and how many times what the `bases` did."""
+    against = [row_of(report, base) for base in bases]
+    heads = ["tool", "MB/s", "from-to", "seconds", "CPU s/GB, send / receive", "peak MB, send / receive"]
+    heads += [f"x {base}" for base in bases]
+    return markdown([heads, *(_cells(tool, against) for tool in report["tools"])])
+
+
+def headline(report: Report) -> str:
     rounds = max((len(tool["samples"]) for tool in report["tools"]), default=0)
-    where = report["machine"]
-    how = f"{rounds} interleaved rounds, medians; whole commands, warm memory"
-    title = f"{report['size']:,} bytes, {report['network']}, {how}"
-    place = f"{report['date']}; {where['cpu']}; {where['system']}; Python {where['python']}; load {where['load']}"
+    return f"{report['size']:,} bytes, {report['network']}, {rounds} interleaved rounds"
+
+
+def failures(report: Report) -> list[str]:
+    return [f"{tool['name']} failed: {text}" for tool in report["tools"] for text in tool["failures"]]
+
+
+def table(report: Report, bases: Sequence[str] = ("scp",)) -> str:
+    """The report in Markdown."""
+    title = f"{headline(report)}, medians; whole commands, warm memory"
     known = [f"{tool['name']}: {tool['about']} ({tool['version']})" for tool in report["tools"]]
-    failed = [f"{tool['name']} failed: {text}" for tool in report["tools"] for text in tool["failures"]]
-    return "\n".join([title, place, "", *lines, "", *known, *failed])
+    return "\n".join([title, where_and_when(report), "", rates(report, bases), "", *known, *failures(report)])

@@ -2,7 +2,8 @@
 
 A tool is started once per benchmark (`session`: servers that a person would have running already), then makes one
 transfer at a time. The clock runs from the moment before the first command of the transfer is started until the last
-one has ended: start-up, key exchange, and verification included. Receiver and sender are started together.
+one has ended: start-up, key exchange, and verification included. Receiver and sender are started together, unless the
+place is `staged`: then the first one has come to rest before the clock starts, and the second one is started.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from .network import Network
+from .network import Network, Side
 from .process import Running, Usage, wait_for_all
 
 Command = Sequence[str | os.PathLike[str]]
@@ -29,6 +30,8 @@ class Sample:
     sender: Usage
     receiver: Usage | None
     """None where one process does both."""
+    said: float | None = None
+    """Seconds until the command that was started last had printed the words of `Place.watch`."""
 
 
 @dataclass(slots=True)
@@ -43,6 +46,10 @@ class Place:
     """An empty directory for the received file, a new one for each transfer."""
     limit: float = 120.0
     """Seconds that a transfer may take."""
+    staged: Side | None = None
+    """The side that is started last, when the other one waits already. None: both are started together."""
+    watch: str = ""
+    """Words whose appearance is timed, if not empty."""
     _logs: int = 0
 
     @property
@@ -65,6 +72,8 @@ class Tool(Protocol):
 
     name: str
     about: str
+    delivers: bool
+    """Whether there is a file afterwards whose content can be compared."""
 
     def missing(self) -> str | None:
         """Why it cannot run here, or None."""
@@ -81,14 +90,23 @@ class Tool(Protocol):
 
 def race(place: Place, receiver: Command | None, sender: Command, env: Mapping[str, str] | None = None) -> Sample:
     """Starts both commands, waits for both, and has the sample. Raises BenchError."""
+    commands: dict[Side, Command] = {"sender": sender}
+    if receiver is not None:
+        commands["receiver"] = receiver
     begin = time.monotonic()
-    processes = [place.start("receiver", receiver, env)] if receiver is not None else []
+    running: dict[Side, Running] = {}
     try:
-        processes.append(place.start("sender", sender, env))
+        for side in sorted(commands, key=lambda side: (side == place.staged, side)):
+            if place.staged is not None and running:
+                next(iter(running.values())).wait_until_idle(begin + place.limit)
+                begin = time.monotonic()
+            running[side] = place.start(side, commands[side], env)
     except BaseException:
-        for process in processes:
+        for process in running.values():
             process.terminate()
         raise
-    usages = wait_for_all(processes, begin + place.limit)
-    end = max(process.ended or begin for process in processes)
-    return Sample(end - begin, usages[-1], usages[0] if receiver is not None else None)
+    last = next(reversed(running.values()))
+    said = last.when_said(place.watch, begin + place.limit) - begin if place.watch else None
+    usages = dict(zip(running, wait_for_all(list(running.values()), begin + place.limit), strict=True))
+    end = max(process.ended or begin for process in running.values())
+    return Sample(end - begin, usages["sender"], usages.get("receiver"), said)
