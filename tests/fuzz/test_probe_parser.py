@@ -64,7 +64,7 @@ def test_golden_datagram() -> None:
         (bytes(BODY_SIZE - 1), "short probe"),
         (bytes(BODY_SIZE), "probe type"),
         (b"\6" + bytes(BODY_SIZE - 1), "probe type"),
-        (b"\1\0\0\4" + bytes(BODY_SIZE - 4), "path kind"),
+        (b"\1\0\0\5" + bytes(BODY_SIZE - 4), "path kind"),
         (b"\1\0\1\0" + bytes(BODY_SIZE - 4), "generation"),
         (b"\3\0\0\0" + bytes(BODY_SIZE - 4), "generation"),
     ],

@@ -48,12 +48,14 @@ def close_of(error: UdpsendError) -> Close:
     return Close(CloseCode.FAILED, str(error))
 
 
-def error_of(close: Close) -> UdpsendError | None:
-    """What this side fails with when the other side closed. None: it is done."""
+def error_of(close: Close, is_verified: bool) -> UdpsendError | None:
+    """What this side fails with when the other side closed. None: it is done, and the content was verified here."""
     why = f": {close.reason}" if close.reason else "."
     match close.code:
-        case CloseCode.DONE:
+        case CloseCode.DONE if is_verified:
             return None
+        case CloseCode.DONE:
+            return TransferFailed("The other side ended the transfer before the content was verified.")
         case CloseCode.REFUSED:
             return Refused("The other side declined the file" + why)
         case CloseCode.CANCELLED:

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
 from udpsend.config import Config, Role
-from udpsend.errors import BadPacket, LocalFileError, TransferFailed, UdpsendError
+from udpsend.errors import BadPacket, LocalFileError, UdpsendError
 from udpsend.sealing.keys import derive_keys
 from udpsend.sealing.seal import TAG_BYTES, Opener
 from udpsend.transfer.acks import AckTracker
@@ -278,10 +278,7 @@ class Connection:
         if self._out.closing.started:  # both at once: each side has its own reason
             self._end(self._failure)
             return
-        error = error_of(close)
-        if error is None and not self._alive.verified:
-            error = TransferFailed("The other side ended the transfer before the content was verified.")
-        self._end(error)
+        self._end(error_of(close, self._alive.verified))
 
     def _end(self, error: UdpsendError | None) -> None:
         if not self._closed:
