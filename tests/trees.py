@@ -64,10 +64,12 @@ def move(source: Source, sink: Sink, limit: int | None = None, rng: random.Rando
 def compare(source: Source, sink: Sink) -> int:
     """Until all is compared: carry hashes to the sink, and once more what differs. Returns how many bytes."""
     moved, given_up = 0, time.monotonic() + 30
-    while not sink._behind.finished:
+    told = sink.known.total
+    while told < sink._behind.blocks.count or not sink._behind.finished:
         assert time.monotonic() < given_up
         for index, digest in source.take_hashes(1000):
             sink.compare(index, digest)
+            told += 1
         for start, stop in sink.take_differing():
             moved += carry(source, sink, start, stop)
             source.hash_again(start, stop)

@@ -142,6 +142,34 @@ def sync_directory(directory: int) -> None:
         os.fsync(directory)
 
 
+def write_all(fd: int, view: memoryview, offset: int) -> None:
+    """Raises OSError."""
+    while len(view):
+        count = os.pwrite(fd, view, offset)
+        offset += count
+        view = view[count:]
+
+
+def set_time(fd: int, mtime_ns: int) -> None:
+    """As far as the file system can keep it."""
+    try:
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+    except (OSError, OverflowError):
+        return
+
+
+def sync_file_system(fd: int) -> None:
+    """Bring all that was written to the file system of `fd` to the disk. Raises OSError."""
+    import ctypes  # 10 ms
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if function is None:
+        os.sync()
+    elif function(fd):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 def copy_content(source: int, target: int, size: int) -> int:
     """The first `size` bytes of one open file into another, in the kernel where it can (which may share the blocks).
     Returns how many there were. Raises OSError."""

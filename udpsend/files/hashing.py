@@ -146,6 +146,8 @@ class HashingThread:
         """The hash of what was not known before, 32 bytes, as soon as all is hashed. Raises what went wrong, or
         TransferFailed when stopped."""
         self._finished.wait()
+        while self._is_unsettled() and self.failure is None and not self._stopping:
+            self._finished.wait()
         if self.failure is not None:
             raise self.failure
         if not self.blocks.complete:
@@ -173,6 +175,10 @@ class HashingThread:
     def _work(self) -> None:
         """Until it is told to stop."""
         raise NotImplementedError
+
+    def _is_unsettled(self) -> bool:
+        """Whether there is something to do after all."""
+        return False
 
     def _failed_or_done(self) -> None:
         """Tell the loop, which may be waiting for what will not come."""

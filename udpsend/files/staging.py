@@ -10,7 +10,6 @@ them is `placing.py`'s.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import os
@@ -174,14 +173,14 @@ class Staging:
             fd = self._open_file(entry, os.O_WRONLY, entry.mode | stat.S_IRUSR)
             try:
                 if os.pwrite(fd, view, 0) != len(view):
-                    _write_all(fd, view, 0)
-                _set_time(fd, entry.mtime_ns)
+                    disk.write_all(fd, view, 0)
+                disk.set_time(fd, entry.mtime_ns)
             finally:
                 os.close(fd)
             self._finished.add(number)
             self._dirty = True
         else:
-            _write_all(self._file(number, entry), view, offset)
+            disk.write_all(self._file(number, entry), view, offset)
 
     def _open_file(self, entry: Entry, flags: int, mode: int = 0o600) -> int:
         directory, name = self._directories.locate(entry.path)
@@ -206,7 +205,7 @@ class Staging:
 
     def _finish_file(self, fd: int, entry: Entry) -> None:
         os.fchmod(fd, (entry.mode & MODE_BITS & ~self._umask) | stat.S_IRUSR)
-        _set_time(fd, entry.mtime_ns)
+        disk.set_time(fd, entry.mtime_ns)
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` with what was written at `offset`."""
@@ -234,7 +233,7 @@ class Staging:
             raise LocalFileError(f"Somebody removed {quote(self._hidden)}, into which was received: try again.")
         if self._dirty:
             # One call for any number of files, where fsync would be one for each.
-            _syncfs(self._root)
+            disk.sync_file_system(self._root)
             self._dirty = False
         else:
             for fd in self._open.values():
@@ -251,7 +250,7 @@ class Staging:
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
-        _syncfs(self._root)
+        disk.sync_file_system(self._root)
         if not disk.is_same_file(self._where, self._hidden, self._root):
             raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was written: try again.")
         move_into_place(self._where, self._root, self._manifest, self.destination, self._policy)
@@ -298,26 +297,3 @@ class Staging:
         self.journal.close()
         os.close(self._root)
         os.close(self._where)
-
-
-def _write_all(fd: int, view: memoryview, offset: int) -> None:
-    while len(view):
-        count = os.pwrite(fd, view, offset)
-        offset += count
-        view = view[count:]
-
-
-def _set_time(fd: int, mtime_ns: int) -> None:
-    try:
-        os.utime(fd, ns=(mtime_ns, mtime_ns))
-    except (OSError, OverflowError):  # a time that this file system cannot keep
-        return
-
-
-def _syncfs(fd: int) -> None:
-    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if function is None:
-        os.sync()
-    elif function(fd):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))

@@ -165,6 +165,7 @@ class WriteBehind(HashingThread):
         """The sender's hashes of consecutive blocks."""
         self._expects = True
         self._theirs.append((first, hashes))
+        self._finished.clear()  # of a transfer of which everything was there, it seemed to be
         self._wake.set()
 
     @property
@@ -198,6 +199,9 @@ class WriteBehind(HashingThread):
                 compared = not self._expects or self._compared.total == self.blocks.count
                 if self.blocks.complete and compared and not self._differing:
                     self._finished.set()
+                    if self._theirs:  # they came just before
+                        self._finished.clear()
+                        continue
                 self._pause()
 
     def _write_block(self, block: _Block) -> None:
@@ -270,6 +274,9 @@ class WriteBehind(HashingThread):
             self._seen = None
             self._due = block
             self._on_room()
+
+    def _is_unsettled(self) -> bool:
+        return bool(self._theirs) or not self._finished.is_set()
 
     def _tell_waiting(self) -> None:
         if self._waited_for:
