@@ -1,5 +1,5 @@
-"""A sender that speaks the protocol and means harm: names of the corpus, and manifests that lie, to a receiver that takes
-everything. Nothing is written outside of its directory, nothing that was there changes, and each is refused."""
+"""A sender that speaks the protocol and means harm: names of the corpus, and manifests that lie, to a receiver that
+takes everything. Nothing is written outside of its directory, nothing that was there changes, and each is refused."""
 
 from __future__ import annotations
 

@@ -29,6 +29,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.events": (),
     "udpsend.config": (),
     "udpsend.cli": ("udpsend", "udpsend.serve", "udpsend.doctor"),
+    # Commands without another side.
+    "udpsend.cli.local": ("udpsend.cli", "udpsend.files.leftovers", "udpsend.files.sums"),
     # Examines the network with the parts that a session uses, and tries a session.
     "udpsend.doctor": (
         "udpsend.shell",

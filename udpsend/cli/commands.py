@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from udpsend.cli.doctor import doctor
+from udpsend.cli.local import partials, verify
 from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
 from udpsend.cli.questions import chosen_code, phrase_question, text_question
 from udpsend.cli.terminal import Terminal
@@ -273,3 +274,7 @@ def serve(terminal: Terminal, /, host: str, mqtt_port: int, stun_port: int, verb
 
 
 cli.add_command(doctor)
+
+
+cli.add_command(partials)
+cli.add_command(verify)

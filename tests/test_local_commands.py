@@ -1,0 +1,75 @@
+"""`udpsend partials` and `udpsend verify`: what interrupted transfers left, and files against saved sums."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.trees import make_tree, move
+from udpsend.cli import main
+from udpsend.files.existing import Policy
+from udpsend.files.sink import open_sink
+from udpsend.files.source import open_source
+
+
+def leave(path: Path, here: Path) -> None:
+    source = open_source(path)
+    sink = open_sink(source.manifest, here, Policy())
+    move(source, sink, limit=sink.size // 2)
+    sink.abandon()
+    source.close()
+
+
+def test_partials_are_listed_and_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "mine").write_text("mine")
+    assert main(["partials", str(here)]) == 0
+    assert capsys.readouterr().out == ""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/x").write_bytes(bytes(200_000))
+    (tmp_path / "y").write_bytes(bytes(200_000))
+    leave(tmp_path / "d", here)
+    leave(tmp_path / "y", here)
+    (here / ".z.udpsend-journal").touch()
+    assert main(["partials", str(here)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["d", "y", "z"]
+    source = open_source(tmp_path / "y")
+    sink = open_sink(source.manifest, here)
+    assert main(["partials", "--clean", str(here)]) == 0
+    assert "y: " in capsys.readouterr().out.replace("being received", "")
+    assert sorted(os.listdir(here)) == [".y.udpsend-journal", ".y.udpsend-part", "mine"]
+    sink.abandon()
+    source.close()
+    assert main(["partials", "--clean", str(here)]) == 0
+    assert os.listdir(here) == ["mine"]
+
+
+def test_verify_against_saved_sums(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    import random
+
+    monkeypatch.chdir(tmp_path)
+    root = make_tree(Path("tree"), random.Random(seed), 8)
+    for link in [path for path in root.rglob("*") if path.is_symlink()]:
+        link.unlink()
+    (root / "a\\b\nc").write_text("odd")
+    (root / "one").write_text("one")
+    assert main(["verify", "--save", "sums.b3", "tree"]) == 0
+    assert main(["verify", "--save", "sums.b3", "tree"]) == 7
+    assert main(["verify", "sums.b3"]) == 0
+    (root / "one").write_text("two")
+    (root / "a\\b\nc").unlink()
+    capsys.readouterr()
+    assert main(["verify", "sums.b3"]) == 1
+    out = capsys.readouterr().out
+    assert "tree/one: its content is another" in out
+    assert "No such file" in out
+    assert main(["verify"]) == 2
+    assert main(["verify", "sums.b3", "tree"]) == 2
+    Path("bad.b3").write_text("nonsense\n")
+    assert main(["verify", "bad.b3"]) == 7

@@ -1,0 +1,97 @@
+"""What interrupted transfers have left in a directory: found, measured, and removed when nobody is receiving it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from udpsend.files.disk import open_directory
+from udpsend.files.journal import NEW_SUFFIX
+from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_SUFFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A partial, or a journal without one."""
+
+    name: str
+    """Of what was being received; cut if it is very long."""
+    hidden: str
+    """Of the file or directory that is left."""
+    size: int
+    """Bytes on the disk."""
+    in_use: bool
+
+
+def leftovers(directory: str | os.PathLike[str], clean: bool = False) -> list[Leftover]:
+    """By name. `clean` removes those that are not in use, with their journals. Raises LocalFileError, OSError."""
+    where = open_directory(directory)
+    try:
+        found = list(_find(where))
+        if clean:
+            for leftover in found:
+                if not leftover.in_use:
+                    _remove(where, leftover.hidden)
+        return found
+    finally:
+        os.close(where)
+
+
+def _find(where: int) -> Iterator[Leftover]:
+    names = sorted(name for name in os.listdir(where) if name.startswith("."))
+    partials = set()
+    for name in names:
+        for suffix in (PARTIAL_SUFFIX, TREE_SUFFIX):
+            if name.endswith(suffix):
+                stem = name.removesuffix(suffix)
+                partials.add(stem)
+                yield Leftover(stem[1:], name, _size(where, name), _is_locked(where, name))
+    for name in names:
+        stem = name.removesuffix(NEW_SUFFIX).removesuffix(JOURNAL_SUFFIX)
+        if stem != name and JOURNAL_SUFFIX in name and stem not in partials:
+            yield Leftover(stem[1:], name, _size(where, name), False)
+
+
+def _is_locked(where: int, name: str) -> bool:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(name, flags, dir_fd=where)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
+def _size(where: int, name: str) -> int:
+    status = os.stat(name, dir_fd=where, follow_symlinks=False)
+    size = status.st_blocks * 512
+    if stat.S_ISDIR(status.st_mode):
+        with contextlib.suppress(OSError):
+            for _, _, files, fd in os.fwalk(name, dir_fd=where):
+                size += sum(os.stat(file, dir_fd=fd, follow_symlinks=False).st_blocks * 512 for file in files)
+    return size
+
+
+def _remove(where: int, hidden: str) -> None:
+    if stat.S_ISDIR(os.stat(hidden, dir_fd=where, follow_symlinks=False).st_mode):
+        shutil.rmtree(hidden, dir_fd=where)
+    else:
+        os.unlink(hidden, dir_fd=where)
+    for suffix in (PARTIAL_SUFFIX, TREE_SUFFIX):
+        if hidden.endswith(suffix):
+            journal = hidden.removesuffix(suffix) + JOURNAL_SUFFIX
+            for name in (journal, journal + NEW_SUFFIX):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=where)

@@ -1,0 +1,88 @@
+"""BLAKE3 sums of files, one line each, as `b3sum` writes and reads them: 64 hex digits, two spaces, the path.
+
+A path with a backslash or a line feed in it is escaped, and its line then begins with a backslash.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from udpsend.errors import LocalFileError
+from udpsend.files.disk import local_error
+from udpsend.files.names import quote
+
+MAX_SUMS = 1 << 30  # bytes of a file of sums
+_LINE = re.compile(r"(\\?)([0-9a-f]{64})  ?\*?(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    path: str
+    problem: str | None
+    """None if the content is what it was."""
+
+
+def sum_of(path: str | os.PathLike[str]) -> str:
+    """Raises OSError."""
+    from blake3 import blake3
+
+    hasher = blake3(max_threads=blake3.AUTO)
+    with open(path, "rb", buffering=0) as file:
+        block = memoryview(bytearray(1 << 20))
+        while count := file.readinto(block):
+            hasher.update(block[:count])
+    return hasher.hexdigest()
+
+
+def sum_line(digest: str, path: str) -> str:
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
+    mark = "\\" if escaped != path else ""
+    return f"{mark}{digest}  {escaped}\n"
+
+
+def check(sums: str | os.PathLike[str]) -> Iterator[Checked]:
+    """Each file named in `sums`, relative to the current directory. Raises LocalFileError if there are no sums."""
+    try:
+        with open(sums, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read(MAX_SUMS).splitlines()
+    except OSError as error:
+        raise local_error(error, "read", os.fspath(sums)) from error
+    for number, line in enumerate(lines, 1):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise LocalFileError(
+                f"Line {number} of {quote(os.fspath(sums))} is no BLAKE3 sum: 64 hex digits, two spaces, a path."
+            )
+        path = match[3].replace("\\n", "\n").replace("\\\\", "\\") if match[1] else match[3]
+        try:
+            problem = None if sum_of(path) == match[2] else "its content is another"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        yield Checked(path, problem)
+
+
+def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[str]]) -> int:
+    """Write the sums of files, and of all files below directories, to a file that does not exist yet. Returns how many.
+    Raises LocalFileError."""
+    count = 0
+    path = os.fspath(sums)
+    try:
+        with open(sums, "x", encoding="utf-8", errors="surrogateescape") as file:
+            for path in _files(paths):
+                file.write(sum_line(sum_of(path), path))
+                count += 1
+    except OSError as error:
+        raise local_error(error, "write" if path == os.fspath(sums) else "read", path) from error
+    return count
+
+
+def _files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    for given in paths:
+        path = os.fspath(given)
+        if not os.path.isdir(path):
+            yield path
+        for directory, _, names in os.walk(path):
+            yield from (os.path.join(directory, name) for name in sorted(names))
