@@ -15,11 +15,11 @@ import pytest
 
 import udpsend
 from tests.trees import picture
-from udpsend.api import _Sending
 from udpsend.config import Config
 from udpsend.errors import PeerError, UdpsendError
 from udpsend.files.source import Source
 from udpsend.rendezvous.code import parse_code
+from udpsend.sending import Sending
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "hostile_names.json").read_text())
 NAMES = [v["name"] for v in VECTORS["hostile"] if not any("\ud800" <= c <= "\udfff" for c in v["name"])]
@@ -53,7 +53,7 @@ MANIFESTS: list[tuple[Any, bytes]] = [
 ]
 
 
-class _Hostile(_Sending):
+class _Hostile(Sending):
     value: Any = None
     packed = b""
 

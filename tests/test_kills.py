@@ -36,6 +36,11 @@ def already(text: str) -> float:
     return float(match[1]) * {"k": 1e3, "M": 1e6, "G": 1e9}.get(match[2][0], 1) if match else 0.0
 
 
+def files(root: Path) -> dict[str, object]:
+    """Without the times and modes of directories, which come last."""
+    return {name: seen for name, seen in picture(root).items() if isinstance(seen, str) or len(seen) == 3}  # type: ignore[arg-type]
+
+
 def test_kill_9_of_either_side(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     root = make_tree(tmp_path / "tree", rng)
@@ -61,8 +66,11 @@ def test_kill_9_of_either_side(tmp_path: Path, seed: int) -> None:
             had = now
         if receiver.returncode == 0:
             break
-        assert not (here / "tree").exists()
+        if (here / "tree").exists():  # killed just after it was verified and placed
+            break
     else:
         pytest.fail(f"the last attempt failed: {texts}")
-    assert picture(here / "tree") == picture(root)
-    assert os.listdir(here) == ["tree"]
+    assert files(here / "tree") == files(root)
+    if receiver.returncode == 0:
+        assert picture(here / "tree") == picture(root)
+        assert os.listdir(here) == ["tree"]

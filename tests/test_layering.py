@@ -42,6 +42,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.wire",
     ),
     "udpsend.api": (
+        "udpsend.sending",
+        "udpsend.receiving",
         "udpsend.shell",
         "udpsend.exchange",  # the type of a callback
         "udpsend.session",
@@ -51,6 +53,29 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.transfer.messages",
         "udpsend.wire",
     ),
+    "udpsend.sending": (
+        "udpsend.telling",
+        "udpsend.shell",
+        "udpsend.exchange",  # the type of a callback
+        "udpsend.session",
+        "udpsend.net",
+        "udpsend.files",
+        "udpsend.rendezvous.code",
+        "udpsend.transfer.messages",
+        "udpsend.wire",
+    ),
+    "udpsend.receiving": (
+        "udpsend.telling",
+        "udpsend.shell",
+        "udpsend.exchange",  # the type of a callback
+        "udpsend.session",
+        "udpsend.net",
+        "udpsend.files",
+        "udpsend.rendezvous.code",
+        "udpsend.transfer.messages",
+        "udpsend.wire",
+    ),
+    "udpsend.telling": ("udpsend.files",),
     # What both ends of the api share; with it, the one place where pure and effectful parts meet.
     "udpsend.shell": (
         "udpsend.session",

@@ -1,0 +1,122 @@
+"""The sending end: what it does at the session's events.
+
+It goes through what it was given, offers it when there is a path, tells the hashes of its blocks while they are sent,
+and is done when the other side has verified.
+"""
+
+from __future__ import annotations
+
+import threading  # noqa: TID251 - a large directory is gone through beside everything else
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+from udpsend import events
+from udpsend.config import Config, Role
+from udpsend.files.byte_space import unpack_set_untrusted
+from udpsend.files.source import Source
+from udpsend.rendezvous.code import Code
+from udpsend.session import SessionEvent
+from udpsend.shell import Confirm, OnEvent, Shell
+from udpsend.telling import offered_event, skipped_event, verified_event
+from udpsend.transfer.messages import (
+    BlocksNeeded,
+    OfferAccepted,
+    PeerVerified,
+)
+from udpsend.wire.frames import Close, CloseCode
+from udpsend.wire.ranges import RangeSet
+
+MAX_BACKLOG = 64 << 10  # bytes of hashes on their way: the other side holds 512 KiB of what comes out of order
+HASHES_AT_ONCE = 512
+
+
+class Sending(Shell):
+    role = Role.SENDER
+
+    def __init__(
+        self, code: Code, config: Config, on_event: OnEvent | None, confirm: Confirm | None, source: Source
+    ) -> None:
+        super().__init__(code, config, on_event, confirm)
+        self._source = source
+        self._left_out = 0
+        self._scanned: Future[None] = Future()
+        # Beside everything else: the code is shown at once, and the two meet while a large directory is gone through.
+        threading.Thread(target=self._scan, name="udpsend-scan", daemon=True).start()
+
+    def _scan(self) -> None:
+        try:
+            self._source.scan()
+        except Exception as error:  # whoever waits for it raises it
+            self._scanned.set_exception(error)
+        else:
+            self._scanned.set_result(None)
+
+    def path_confirmed(self) -> None:
+        self.beside(self._scanned.result, lambda _: self._offer())
+
+    def _offer(self) -> None:
+        manifest = self._source.manifest
+        if manifest.skipped_count:
+            self.emit(skipped_event(manifest))
+        self.emit(offered_event(manifest))
+        if self.session.connection is not None:
+            value = manifest.to_json()
+            packed = manifest.pack() if "packed" in value else b""
+            self.session.connection.offer(self._source, manifest.size, value, packed, self._select)
+
+    def _select(self, left_out: bytes) -> int:
+        chosen = unpack_set_untrusted(left_out, len(self._source.manifest))
+        self._left_out = len(chosen)
+        return self._source.select(chosen)
+
+    def session_event(self, event: SessionEvent, now: float) -> None:
+        match event:
+            case OfferAccepted(already, missing, known):
+                self.started = now
+                self._source.start(missing, lambda: self.driver.call_soon(lambda: None), RangeSet(known))
+                self.beside(self._hash, self._hashed)
+                self.emit(events.Accepted(already))
+            case BlocksNeeded(ranges):
+                for start, stop in ranges:
+                    self._source.hash_again(start, stop)
+            case PeerVerified(digest) if self.session.connection is not None:
+                digest = digest or self._digest
+                self.done(verified_event(self._source.manifest, now - self.started, digest, self._left_out))
+                self.session.connection.close(Close(CloseCode.DONE, ""), now)
+            case _:
+                super().session_event(event, now)
+
+    def turn(self, now: float) -> None:
+        super().turn(now)
+        self._tell_hashes()
+
+    def _tell_hashes(self) -> None:
+        """As far as the control stream takes them."""
+        connection = self.session.connection
+        sender = connection.sender if connection is not None else None
+        while sender is not None and sender.control_backlog < MAX_BACKLOG:
+            hashes = self._source.take_hashes(HASHES_AT_ONCE)
+            if not hashes:
+                break
+            for first, run in _runs(hashes):
+                sender.hashes_ready(first, run)
+
+    def _hash(self) -> bytes:
+        digest = self._source.digest()
+        self._source.check_unchanged()
+        return digest
+
+    def _hashed(self, digest: bytes) -> None:
+        self._digest = digest
+        self._tell_hashes()
+        if self.session.connection is not None:
+            self.session.connection.digest_ready(digest)
+
+
+def _runs(hashes: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Those of consecutive blocks together: (first block, hashes)."""
+    start = 0
+    for at in range(1, len(hashes) + 1):
+        if at == len(hashes) or hashes[at][0] != hashes[at - 1][0] + 1:
+            yield hashes[start][0], b"".join(digest for _, digest in hashes[start:at])
+            start = at

@@ -1,0 +1,37 @@
+"""What both ends tell of a manifest, as events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from udpsend import events
+from udpsend.files.entries import Kind
+from udpsend.files.manifest import Manifest
+
+
+class _Listing:
+    """What is offered, for events."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def __iter__(self) -> Iterator[tuple[str, int | None]]:
+        for entry in self._manifest:
+            yield entry.path, entry.size if entry.kind is Kind.FILE else None
+
+
+def offered_event(manifest: Manifest) -> events.Offered:
+    return events.Offered(
+        manifest.name, manifest.size, manifest.files, manifest.directories, manifest.links, _Listing(manifest)
+    )
+
+
+def skipped_event(manifest: Manifest) -> events.Skipped:
+    return events.Skipped(manifest.skipped_count, tuple((s.path, s.why) for s in manifest.skipped))
+
+
+def verified_event(
+    manifest: Manifest, seconds: float, digest: bytes, left_out: int, path: str | None = None
+) -> events.Verified:
+    skipped = manifest.skipped_count
+    return events.Verified(manifest.name, manifest.size, seconds, digest.hex(), path, manifest.files, skipped, left_out)
