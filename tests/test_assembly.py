@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.sim import Train
 from udpsend.errors import BadPacket
 from udpsend.transfer.assembly import MAX_PARTIALS, Assembly
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, Arrival
+from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival
 from udpsend.wire.packets import KIND_PROBE, KIND_RECORD, Header
 
 TAG = b"sevenby"
@@ -172,3 +172,21 @@ def test_the_memory_for_incomplete_records_is_bounded() -> None:
     assert len(assembly._partials) == MAX_PARTIALS
     assert drops == {"incomplete record": 1000 - MAX_PARTIALS}
     assert min(assembly._partials) == 1000 - MAX_PARTIALS, "the oldest are forgotten"
+
+
+@pytest.mark.parametrize("count", [2, MAX_SEGMENTS])
+def test_no_record_is_larger_than_a_train(count: int) -> None:
+    """Everybody on the path knows the tag, and may send any number of large datagrams."""
+    payload = 65_000
+    forged = [Header(KIND_RECORD, TAG, 7, index, count).pack() + bytes(payload) for index in range(count)]
+    done, drops, assembly = assemble([[datagram] for datagram in forged])
+    assert not done
+    assert drops == {"record too long": count // 2}
+    assert not assembly._partials
+
+
+def test_no_train_is_a_record_larger_than_a_train() -> None:
+    payload = MAX_TRAIN_SIZE // MAX_SEGMENTS + 1
+    forged = [Header(KIND_RECORD, TAG, 7, index, MAX_SEGMENTS).pack() + bytes(payload) for index in range(MAX_SEGMENTS)]
+    with pytest.raises(BadPacket, match="too long"):
+        Assembly(TAG, lambda _: False, Counter()).add_untrusted(Arrival.of(forged, ADDRESS))

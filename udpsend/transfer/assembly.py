@@ -5,7 +5,8 @@
    fragments of one record, again compared as a whole. Runs are copied and kept until their record is complete.
 3. Records that do not complete are forgotten, oldest first: their content comes again in other records.
 
-Nothing is authentic yet here but the tag. Memory is bounded by MAX_PARTIALS records.
+Nothing is authentic yet here but the tag, which everybody on the path can read. Memory is bounded by MAX_PARTIALS
+records, and no record is larger than a train.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from udpsend.errors import BadPacket
-from udpsend.wire.datagram import HEADER_SIZE, Arrival
+from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Arrival
 from udpsend.wire.packets import KIND_RECORD, Header, pack_headers, parse_header_untrusted
 
-MAX_PARTIALS = 64  # of at most 64 KiB each
+MAX_PARTIALS = 64  # of at most MAX_TRAIN_SIZE bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,19 @@ class _Partial:
     count: int
     runs: dict[int, bytes] = field(default_factory=dict)  # first fragment -> payloads, not overlapping
     have: int = 0  # bit i: fragment i is here
+    size: int = 0  # bytes of all runs
+
+    def add(self, first: int, length: int, payload: memoryview, payload_size: int) -> None:
+        run = ((1 << length) - 1) << first
+        if not self.have & run:
+            self.runs[first] = bytes(payload)
+            self.size += len(payload)
+        else:  # part of it is here: take what is new
+            for i in range(length):
+                if not self.have >> (first + i) & 1:
+                    self.runs[first + i] = new = bytes(payload[i * payload_size : (i + 1) * payload_size])
+                    self.size += len(new)
+        self.have |= run
 
 
 class Assembly:
@@ -49,7 +63,8 @@ class Assembly:
         """Of records that were not complete when they came; a duplicate of a fragment counts, of a record not."""
 
     def add_untrusted(self, arrival: Arrival) -> list[SealedRecord]:
-        """The records that this train completes. Raises BadPacket when its first datagram is none of ours."""
+        """The records that this train completes. Raises BadPacket when its first datagram is none of ours, or it is one
+        record that is too long."""
         first = parse_header_untrusted(arrival.headers)
         if first.tag != self._tag or first.kind != KIND_RECORD:
             raise BadPacket("tag")
@@ -57,6 +72,8 @@ class Assembly:
         if first.index == 0 and arrival.count == count:
             headers = pack_headers(KIND_RECORD, self._tag, first.number, 0, count, count)
             if arrival.headers[: len(headers)] == headers:
+                if len(arrival.payloads) > MAX_TRAIN_SIZE:
+                    raise BadPacket("record too long")
                 if not self._is_known(first.number):
                     self.datagrams += count
                 return [SealedRecord(first.number, bytes(headers[:HEADER_SIZE]), arrival.payloads)]
@@ -105,22 +122,14 @@ class Assembly:
         elif partial.count != header.count:
             self._drops["fragment count"] += length
             return None
-        run = ((1 << length) - 1) << header.index
-        if not partial.have & run:
-            partial.runs[header.index] = bytes(payload)
-        else:  # part of it is here: take what is new
-            for i in range(length):
-                if not partial.have >> (header.index + i) & 1:
-                    partial.runs[header.index + i] = bytes(payload[i * payload_size : (i + 1) * payload_size])
-        partial.have |= run
+        partial.add(header.index, length, payload, payload_size)
+        if partial.size > MAX_TRAIN_SIZE:
+            del self._partials[header.number]
+            self._drops["record too long"] += 1
+            return None
         if partial.have != (1 << header.count) - 1:
             return None
         del self._partials[header.number]
         ciphertext = b"".join(partial.runs[index] for index in sorted(partial.runs))
         aad = Header(KIND_RECORD, self._tag, header.number, 0, header.count).pack()
         return SealedRecord(header.number, aad, memoryview(ciphertext))
-
-    def forget_below(self, number: int) -> None:
-        """Records below `number` will not be completed any more."""
-        for stale in [n for n in self._partials if n < number]:
-            del self._partials[stale]
