@@ -139,6 +139,20 @@ def test_many_singles(sender: PortableSocket, receiver: PortableSocket, seed: in
     cross(sender, receiver, [train(random, 1472, 44, 100), [random.randbytes(50)], train(random, 1200, 10, 1200)])
 
 
+def test_small_ones_that_were_joined_where_singles_came(seed: int) -> None:
+    """Both together are no longer than one of those that came before."""
+    random = Random(seed)
+    sender, receiver = bound(LinuxSocket), bound(LinuxSocket)
+    try:
+        cross(sender, receiver, [train(random, 1472, 2, 1472)])
+        for _ in range(80):
+            cross(sender, receiver, [train(random, 1472, 1, 1472)])
+        cross(sender, receiver, [train(random, 600, 2, 600)])
+    finally:
+        sender.close()
+        receiver.close()
+
+
 def test_sources_are_kept_apart(receiver: PortableSocket, seed: int) -> None:
     senders = [bound(LinuxSocket) for _ in range(3)]
     random = Random(seed)

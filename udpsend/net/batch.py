@@ -162,7 +162,8 @@ class ReceiveBatch:
         lengths = self._lengths[:count].tolist()
         names = self._names[: count * NAME_SIZE]
         first = bytes(names[:NAME_SIZE])
-        if max(lengths) > self.stride or names != first * count:
+        # What the kernel joined is no longer than the stride where small datagrams were joined.
+        if max(lengths) > self.stride or names != first * count or any(self._control_lengths[:count].tolist()):
             return [self._sort(i, length) for i, length in enumerate(lengths)]
         # Trains end where a datagram is shorter.
         source = self._source(first)
