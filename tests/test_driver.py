@@ -183,6 +183,31 @@ def test_calls_after_the_end_are_ignored() -> None:
     loop.driver.call_soon(lambda: None)
 
 
+def test_what_came_in_one_batch_does_not_wait_for_the_next(client: socket.socket) -> None:
+    """More than are taken in one turn, after which the socket is empty."""
+    loop = Loop(Recorder(), offload=False)
+    loop.thread.start()
+    try:
+        client.sendto(bytes([0xE0]) * 1472, loop.address)  # what the socket expects from now on
+        loop.wait(lambda: loop.machine.received)
+        held, let_go, all_here = threading.Event(), threading.Event(), threading.Event()
+
+        def hold() -> None:
+            held.set()
+            let_go.wait(WAIT)
+
+        loop.driver.call_soon(hold)
+        assert held.wait(WAIT)
+        count = 45  # of this size go into one batch
+        for i in range(count):
+            client.sendto(bytes([0xE0]) * (20 + i), loop.address)
+        loop._conditions.append((lambda: len(loop.machine.received) == 1 + count, all_here))
+        let_go.set()
+        assert all_here.wait(WAIT)
+    finally:
+        loop.close()
+
+
 # a whole transfer
 
 

@@ -84,7 +84,10 @@ class Driver:
             sleep = MAX_SLEEP if timer is None else min(MAX_SLEEP, max(0.0, timer - clock.now()))
             if any(sock.is_trickling for sock in sockets):
                 clock.sleep(MODERATION)
-            ready, _, _ = select.select(readers, [], [], sleep)
+            unread = [sock for sock in sockets if sock.has_pending]
+            ready, _, _ = select.select(readers, [], [], 0.0 if unread else sleep)
+            for sock in unread:
+                self._receive(sock)
             for reader in ready:
                 if isinstance(reader, PortableSocket):
                     self._receive(reader)

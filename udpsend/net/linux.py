@@ -62,6 +62,11 @@ class LinuxSocket(PortableSocket):
         self._singles = 0
         self._guess(MAX_TRAIN_SIZE)
 
+    @property
+    def has_pending(self) -> bool:
+        """There is more to receive, which no select would show."""
+        return bool(self._pending)
+
     # sending
 
     def send(self, transmit: Transmit) -> None:

@@ -42,6 +42,11 @@ class PortableSocket:
         self._buffer = memoryview(bytearray(buffer_size))
         sock.setblocking(False)
 
+    @property
+    def has_pending(self) -> bool:
+        """There is more to receive, which no select would show."""
+        return False
+
     def fileno(self) -> int:
         return self.sock.fileno()
 
