@@ -17,6 +17,7 @@ from types import FrameType
 
 import click
 
+from udpsend.cli.collector import paused
 from udpsend.cli.commands import cli
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import Cancelled, UdpsendError
@@ -27,7 +28,7 @@ BUG = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `arguments` are without the program's name; None: the process's."""
     terminal = Terminal()
-    with _termination_as_interrupt(), _threads_report_to(terminal):
+    with paused(), _termination_as_interrupt(), _threads_report_to(terminal):
         try:
             status = cli.main(arguments, prog_name="udpsend", standalone_mode=False, obj=terminal)
         except UdpsendError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from udpsend.cli.collector import collect_rarely
 from udpsend.cli.doctor import doctor
 from udpsend.cli.local import partials, verify
 from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
@@ -127,8 +128,10 @@ def send(
     from udpsend.config import Role
 
     display = Display(terminal, Role.SENDER, config, qr=not no_qr, by_hand=manual)
+    library_send = udpsend.send  # imports all that a transfer needs
+    collect_rarely()
     try:
-        verified = udpsend.send(
+        verified = library_send(
             paths,
             code=code,
             follow=follow,
@@ -211,8 +214,10 @@ def recv(
         return ask_for(terminal, offer, directory)
 
     display = Display(terminal, Role.RECEIVER, config, by_hand=manual)
+    library_receive = udpsend.receive
+    collect_rarely()
     try:
-        verified = udpsend.receive(
+        verified = library_receive(
             chosen,
             directory,
             overwrite=overwrite,
@@ -270,6 +275,7 @@ def serve(terminal: Terminal, /, host: str, mqtt_port: int, stun_port: int, verb
 
     from udpsend.cli.serving import run_server
 
+    collect_rarely()
     run_server(terminal, host, mqtt_port, stun_port)
 
 
