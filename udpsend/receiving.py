@@ -50,6 +50,7 @@ class Receiving(Shell):
         self._sink: Sink | None = None
         self._offer: Manifest | Announced | None = None
         self._confirmed = False
+        self._left = False
 
     def path_confirmed(self) -> None:
         self._confirmed = True
@@ -119,6 +120,10 @@ class Receiving(Shell):
             if self._accept is not None and not self._accept(offered):
                 raise Refused("Declined.")
             self._sink = sink = open_sink(manifest, self._directory, self._policy)
+            if (
+                self._left
+            ):  # the user thought for longer than the session lived; looked at last, as `leave` sets it first
+                sink.abandon()
             return sink
 
         self.beside(decide, self._accepted)
@@ -146,6 +151,7 @@ class Receiving(Shell):
         try:
             super().leave()
         finally:
+            self._left = True
             if self._sink is not None:
                 self._sink.abandon()
 
