@@ -30,6 +30,7 @@ from udpsend.punching.candidates import same_host_token
 from udpsend.punching.negotiation import CandidatesWanted, SocketChosen
 from udpsend.punching.path import SocketsWanted
 from udpsend.rendezvous.code import Code
+from udpsend.rendezvous.handshake import prepare
 from udpsend.rendezvous.mailbox import Mailbox
 from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.multicast import open_multicast
@@ -110,6 +111,7 @@ class Shell:
         try:
             self._open_mailboxes()
             self._discovery.start()
+            prepare()
             with _interruptible(lambda: self.driver.call_soon(self._interrupted)):
                 self.driver.run()
         finally:
