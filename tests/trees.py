@@ -67,6 +67,9 @@ def compare(source: Source, sink: Sink) -> int:
     told = sink.known.total
     while told < sink._behind.blocks.count or not sink._behind.finished:
         assert time.monotonic() < given_up
+        sink.room()  # raises what went wrong there
+        if source._ahead is not None and source._ahead.failure is not None:
+            raise source._ahead.failure
         for index, digest in source.take_hashes(1000):
             sink.compare(index, digest)
             told += 1

@@ -152,6 +152,16 @@ class Journal:
         self.checked.clear()
         self._begin()
 
+    def disbelieve(self, lost: Iterable[tuple[int, int]], block_size: int) -> None:
+        """These bytes are not there after all, nor are the blocks that they belong to known. Durable when it returns.
+        Raises OSError."""
+        for start, stop in lost:
+            for ranges in (self.present, self.usable, self._noted):
+                ranges.subtract(start, stop)
+            for index in range(start // block_size, (stop - 1) // block_size + 1):
+                self.checked.pop(index, None)
+        self._rewrite([])
+
     def set_stale(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Vouch for nothing, but that something like what is wanted is there."""
         self.reset()

@@ -21,6 +21,8 @@ from udpsend.files.byte_space import ByteSpace, EntrySet, unpack_set_untrusted
 from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
 from udpsend.files.existing import Destination
+from udpsend.files.hashing import hash_block_size
+from udpsend.files.journal import Journal
 from udpsend.files.manifest import MAX_PACKED, Manifest
 from udpsend.wire.ranges import RangeSet
 
@@ -108,6 +110,36 @@ class OldTree:
             start = last
         if start < stop:
             yield start, stop
+
+
+def disbelieve_short_files(root: int, manifest: Manifest, space: ByteSpace, journal: Journal) -> None:
+    """A file that has lost its end is missing altogether, whatever the journal says. Raises OSError."""
+    if not journal.usable:
+        return
+    lost = []
+    directories = Directories(root)
+    try:
+        for number, start in space.whole():
+            entry = manifest[number]
+            stop = start + entry.size
+            missing = list(journal.usable.gaps(start, stop))
+            if missing == [(start, stop)]:
+                continue
+            last = missing[-1][0] if missing and missing[-1][1] == stop else stop
+            if _size(directories, entry.path) < last - start:
+                lost.append((start, stop))
+    finally:
+        directories.close()
+    if lost:
+        journal.disbelieve(lost, hash_block_size(space.size))
+
+
+def _size(directories: Directories, path: str) -> int:
+    try:
+        directory, name = directories.locate(path)
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+    except OSError:
+        return -1
 
 
 def _move(old: Directories, new: Directories, path: str, size: int) -> int:

@@ -3,8 +3,7 @@
 .NAME.udpsend-tree/     the files, each under its path; locked (flock) by the one process that receives into it
 .NAME.udpsend-journal   which bytes of the transfer are on the disk (journal.py)
 
-NAME is the first name of the offer. Small files come whole in one write: one open, one write, time, close. Placing
-them is `placing.py`'s.
+NAME is the first name of the offer. Small files come whole: one open, one write, time, close.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from udpsend.files.byte_space import ByteSpace, EntrySet
 from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
 from udpsend.files.entries import MODE_BITS, Entry
-from udpsend.files.existing import Destination, Policy, look
+from udpsend.files.existing import Policy, look
 from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, quote, tree_name
-from udpsend.files.older import OldTree, load_offer, save_offer, take_existing
+from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, save_offer, take_existing
 from udpsend.files.placing import move_into_place
 
 KEPT = 16  # open files
@@ -52,7 +51,7 @@ class Staging:
         with contextlib.ExitStack() as opened:
             self._where = disk.open_directory(directory)
             opened.callback(os.close, self._where)
-            self.destination: Destination = look(self._where, manifest, policy)
+            self.destination = look(self._where, manifest, policy)
             self.space = ByteSpace(manifest, self.destination.left_out)
             self.size = self.space.size
             self._root = self._open_locked()
@@ -63,6 +62,7 @@ class Staging:
             self.journal = Journal(self._where, journal_name(self.name), bound, self.size)
             opened.callback(self.journal.close)
             self._dirty = bool(self.journal.usable)
+            disbelieve_short_files(self._root, self._manifest, self.space, self.journal)
             if not self.journal.usable and not (self.journal.stale and self._is_current()):
                 self._begin()
             try:
@@ -111,7 +111,7 @@ class Staging:
         self._dirty = True
 
     def _is_current(self) -> bool:
-        """What is stale is in files of this very offer: they were kept by an attempt that got no further."""
+        """What is stale is in files of this very offer, kept by an attempt that got no further."""
         return load_offer(self._root) == (self._manifest, self.destination.left_out.pack())
 
     def _empty(self) -> None:
@@ -217,8 +217,9 @@ class Staging:
             at += length
             while len(part):
                 count = os.preadv(fd, (part,), start)
-                if not count:
-                    raise LocalFileError(f"Somebody shortened {quote(entry.path)} while it was received: try again.")
+                if not count:  # somebody shortened it: its block differs, then, and comes again
+                    part[:] = bytes(len(part))
+                    break
                 start += count
                 part = part[count:]
 
@@ -247,9 +248,7 @@ class Staging:
         for number in range(len(self._manifest)):
             if number not in self._finished and number not in self.destination.left_out:
                 self._complete(number, self._manifest[number])
-        for fd in self._open.values():
-            os.close(fd)
-        self._open.clear()
+        self._close_files()
         disk.sync_file_system(self._root)
         if not disk.is_same_file(self._where, self._hidden, self._root):
             raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was written: try again.")
@@ -289,10 +288,12 @@ class Staging:
             os.rmdir(self._hidden, dir_fd=self._where)
         self.journal.remove()
 
+    def _close_files(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
     def close(self) -> None:
-        for fd in self._open.values():
-            os.close(fd)
-        self._open.clear()
+        self._close_files()
         self._directories.close()
         self.journal.close()
         os.close(self._root)

@@ -1,0 +1,132 @@
+"""Seeded faults at random moments of a transfer of a tree: damage on the disk, a source that changes, ends of either
+side, full disks. Never a false 'verified', never a traceback, and what had arrived is there in the next attempt.
+
+UDPSEND_FAULTS sets how many runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.trees import compare, make_tree, move, over_the_wire
+from udpsend.errors import UdpsendError
+from udpsend.files.existing import Policy
+from udpsend.files.sink import open_sink
+from udpsend.files.source import open_source
+
+RUNS = int(os.environ.get("UDPSEND_FAULTS", "60"))
+
+
+def contents(root: Path) -> dict[str, bytes | str]:
+    return {
+        str(path.relative_to(root)): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def damage(rng: random.Random, here: Path) -> None:
+    """A file that is kept loses its end, or a bit of a journal turns."""
+    victims = [path for path in here.rglob("*") if path.is_file() and not path.is_symlink() and path.stat().st_size]
+    if not victims:
+        return
+    victim = rng.choice(victims)
+    victim.chmod(0o600)
+    data = bytearray(victim.read_bytes())
+    if victim.name.endswith("-journal") and rng.random() < 0.5:
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    else:
+        del data[rng.randrange(len(data)) :]
+    victim.write_bytes(data)
+
+
+def change(rng: random.Random, root: Path) -> None:
+    """Somebody works on the source."""
+    files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    victim = rng.choice(files)
+    victim.parent.chmod(0o755)
+    victim.chmod(0o600)
+    match rng.randrange(4):
+        case 0:
+            victim.unlink()
+        case 1:
+            victim.write_bytes(rng.randbytes(rng.randrange(200_000)))
+        case 2:
+            with victim.open("ab") as file:
+                file.write(b"more")
+        case _:
+            status = victim.stat()
+            data = bytearray(victim.read_bytes() or b"x")
+            data[0] ^= 1
+            victim.write_bytes(data)
+            os.utime(victim, ns=(status.st_atime_ns, status.st_mtime_ns))  # and hides it
+
+
+def attempt(rng: random.Random, root: Path, here: Path, *, faults: bool) -> bool:
+    """One run of both commands. Whether it ended verified."""
+    source = sink = None
+    failing = pytest.MonkeyPatch()
+    try:
+        source = open_source(root)
+        sink = open_sink(over_the_wire(source.manifest), here, Policy(overwrite=True))
+        if faults and rng.random() < 0.2:
+            code = rng.choice([errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
+            real, left = os.pwrite, rng.randrange(40)
+
+            def pwrite(*arguments: object) -> int:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise OSError(code, os.strerror(code))
+                return real(*arguments)  # type: ignore[arg-type]
+
+            failing.setattr(os, "pwrite", pwrite)
+        end = rng.random() if faults and rng.random() < 0.5 else 1.0
+        shuffled = rng if rng.random() < 0.3 else None
+        move(source, sink, limit=None if end == 1.0 else int(sink.size * end), rng=shuffled)
+        changed = faults and rng.random() < 0.2
+        if changed:
+            change(rng, root)
+        if end < 1.0 and sink.received < sink.size:
+            return False
+        compare(source, sink)
+        digest = source.digest()
+        source.check_unchanged()
+        before = None if changed else contents(root)
+        sink.finish(digest)
+        assert before is None or contents(here / "tree") == before
+        return True
+    except UdpsendError as error:
+        print(error)
+        return False
+    finally:
+        failing.undo()
+        if sink is not None:
+            sink.abandon()
+        if source is not None:
+            source.close()
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+def test_never_a_false_verified(tmp_path: Path, seed: int, run: int) -> None:
+    rng = random.Random(seed + run)
+    root = make_tree(tmp_path / "tree", rng, rng.randrange(1, 12))
+    (root / "some").write_bytes(rng.randbytes(rng.randrange(1, 4_000_000)))
+    here = tmp_path / "here"
+    here.mkdir()
+    for _ in range(rng.randrange(1, 5)):
+        if attempt(rng, root, here, faults=True):
+            shutil.rmtree(here)
+            here.mkdir()
+        if rng.random() < 0.4:
+            damage(rng, here)
+        if rng.random() < 0.3:
+            change(rng, root)
+    assert attempt(rng, root, here, faults=False) or attempt(rng, root, here, faults=False)
+    assert contents(here / "tree") == contents(root)
+    assert os.listdir(here) == ["tree"]
