@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from udpsend.errors import LocalFileError, TransferFailed
+from udpsend.errors import LocalFileError, PeerError, TransferFailed
 from udpsend.files import hashing, read_ahead
 from udpsend.files.hashing import content_digest
 from udpsend.files.read_ahead import BLOCKS, ReadAhead
@@ -277,3 +277,15 @@ def test_stopping_does_not_wait_for_a_disk_that_hangs(readers: Callable[..., Rea
     assert not reader.ended.is_set()
     reader.open.set()
     assert reader.ended.wait(BOUND)
+
+
+def test_what_is_asked_for_again_is_bounded() -> None:
+    """Forty bytes of a peer ask for all of it, which may be a million blocks."""
+    reader = Reader(bytes(3000), [])
+    try:
+        for _ in range(hashing.MAX_REPAIRS):
+            reader.ahead.hash_again(0, 1)
+        with pytest.raises(PeerError, match="again and again"):
+            reader.ahead.hash_again(0, 1)
+    finally:
+        reader.ahead.stop(BOUND)

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 
 from udpsend import events
 from udpsend.config import Config, Role
+from udpsend.errors import PeerError
 from udpsend.files.byte_space import unpack_set_untrusted
 from udpsend.files.source import Source
 from udpsend.rendezvous.code import Code
@@ -77,8 +78,11 @@ class Sending(Shell):
                 self.beside(self._hash, self._hashed)
                 self.emit(events.Accepted(already))
             case BlocksNeeded(ranges):
-                for start, stop in ranges:
-                    self._source.hash_again(start, stop)
+                try:
+                    for start, stop in ranges:
+                        self._source.hash_again(start, stop)
+                except PeerError as error:
+                    self.end(error)
             case PeerVerified(digest) if self.session.connection is not None:
                 digest = digest or self._digest
                 self.done(verified_event(self._source.manifest, now - self.started, digest, self._left_out))

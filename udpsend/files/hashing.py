@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BLOCK_SIZE = 1 << 20
 MAX_BLOCKS = 1 << 20
 DIGEST_SIZE = 32
+MAX_REPAIRS = 3  # times that one block is asked for again
 POLL_INTERVAL = 0.25  # seconds; whoever has work for the thread wakes it
 
 

@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from udpsend.files.hashing import BLOCK_SIZE, HashingThread
+from udpsend.errors import PeerError
+from udpsend.files.hashing import BLOCK_SIZE, MAX_REPAIRS, HashingThread
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import RangeSet
 
@@ -49,6 +50,7 @@ class ReadAhead(HashingThread):
         super().__init__(size, known or RangeSet(), "udpsend-read", end)
         self._fresh: deque[int] = deque()  # blocks whose hashes nobody has taken
         self._again_wanted: deque[int] = deque()
+        self._asked = 0  # all of them so far
         self._read = read
         self._plan = deque(plan)
         self._planned = RangeSet(self._plan)
@@ -108,7 +110,10 @@ class ReadAhead(HashingThread):
         return [(index, self.blocks.of(index)) for index in (self._fresh.popleft() for _ in range(count))]
 
     def hash_again(self, first: int, last: int) -> None:
-        """These blocks (`last` excluded) are sent once more; their hashes are taken anew."""
+        """These blocks (`last` excluded) are sent once more; their hashes are taken anew. Raises PeerError."""
+        self._asked += last - first
+        if self._asked > MAX_REPAIRS * self.blocks.count:
+            raise PeerError("The other side asks for the same content again and again.")
         self._again_wanted.extend(range(first, last))
         self._wake.set()
 

@@ -123,7 +123,7 @@ class Source:
         return self._ahead.take_hashes(limit) if self._ahead is not None else []
 
     def hash_again(self, start: int, stop: int) -> None:
-        """The blocks of this range are sent once more."""
+        """The blocks of this range are sent once more. Raises PeerError."""
         if self._ahead is not None and start < stop:
             block = self._ahead.blocks.block_size
             self._ahead.hash_again(start // block, (stop - 1) // block + 1)

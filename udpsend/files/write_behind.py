@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from udpsend.errors import PeerError, TransferFailed
-from udpsend.files.hashing import BLOCK_SIZE, DIGEST_SIZE, HashingThread
+from udpsend.files.hashing import BLOCK_SIZE, DIGEST_SIZE, MAX_REPAIRS, HashingThread
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import RangeSet
@@ -29,7 +29,6 @@ LOW_BLOCKS = 2  # free ones: below that the sender is told to wait
 # A block full of records of the smallest size has 900 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
 MAX_WAITING = 1 << 18  # hashes of blocks that are not there
-MAX_REPAIRS = 3  # times that one block is asked for again
 BLOCK_AGE = 0.5  # seconds after which the thread asks for a block that is not full
 
 
