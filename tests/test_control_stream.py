@@ -20,7 +20,7 @@ from udpsend.transfer.messages import (
     OfferAccepted,
     PeerVerified,
     parse_digest_untrusted,
-    parse_present_untrusted,
+    parse_ranges_untrusted,
 )
 from udpsend.transfer.receiver import Receiver
 from udpsend.transfer.sender import Sender
@@ -140,7 +140,7 @@ def told(present: RangeSet, size: int) -> RangeSet:
     piece = control.take(1 << 20)
     assert piece is not None
     (message,) = ControlReceiver().add_untrusted(*piece)
-    return parse_present_untrusted(message, size)
+    return parse_ranges_untrusted(message["present"], size)
 
 
 def test_present_ranges_there_and_back() -> None:
@@ -161,7 +161,7 @@ def test_of_too_many_ranges_the_largest_are_told() -> None:
 )
 def test_present_ranges_that_cannot_be(value: Any) -> None:
     with pytest.raises(BadPacket):
-        parse_present_untrusted({"type": "accept", "present": value}, 20)
+        parse_ranges_untrusted(value, 20)
 
 
 @pytest.mark.parametrize("value", [None, 5, "", "00" * 33, "zz" * 32, ["00"]])
@@ -204,14 +204,28 @@ def test_takes_what_is_missing() -> None:
 def test_what_was_lost_goes_again_unless_it_arrived() -> None:
     sender, _ = accepted()
     take_all(sender, 50)
-    sender.on_acked(0, 20)
-    sender.on_lost(0, 50)
+    sender.on_acked(0, 20, 0)
+    sender.on_lost(0, 50, 0)
     assert take_all(sender, 100) == [(20, 50)]
-    sender.on_lost(50, 100)
-    sender.on_acked(20, 50)
-    sender.on_acked(50, 100)  # it had only been late
+    sender.on_lost(50, 100, 0)
+    sender.on_acked(20, 50, 0)
+    sender.on_acked(50, 100, 0)  # it had only been late
     assert not sender.pending, "or the owner would wait for ever for it to leave"
     assert not sender.unfinished
+
+
+def test_an_acknowledgement_of_what_is_wanted_again_is_of_the_first_copy() -> None:
+    sender, _ = accepted()
+    take_all(sender, 50)
+    sender.message_received_untrusted({"type": "need", "ranges": [[50, 100]]})
+    sender.on_acked(0, 60, 0)  # late
+    assert take_all(sender, 100) == [(50, 100)]
+    sender.on_acked(50, 100, 0)
+    assert take_all(sender, 100) == [(50, 100)], "nobody knows whether the second copy arrived"
+    sender.on_acked(50, 100, 1)
+    assert not sender.unfinished
+    sender.on_lost(50, 100, 1)
+    assert not sender.pending
 
 
 def test_verified_overtakes_the_last_acknowledgements() -> None:

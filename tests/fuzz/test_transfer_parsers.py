@@ -18,7 +18,12 @@ from udpsend.sealing.seal import Opener
 from udpsend.transfer.assembly import Assembly
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.control_stream import ControlReceiver
-from udpsend.transfer.messages import OfferReceived, parse_digest_untrusted, parse_present_untrusted
+from udpsend.transfer.messages import (
+    OfferReceived,
+    parse_digest_untrusted,
+    parse_hashes_untrusted,
+    parse_ranges_untrusted,
+)
 from udpsend.wire.candidate import parse_candidate_untrusted
 from udpsend.wire.datagram import Arrival
 from udpsend.wire.frames import pack_control, parse_frames_untrusted
@@ -70,7 +75,9 @@ def test_control_stream(pieces: list[tuple[int, bytes]]) -> None:
 @given(json_values, st.integers(0, 1000))
 def test_messages(value: Any, size: int) -> None:
     for parse in (
-        lambda: parse_present_untrusted({"type": "accept", "present": value}, size),
+        lambda: parse_ranges_untrusted(value, size),
+        lambda: parse_hashes_untrusted({"type": "hashes", "first": size, "hashes": value}),
+        lambda: parse_hashes_untrusted({"type": "hashes", "first": value, "hashes": "AAAA" * 32}),
         lambda: parse_digest_untrusted({"type": "finished", "digest": value}),
         lambda: parse_candidate_untrusted(value),
     ):

@@ -139,7 +139,7 @@ class Outbound:
         number = self.flight.take_number()
         transmit, datagrams = train.seal(number, plaintext, address)
         largest = min(transmit.size, transmit.segment_size)
-        data = (start, start + len(plaintext) - DATA_HEADER_SIZE)
+        data = (start, start + len(plaintext) - DATA_HEADER_SIZE, sender.copy)
         self._sent(SentRecord(number, now, transmit.size, datagrams, largest, True, data=data))
         return transmit
 

@@ -63,6 +63,9 @@ class Sender:
         self._digest: bytes | None = None
         self._unsent = RangeSet()
         self._delivered = RangeSet()
+        self.copy = 0
+        """Of what is sent: it counts the times that the receiver asked for parts again."""
+        self._again = RangeSet()  # all those parts
         self.total = size
         control.queue({"type": "offer", "manifest": manifest})
 
@@ -103,7 +106,9 @@ class Sender:
                 self._events.append(PeerVerified(parse_digest_untrusted(message) if message.get("digest") else b""))
             case "need" if self._accepted:
                 ranges = parse_ranges_untrusted(message.get("ranges"), self.total)
+                self.copy += 1
                 for start, stop in ranges:
+                    self._again.add(self._base + start, self._base + stop)
                     self._delivered.subtract(self._base + start, self._base + stop)
                     self._unsent.add(self._base + start, self._base + stop)
                 self._events.append(BlocksNeeded(tuple(ranges)))
@@ -158,10 +163,17 @@ class Sender:
     def _read_packed(self, start: int, stop: int) -> memoryview:
         return memoryview(bytearray(DATA_HEADER_SIZE) + self._packed[start:stop])
 
-    def on_acked(self, start: int, stop: int) -> None:
-        self._delivered.add(start, stop)
-        self._unsent.subtract(start, stop)  # it had been taken for lost
+    def on_acked(self, start: int, stop: int, copy: int) -> None:
+        """`copy` is what `self.copy` was when it was sent. An acknowledgement may come after the receiver has asked for
+        the same bytes again, and says nothing of the new ones."""
+        is_old = copy < self.copy
+        for part in list(self._again.gaps(start, stop)) if is_old else [(start, stop)]:
+            self._delivered.add(*part)
+            self._unsent.subtract(*part)  # it had been taken for lost
+        if is_old:
+            self.on_lost(start, stop, copy)
 
-    def on_lost(self, start: int, stop: int) -> None:
+    def on_lost(self, start: int, stop: int, copy: int) -> None:
+        """As `on_acked`."""
         for gap in list(self._delivered.gaps(start, stop)):
             self._unsent.add(*gap)
