@@ -9,6 +9,8 @@ import pytest
 
 from tests.transfers import Transfer, transfer
 from udpsend.errors import Cancelled, LocalFileError, PeerError, Refused, TransferFailed
+from udpsend.farewell import last_word
+from udpsend.rendezvous.messages import check_payload
 from udpsend.transfer.liveness import IDLE_TIMEOUT
 from udpsend.wire.frames import Close, CloseCode
 
@@ -175,3 +177,9 @@ def test_after_the_last_word_the_owner_is_woken_at_once(seed: int) -> None:
     assert words == 3
     assert now - running.network.now < 0.2
     assert connection.next_timer() is None
+
+
+def test_the_last_word_fits_into_a_message_of_the_mailboxes() -> None:
+    """Paths may be as long as 4 KiB, and four times that as escapes."""
+    close = last_word(LocalFileError("Cannot write '" + "\U0001f4a9" * 4000 + "'."))
+    check_payload({"bye": close.reason, "code": int(close.code), "no_path": False})

@@ -7,6 +7,8 @@ from udpsend.wire.frames import Close, CloseCode
 
 REPEATS = 3
 INTERVAL = 0.02
+# Characters: written as escapes they still fit into a message of the mailboxes, which says the same where no path does.
+MAX_TEXT = 300
 
 
 class Closing:
@@ -43,9 +45,8 @@ class Closing:
 
 def close_of(error: UdpsendError) -> Close:
     """What the other side is told when this side fails with `error`."""
-    if isinstance(error, LocalFileError):
-        return Close(CloseCode.LOCAL_FILE, str(error))
-    return Close(CloseCode.FAILED, str(error))
+    code = CloseCode.LOCAL_FILE if isinstance(error, LocalFileError) else CloseCode.FAILED
+    return Close(code, str(error)[:MAX_TEXT])
 
 
 def error_of(close: Close, is_verified: bool) -> UdpsendError | None:
