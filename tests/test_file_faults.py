@@ -48,6 +48,8 @@ def damage(rng: random.Random, here: Path) -> None:
 def change(rng: random.Random, root: Path) -> None:
     """Somebody works on the source."""
     files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    if not files:
+        return
     victim = rng.choice(files)
     victim.parent.chmod(0o755)
     victim.chmod(0o600)
