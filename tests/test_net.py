@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import resource
 import select
 import socket
 import sys
@@ -16,6 +18,7 @@ import pytest
 from udpsend.errors import UsageError
 from udpsend.net.portable import PortableSocket
 from udpsend.net.udp import UdpEndpoint
+from udpsend.net.waiting import wait_readable, wait_writable
 from udpsend.wire.datagram import MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Transmit
 
 if sys.platform != "linux":
@@ -313,3 +316,46 @@ def test_all_families() -> None:
 def test_bad_bind(bind: str, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         UdpEndpoint(bind)
+
+
+def test_waiting_beyond_what_select_takes() -> None:
+    """A process that embeds the library may have more than 1,023 descriptors open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip("no more than 1,023 descriptors may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
+    try:
+        here, there = socket.socketpair()
+        with here, there:
+            assert here.fileno() > 1023
+            assert wait_readable([here], 0.0) == []
+            there.send(b"x")
+            assert wait_readable([here], 10.0) == [here]
+            wait_writable(here, 10.0)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_lone_datagrams_are_taken_many_at_once() -> None:
+    """Where nothing is joined from the beginning, as on links without receive offload."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        raw = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        raw.bind(("127.0.0.1", 0))
+        receiver = LinuxSocket(raw)
+        largest = 0
+        for round_ in range(8):
+            for i in range(32):
+                sender.sendto(bytes([round_, i]) + bytes(1470), raw.getsockname())
+            got = 0
+            while got < 32:
+                arrival = receiver.receive()
+                assert arrival is not None
+                assert bytes(arrival.headers[:2]) == bytes([round_, got])
+                largest = max(largest, arrival.count)
+                got += arrival.count
+        receiver.close()
+    assert largest > 8

@@ -271,7 +271,7 @@ class Session:
         if self._secret is None or self._closed:
             return
         if self.connection is not None:
-            self.connection.move(path.address, now)
+            self.connection.move(path.address, self._max_datagram_size(path.address), now)
             self._events.append(PathMoved(path))
             return
         self.connection = Connection(

@@ -7,7 +7,6 @@ of mailboxes, answers of STUN servers, decisions of the user.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from typing import Protocol
 from udpsend.net import clock
 from udpsend.net.portable import PortableSocket
 from udpsend.net.udp import UdpEndpoint
+from udpsend.net.waiting import wait_readable
 from udpsend.wire.datagram import Address, Arrival, Transmit, is_stun
 
 MAX_RECEIVES = 32  # trains taken from one socket before anything is answered
@@ -85,7 +85,7 @@ class Driver:
             if any(sock.is_trickling for sock in sockets):
                 clock.sleep(MODERATION)
             unread = [sock for sock in sockets if sock.has_pending]
-            ready, _, _ = select.select(readers, [], [], 0.0 if unread else sleep)
+            ready = wait_readable(readers, 0.0 if unread else sleep)
             for sock in unread:
                 self._receive(sock)
             for reader in ready:

@@ -14,13 +14,13 @@ Without offload, or when what comes was not joined, the same trains go through `
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import struct
 from collections import deque
 
 from udpsend.net import batch
 from udpsend.net.portable import SEND_WAIT, PortableSocket
+from udpsend.net.waiting import wait_writable
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival, Transmit
 
 # linux/udp.h and linux/in.h; the socket module has no names for them (Python 3.11)
@@ -60,6 +60,7 @@ class LinuxSocket(PortableSocket):
         self._receive_batch = batch.ReceiveBatch(sock.fileno(), libc, self._headers, self._payloads)
         self._pending: deque[Arrival] = deque()
         self._singles = 0
+        self._lone_size = 0
         self._guess(MAX_TRAIN_SIZE)
 
     @property
@@ -102,7 +103,7 @@ class LinuxSocket(PortableSocket):
                     self.counters["EAGAIN"] += 1
                     return False
                 waited = True
-                select.select([], [self.sock], [], SEND_WAIT)
+                wait_writable(self.sock, SEND_WAIT)
             except OSError as error:
                 self._lost(error)
                 return False
@@ -147,7 +148,11 @@ class LinuxSocket(PortableSocket):
         stride = _STRIDE.unpack(ancillary[0][2])[0] if ancillary else size
         address = (source[0], source[1])
         if stride >= size and size <= self._stride:
-            self._singles += size == self._stride
+            if self._comes_alone(size):
+                arrival = self._sort(size, size, address)
+                self._guess(size)
+                self._singles = SINGLES
+                return arrival
             headers, payload = self._headers[: min(size, HEADER_SIZE)], self._payloads[: max(size - HEADER_SIZE, 0)]
             return Arrival(headers, payload, size, 1, address)
         self._singles = 0
@@ -160,6 +165,14 @@ class LinuxSocket(PortableSocket):
         if MIN_STRIDE <= stride <= MAX_TRAIN_SIZE:
             self._guess(min(stride, size))
         return arrival
+
+    def _comes_alone(self, size: int) -> bool:
+        """Whether it is time to take many at once, as datagrams of this size: so many full ones came singly."""
+        if size < MIN_FULL or size != self._lone_size:
+            self._lone_size, self._singles = size, 0
+            return False
+        self._singles += 1
+        return self._singles >= SINGLES and size != self._stride
 
     def _receive_batched(self) -> Arrival:
         arrivals = self._receive_batch.receive()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
 from collections import Counter
 
+from udpsend.net.waiting import wait_writable
 from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Arrival, Transmit
 
 # What the network may answer to a datagram: it is as good as lost, and loss is what the protocol is for.
@@ -24,6 +24,10 @@ LOST = {
     errno.ENOBUFS,
     errno.EINVAL,
     errno.EIO,
+    errno.ENOMEM,
+    errno.ENODEV,
+    errno.ENXIO,
+    None,  # no errno at all: an address that cannot be packed
 }
 SEND_WAIT = 0.05  # seconds for the kernel to take a train; then it counts as lost
 
@@ -63,7 +67,7 @@ class PortableSocket:
             try:
                 self.sock.sendmsg(views, ancillary, 0, transmit.address)
             except BlockingIOError:
-                select.select([], [self.sock], [], SEND_WAIT)
+                wait_writable(self.sock, SEND_WAIT)
             except OSError as error:
                 self._lost(error)
                 return
@@ -85,7 +89,7 @@ class PortableSocket:
 
     def _lost(self, error: OSError) -> None:
         """Count what the network did not take; raise what is no such thing."""
-        if error.errno not in LOST:
+        if error.errno not in LOST and not isinstance(error, socket.gaierror):
             raise error
         self.counters[errno.errorcode.get(error.errno or 0, "?")] += 1
 

@@ -119,8 +119,8 @@ class UdpEndpoint:
         opened: list[int] = []
         for _ in range(count):
             try:
-                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            except OSError:  # no more descriptors: files and brokers need some, too
+                sock = self._another()
+            except OSError:  # no more descriptors or ports: files and brokers need some, too
                 for local in opened[-SPARE:]:
                     self._more.pop(local).close()
                 del opened[-SPARE:]
@@ -128,13 +128,21 @@ class UdpEndpoint:
             if sock.fileno() > MAX_FILENO:
                 sock.close()
                 break
-            sock.bind((self._bind or "", 0))
             self._last_local += 1
             self._more[self._last_local] = small = PortableSocket(sock, SMALL_BUFFER)
             small.local = self._last_local
             opened.append(self._last_local)
         self._list_sockets()
         return opened
+
+    def _another(self) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.bind((self._bind or "", 0))
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     def keep(self, local: int) -> None:
         """The session goes on with the IPv4 socket of this number, if there is one; all others for IPv4 are closed."""

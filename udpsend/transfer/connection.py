@@ -129,9 +129,9 @@ class Connection:
         is_over = self._closed or self._out.closing.started or (self._alive.verified and self._out.control.all_acked)
         return 0.0 if is_over else self._alive.silence(self._out.last_eliciting, now)
 
-    def move(self, address: Address, now: float) -> None:
+    def move(self, address: Address, max_datagram_size: int, now: float) -> None:
         """The old path is dead, and this one was proved: go on there."""
-        self._alive.last_heard = now
+        self._alive.last_heard, self.flight.max_datagram_size = now, max_datagram_size
         self._path_changed(address)
         self._out.ping = True
 

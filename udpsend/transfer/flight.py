@@ -31,7 +31,7 @@ class Flight:
         limit: float | None = None,
     ) -> None:
         """`limit`: bytes per second, headers included."""
-        self._max_datagram_size = max_datagram_size
+        self.max_datagram_size = max_datagram_size
         self._make_congestion = congestion
         self.rtt = RttEstimator(round_trip)
         self.recovery = Recovery(self.rtt)
@@ -246,6 +246,6 @@ class Flight:
     def restart(self) -> None:
         """The path is another one: nothing that was learned of the old one holds (RFC 9000, 9.4)."""
         self.rtt.reset(None)
-        self.mtu = MtuSearch(self._max_datagram_size)
+        self.mtu = MtuSearch(self.max_datagram_size)
         self.congestion = self._make_congestion(self.mtu.size)
         self.record_length = RecordLength()

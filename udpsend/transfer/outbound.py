@@ -88,7 +88,7 @@ class Outbound:
         if not speak and (due is None or due > now):
             return None
         frames = b""
-        if due is not None:
+        if due is not None or (self.ping and self._acks.largest >= 0):  # the room here may have changed
             frames = pack_ack(self._acks.take_ack(self._assembly.datagrams, self.receive_window, now))
         piece = self.control.take(SMALL_RECORD - MAX_ACK - CONTROL_HEADER_SIZE)
         if piece is not None:

@@ -1,0 +1,38 @@
+"""Waiting for sockets: select where it can, since it takes microseconds; poll for descriptors beyond its 1,024."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+from math import ceil
+from typing import Protocol, TypeVar
+
+SELECT_LIMIT = 1024  # FD_SETSIZE
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+T = TypeVar("T", bound=HasFileno)
+
+
+def wait_readable(sockets: Sequence[T], seconds: float) -> list[T]:
+    """Those that have something to read, as soon as one has, or after `seconds`."""
+    if all(sock.fileno() < SELECT_LIMIT for sock in sockets):
+        return select.select(sockets, [], [], seconds)[0]
+    by_number = {sock.fileno(): sock for sock in sockets}
+    poll = select.poll()
+    for number in by_number:
+        poll.register(number, select.POLLIN)
+    return [by_number[number] for number, _ in poll.poll(ceil(seconds * 1000))]
+
+
+def wait_writable(sock: HasFileno, seconds: float) -> None:
+    """Until the socket takes more, or `seconds` have passed."""
+    if sock.fileno() < SELECT_LIMIT:
+        select.select([], [sock], [], seconds)
+        return
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLOUT)
+    poll.poll(ceil(seconds * 1000))
