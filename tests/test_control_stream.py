@@ -16,7 +16,6 @@ from tests.transfers import MemoryFile
 from udpsend.errors import BadPacket
 from udpsend.transfer.control_stream import MAX_MESSAGE, WINDOW, ControlReceiver, ControlSender, Message
 from udpsend.transfer.messages import (
-    MAX_PRESENT_RANGES,
     OfferAccepted,
     PeerVerified,
     parse_digest_untrusted,
@@ -25,7 +24,7 @@ from udpsend.transfer.messages import (
 from udpsend.transfer.receiver import Receiver
 from udpsend.transfer.sender import Sender
 from udpsend.wire.frames import DATA_HEADER_SIZE
-from udpsend.wire.ranges import RangeSet
+from udpsend.wire.ranges import MAX_TOLD, RangeSet
 
 messages = st.lists(
     st.fixed_dictionaries({"type": st.text(max_size=5), "value": st.none() | st.integers() | st.text(max_size=200)}),
@@ -151,9 +150,22 @@ def test_present_ranges_there_and_back() -> None:
 def test_of_too_many_ranges_the_largest_are_told() -> None:
     many = RangeSet((i * 10, i * 10 + 1 + i % 5) for i in range(10_000))
     few = told(many, 100_000)
-    assert len(few) == MAX_PRESENT_RANGES
+    assert len(few) == MAX_TOLD
     assert all(stop - start >= 3 for start, stop in few)
     assert all(many.covers(*piece) for piece in few)
+
+
+def test_all_that_differs_is_asked_for() -> None:
+    many = RangeSet((i * 10, i * 10 + 1 + i % 5) for i in range(10_000))
+    control, receiver = ControlSender(), ControlReceiver()
+    Receiver(control, deque()).need(many)
+    heard = RangeSet()
+    while (piece := control.take(10_000)) is not None:
+        for message in receiver.add_untrusted(*piece):
+            for start, stop in parse_ranges_untrusted(message["ranges"], 100_000):
+                heard.add(start, stop)
+        control.on_acked(piece[0], piece[0] + len(piece[1]))
+    assert heard == many
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from udpsend.errors import BadPacket, UdpsendError
 from udpsend.transfer.control_stream import Json, Message
-from udpsend.wire.ranges import RangeSet
+from udpsend.wire.ranges import MAX_TOLD, RangeSet
 
-MAX_PRESENT_RANGES = 4096
 MAX_LEFT_OUT = 128 << 10  # bytes of the set of entries that are not wanted
 DIGEST_SIZE = 32
 
@@ -101,17 +102,16 @@ ConnectionEvent = (
 )
 
 
-def _largest(ranges: RangeSet) -> Json:
-    """As many as may be told."""
-    chosen = sorted(ranges, key=lambda r: r[0] - r[1])[:MAX_PRESENT_RANGES]
-    return [[start, stop] for start, stop in sorted(chosen)]
+def _listed(ranges: Iterable[tuple[int, int]]) -> Json:
+    return [[start, stop] for start, stop in ranges]
 
 
 def accept_message(present: RangeSet, left_out: bytes, known: RangeSet) -> Message:
-    """The largest ranges, if there are too many to tell. `left_out`: entries that are not wanted, packed, if any."""
-    message: Message = {"type": "accept", "present": _largest(present)}
+    """The largest ranges, if there are too many to tell; of `known` there may be no more than that (MAX_TOLD), since
+    the digest leaves out all of them. `left_out`: entries that are not wanted, packed, if any."""
+    message: Message = {"type": "accept", "present": _listed(present.largest())}
     if known:
-        message["known"] = _largest(known)
+        message["known"] = _listed(known)
     if left_out:
         message["left_out"] = base64.b64encode(left_out).decode()
     return message
@@ -121,8 +121,11 @@ def hashes_message(first: int, hashes: bytes) -> Message:
     return {"type": "hashes", "first": first, "hashes": base64.b64encode(hashes).decode()}
 
 
-def need_message(ranges: RangeSet) -> Message:
-    return {"type": "need", "ranges": _largest(ranges)}
+def need_messages(ranges: RangeSet) -> Iterator[Message]:
+    """As many as it takes to tell all of them."""
+    pieces = iter(ranges)
+    while some := list(itertools.islice(pieces, MAX_TOLD)):
+        yield {"type": "need", "ranges": _listed(some)}
 
 
 def parse_hashes_untrusted(message: Message) -> tuple[int, bytes]:
@@ -152,7 +155,7 @@ def parse_left_out_untrusted(message: Message) -> bytes:
 
 def parse_ranges_untrusted(value: Json, size: int) -> RangeSet:
     """Ranges of [0, size). Raises BadPacket."""
-    if not isinstance(value, list) or len(value) > MAX_PRESENT_RANGES:
+    if not isinstance(value, list) or len(value) > MAX_TOLD:
         raise BadPacket("list of ranges")
     ranges = RangeSet()
     for item in value:

@@ -14,7 +14,7 @@ from udpsend.transfer.messages import (
     ManifestArrived,
     OfferReceived,
     accept_message,
-    need_message,
+    need_messages,
     parse_digest_untrusted,
     parse_hashes_untrusted,
 )
@@ -122,7 +122,8 @@ class Receiver:
 
     def need(self, ranges: RangeSet) -> None:
         """These differ from what the sender has, and have to come again."""
-        self._control.queue(need_message(ranges))
+        for message in need_messages(ranges):
+            self._control.queue(message)
 
     def verified(self) -> None:
         """The sink's hash is the sender's."""

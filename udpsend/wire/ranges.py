@@ -10,6 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
+MAX_TOLD = 4096  # ranges in one message
+
 
 class RangeSet:
     """A mutable set of integers. `total` is how many there are, `len()` how many ranges they make."""
@@ -112,6 +114,12 @@ class RangeSet:
         self._starts.clear()
         self._stops.clear()
         self.total = 0
+
+    def largest(self, count: int = MAX_TOLD) -> RangeSet:
+        """At most so many of its ranges: of too many the largest, and of equal ones the first."""
+        if len(self) <= count:
+            return RangeSet(self)
+        return RangeSet(sorted(sorted(self, key=lambda r: r[0] - r[1])[:count]))
 
     @property
     def first(self) -> int:
