@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
-from udpsend.files import disk, sink, write_behind
+from udpsend.files import disk, hashing, sink, write_behind
 from udpsend.files.entries import Entry
 from udpsend.files.existing import Policy
 from udpsend.files.hashing import content_digest
@@ -28,8 +29,9 @@ from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, partial_name
 from udpsend.files.sink import Sink, open_sink
 from udpsend.files.source import open_source
+from udpsend.transfer.messages import accept_message, parse_ranges_untrusted
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
-from udpsend.wire.ranges import RangeSet
+from udpsend.wire.ranges import MAX_TOLD, RangeSet
 
 MTIME = 1_700_000_000_123_456_789
 NAME = "a.bin"
@@ -218,6 +220,31 @@ def test_resumes_where_it_was_given_up(tmp_path: Path) -> None:
     write_missing(second, data)
     second.finish(content_digest(data))
     assert (tmp_path / NAME).read_bytes() == data
+
+
+def test_no_more_blocks_are_known_than_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides leave the same ones out of the digest."""
+    monkeypatch.setattr(hashing, "BLOCK_SIZE", 8)
+    data = random.Random(3).randbytes(8 * 3 * MAX_TOLD)
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / NAME).write_bytes(data)
+    with contextlib.closing(open_source(tmp_path / "sent" / NAME)) as source:
+        hashes = b"".join(content_digest(data[at : at + 8]) for at in range(0, len(data), 8))
+        first = open_sink(source.manifest, tmp_path)
+        first.compare(0, hashes)
+        for at in range(0, len(data), 16):
+            write(first, data, at, at + 8)
+        settle(first)
+        first.abandon()
+        second = open_sink(source.manifest, tmp_path)
+        assert len(second.present) > len(second.known) == MAX_TOLD
+        told = accept_message(RangeSet(second.present), b"", second.known)
+        known = parse_ranges_untrusted(told["known"], len(data) // 8)
+        assert known == second.known
+        source.start([], lambda: None, known)
+        second.compare(0, hashes)
+        write_missing(second, data)
+        assert second.finish(source.digest()).read_bytes() == data
 
 
 def test_random_ends_never_lose_or_invent(tmp_path: Path, rng: random.Random) -> None:

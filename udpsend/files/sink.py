@@ -67,7 +67,8 @@ class Sink:
         self.present: list[tuple[int, int]] = list(journal.there)
         """What is there, which need not be sent unless a block of it differs."""
         self.known = _known_blocks(journal, partial.size)
-        """Blocks (hashing.py) of it that were compared before, of which no hash is needed."""
+        """Blocks (hashing.py) of it that were compared before, of which no hash is needed; no more than can be
+        told to the sender, since both leave all of them out of the digest."""
         self.size = self._size = partial.size
         """Bytes that are to be there at the end."""
         self.left_out = partial.destination.left_out if isinstance(partial, Staging) else None
@@ -269,4 +270,4 @@ def _known_blocks(journal: Journal, size: int) -> RangeSet:
         start = index * block
         if start < size and journal.present.covers(start, min(start + block, size)):
             known.add(index, index + 1)
-    return known
+    return known.largest()
