@@ -16,13 +16,15 @@ from tests.transfers import MemoryFile
 from udpsend.errors import BadPacket
 from udpsend.transfer.control_stream import MAX_MESSAGE, WINDOW, ControlReceiver, ControlSender, Message
 from udpsend.transfer.messages import (
+    MAX_LEFT_OUT,
     OfferAccepted,
     PeerVerified,
     parse_digest_untrusted,
+    parse_left_out_untrusted,
     parse_ranges_untrusted,
 )
 from udpsend.transfer.receiver import Receiver
-from udpsend.transfer.sender import Sender
+from udpsend.transfer.sender import MAX_BLOCKS, Sender
 from udpsend.wire.frames import DATA_HEADER_SIZE
 from udpsend.wire.ranges import MAX_TOLD, RangeSet
 
@@ -140,6 +142,45 @@ def told(present: RangeSet, size: int) -> RangeSet:
     assert piece is not None
     (message,) = ControlReceiver().add_untrusted(*piece)
     return parse_ranges_untrusted(message["present"], size)
+
+
+def test_the_longest_accept_is_a_message() -> None:
+    """Of a transfer of 4 EiB, and with as much left out as may be."""
+    end = 1 << 62
+    present = RangeSet((start, start + 1) for start in range(end - 2 * MAX_TOLD, end, 2))
+    known = RangeSet((start, start + 1) for start in range(MAX_BLOCKS - 2 * MAX_TOLD, MAX_BLOCKS, 2))
+    left_out = Random(1).randbytes(MAX_LEFT_OUT)
+    control, receiver = ControlSender(), ControlReceiver()
+    Receiver(control, deque()).accept(MemoryFile(b""), end, present, left_out, known)
+    heard: list[Message] = []
+    while (piece := control.take(10_000)) is not None:
+        heard += receiver.add_untrusted(*piece)
+        control.on_acked(piece[0], piece[0] + len(piece[1]))
+    (message,) = heard
+    assert parse_ranges_untrusted(message["present"], end) == present
+    assert parse_ranges_untrusted(message["known"], MAX_BLOCKS) == known
+    assert parse_left_out_untrusted(message) == left_out
+
+
+def test_no_more_leaves_than_the_window_takes() -> None:
+    """Of what comes in order nothing is acknowledged, and what comes is not complete."""
+    sender, receiver = ControlSender(), ControlReceiver()
+    for number in range(9):
+        sender.queue({"type": "x" * (MAX_MESSAGE - 100), "number": number})
+    heard: list[Message] = []
+    while not sender.all_acked:
+        pieces = []
+        while (piece := sender.take(60_000)) is not None:
+            pieces.append(piece)
+        assert pieces
+        assert not sender.pending
+        for offset, data in reversed(pieces):
+            heard += receiver.add_untrusted(offset, data)
+        for offset, data in pieces[: len(pieces) // 2 + 1]:
+            sender.on_acked(offset, offset + len(data))
+        for offset, data in pieces[len(pieces) // 2 + 1 :]:
+            sender.on_lost(offset, offset + len(data))
+    assert [message["number"] for message in heard] == list(range(9))
 
 
 def test_present_ranges_there_and_back() -> None:

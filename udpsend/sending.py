@@ -27,7 +27,7 @@ from udpsend.transfer.messages import (
 from udpsend.wire.frames import Close, CloseCode
 from udpsend.wire.ranges import RangeSet
 
-MAX_BACKLOG = 64 << 10  # bytes of hashes on their way: the other side holds 512 KiB of what comes out of order
+MAX_BACKLOG = 64 << 10  # bytes of hashes on their way: the other side holds 1 MiB of what comes out of order
 HASHES_AT_ONCE = 512
 
 

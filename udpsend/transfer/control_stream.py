@@ -11,17 +11,20 @@ import struct
 from udpsend.errors import BadPacket
 from udpsend.wire.ranges import RangeSet
 
-MAX_MESSAGE = 256 * 1024
+# The longest is an `accept`: two lists of ranges.MAX_TOLD ranges and MAX_LEFT_OUT in base64 are 420 KB at most.
+MAX_MESSAGE = 512 * 1024
 WINDOW = 2 * MAX_MESSAGE  # what may arrive ahead of what is complete
 
 _LENGTH = struct.Struct("!I")
+# What is acknowledged may be of a message that is not complete, and so not count for the window.
+_AHEAD = WINDOW - MAX_MESSAGE - _LENGTH.size
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Message = dict[str, Json]
 
 
 class ControlSender:
-    """Outgoing half. What is acknowledged is let go."""
+    """Outgoing half. What is acknowledged is let go; no more leaves before than the other side takes."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -37,7 +40,8 @@ class ControlSender:
 
     @property
     def pending(self) -> bool:
-        return bool(self._unsent)
+        """Whether there is something to send now."""
+        return bool(self._unsent) and self._unsent.first < self._base + _AHEAD
 
     @property
     def backlog(self) -> int:
@@ -50,7 +54,9 @@ class ControlSender:
 
     def take(self, limit: int) -> tuple[int, bytes] | None:
         """The next piece to send, as (offset, bytes)."""
-        piece = self._unsent.pop_first(limit)
+        if not self.pending:
+            return None
+        piece = self._unsent.pop_first(min(limit, self._base + _AHEAD - self._unsent.first))
         if piece is None:
             return None
         start, stop = piece
