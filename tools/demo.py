@@ -67,7 +67,7 @@ class Peer:
         *lines, rest = (self._pending + part.decode("utf-8", "replace")).replace("\r\n", "\n").split("\n")
         self._pending = rest if "\r" not in rest else "\r" + rest.rpartition("\r")[2]
         drawn = [state for state in rest.split("\r") if state.strip()]
-        self.state = drawn[-1].rstrip() if drawn else ""
+        self.state = drawn[-1].rstrip() if drawn and "\r" in rest else ""  # without it: the beginning of a line
         return [line.rpartition("\r")[2].rstrip() for line in lines]
 
 
