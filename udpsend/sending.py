@@ -74,7 +74,11 @@ class Sending(Shell):
         match event:
             case OfferAccepted(already, missing, known):
                 self.started = now
-                self._source.start(missing, lambda: self.driver.call_soon(lambda: None), RangeSet(known))
+                try:
+                    self._source.start(missing, lambda: self.driver.call_soon(lambda: None), RangeSet(known))
+                except PeerError as error:
+                    self.end(error)
+                    return
                 self.beside(self._hash, self._hashed)
                 self.emit(events.Accepted(already))
             case BlocksNeeded(ranges):

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from udpsend.errors import TransferFailed
+from udpsend.errors import PeerError, TransferFailed
 from udpsend.wire.ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def content_digest(content: bytes) -> bytes:
 
 
 class BlockHashes:
-    """The hashes of the blocks of `size` bytes, but for those `known` from before (indices)."""
+    """The hashes of the blocks of `size` bytes, but for those `known` from before (indices).
+
+    Raises PeerError if there are no such blocks."""
 
     def __init__(self, size: int, known: RangeSet) -> None:
         from blake3 import blake3
@@ -51,6 +53,8 @@ class BlockHashes:
         self.size = size
         self.block_size = hash_block_size(size)
         self.count = -(-size // self.block_size)
+        if known and known.last >= self.count:  # then `complete` would never come true
+            raise PeerError("The other side knows parts of the content that there are not.")
         self.known = RangeSet(known)
         self.done = RangeSet(known)
         """Indices of the blocks that are hashed."""

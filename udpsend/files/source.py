@@ -114,7 +114,7 @@ class Source:
     ) -> None:
         """Begin to read the ranges that will be asked for first, ascending, and to hash everything but the blocks
         `known`. `on_ready` is called from the thread after a `read` that had to give None, and when there are hashes
-        to take."""
+        to take. Raises PeerError for blocks that there are not."""
         if self._ahead is None and not self._closed:
             self._ahead = ReadAhead(self._space.size, self._fill, missing, on_ready, self._release, known)
 

@@ -1,0 +1,53 @@
+"""A receiver that speaks the protocol and means harm: the sender says so, and does not wait without end."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from pathlib import Path
+
+import pytest
+
+from udpsend.config import Config
+from udpsend.errors import PeerError, UdpsendError
+from udpsend.files.existing import Policy
+from udpsend.files.sink import Sink
+from udpsend.files.source import Source
+from udpsend.receiving import Receiving
+from udpsend.rendezvous.code import parse_code
+from udpsend.sending import Sending
+from udpsend.wire.ranges import RangeSet
+
+CONFIG = Config(brokers=(), stun_servers=(), bind="127.0.0.1", timeout=20)
+
+
+class _KnowsTooMuch(Receiving):
+    """Of three blocks a thousand."""
+
+    def _accepted(self, sink: Sink) -> None:
+        assert self.session.connection is not None
+        assert self.session.connection.receiver is not None
+        self.session.connection.receiver.accept(sink, sink.size, RangeSet(), b"", RangeSet([(0, 1000)]))
+
+
+def test_blocks_that_there_are_not_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    (tmp_path / "sent").write_bytes(bytes(3 << 20))
+    (tmp_path / "here").mkdir()
+    code = parse_code(f"4821-{secrets.token_hex(8)}")
+    receiving = _KnowsTooMuch(code, CONFIG, None, None, tmp_path / "here", Policy(), None)
+
+    def receive() -> None:
+        with pytest.raises(UdpsendError):
+            receiving.run()
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    source = Source([tmp_path / "sent"])
+    try:
+        with pytest.raises(PeerError, match="knows parts"):
+            Sending(code, CONFIG, None, None, source).run()
+    finally:
+        thread.join(30)
+        source.close()
+    assert not thread.is_alive()
