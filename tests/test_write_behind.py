@@ -354,3 +354,24 @@ def test_stopping_writes_what_was_handed_over(disks: Callable[..., Disk], monkey
     assert disk.content[: 1000 * BLOCKS] == data[: 1000 * BLOCKS]
     with pytest.raises(TransferFailed, match="stopped"):
         disk.behind.digest()
+
+
+def test_hashes_that_wait_for_a_disk_that_hangs_are_bounded(
+    disks: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_behind, "MAX_WAITING", 10)
+    data = random.Random(1).randbytes(7000 * 20)
+    hashes = [content_digest(data[at : at + 7000]) for at in range(0, len(data), 7000)]
+    disk = disks(len(data))
+    for index, digest in enumerate(hashes):  # what was looked at does not count
+        disk.put_when_called(7000 * index, data[7000 * index : 7000 * (index + 1)])
+        disk.behind.flush()
+        disk.behind.compare(index, digest)
+        wait_until(lambda index=index: disk.behind._compared.total > index)
+    disk.open.clear()
+    disk.put_when_called(0, data[:100])
+    disk.behind.flush()
+    wait_until(lambda: not disk.behind._queue)
+    disk.behind.compare(0, b"".join(hashes[:10]))
+    with pytest.raises(TransferFailed, match="disk"):
+        disk.behind.compare(10, hashes[10])

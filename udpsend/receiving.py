@@ -10,7 +10,7 @@ from pathlib import Path
 
 from udpsend import events
 from udpsend.config import Config, Role
-from udpsend.errors import BadPacket, PeerError, Refused
+from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed
 from udpsend.files.existing import Policy
 from udpsend.files.manifest import Announced, Manifest, parse_manifest_untrusted
 from udpsend.files.sink import Sink, open_sink
@@ -70,7 +70,7 @@ class Receiving(Shell):
             case HashesArrived(first, hashes) if self._sink is not None:
                 try:
                     self._sink.compare(first, hashes)
-                except PeerError as error:
+                except TransferFailed as error:
                     self.end(error)
             case ContentArrived(digest) if self._sink is not None:
                 sink = self._sink

@@ -141,7 +141,8 @@ class Sink:
         return new
 
     def compare(self, first: int, hashes: bytes) -> None:
-        """The sender's hashes of consecutive blocks. Raises PeerError."""
+        """The sender's hashes of consecutive blocks. Raises PeerError, or TransferFailed when too many wait for a
+        disk that hangs."""
         if first < 0 or len(hashes) % DIGEST_SIZE or first + len(hashes) // DIGEST_SIZE > self._behind.blocks.count:
             raise PeerError("The other side sent hashes of what it does not send.")
         self._behind.compare(first, hashes)

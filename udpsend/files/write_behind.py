@@ -28,7 +28,7 @@ BLOCKS = 12
 LOW_BLOCKS = 2  # free ones: below that the sender is told to wait
 # A block full of records of the smallest size has 900 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
-MAX_WAITING = 1 << 18  # hashes of blocks that are not there
+MAX_WAITING = 1 << 18  # hashes of blocks that are not there, or that the thread has not looked at
 BLOCK_AGE = 0.5  # seconds after which the thread asks for a block that is not full
 
 
@@ -60,6 +60,7 @@ class WriteBehind(HashingThread):
     ) -> None:
         super().__init__(size, known or RangeSet(), "udpsend-write", end)
         self._theirs: deque[tuple[int, bytes]] = deque()  # (first block, hashes), from the loop
+        self._told = self._heard = 0  # hashes that the loop has put there, and that the thread has looked at
         self._waiting: dict[int, bytes] = {}  # the sender's hashes of blocks that are not complete here
         self._unread: deque[int] = deque()  # complete blocks that have to be read back
         self._compared = RangeSet(known or ())
@@ -161,8 +162,14 @@ class WriteBehind(HashingThread):
         return self._block
 
     def compare(self, first: int, hashes: bytes) -> None:
-        """The sender's hashes of consecutive blocks."""
+        """The sender's hashes of consecutive blocks. Raises TransferFailed when too many wait for a disk that hangs."""
         self._expects = True
+        self._told += len(hashes) // DIGEST_SIZE
+        if self._told - self._heard > MAX_WAITING:
+            raise TransferFailed(
+                "The disk has not answered for long, and too much waits for it. What has arrived is kept: "
+                "run the same commands again when it does."
+            )
         self._theirs.append((first, hashes))
         self._finished.clear()  # of a transfer of which everything was there, it seemed to be
         self._wake.set()
@@ -236,6 +243,7 @@ class WriteBehind(HashingThread):
                 self._check(index, theirs)
             else:
                 self._waiting[index] = theirs
+        self._heard += len(hashes) // DIGEST_SIZE
         if len(self._waiting) > MAX_WAITING:
             raise PeerError("The other side sends hashes of what it does not send.")
 
