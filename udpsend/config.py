@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
+
+from udpsend.errors import UsageError
 
 # All hosts are used at once, so that none is a point of failure. Where only the web passes, the last one is left, the
 # only one with WebSocket at port 443; both sides are there in any case, whatever the other's network lets through.
@@ -22,6 +25,11 @@ DEFAULT_BROKERS = (
 )
 DEFAULT_STUN_SERVERS = ("stun.l.google.com:19302", "stun.cloudflare.com:3478")
 
+# Bytes: the base of a path MTU search over IPv6 (RFC 8899), and the largest UDP payload over IPv4.
+SMALLEST_DATAGRAM, LARGEST_DATAGRAM = 1200, 65507
+LONGEST_TIMEOUT = 7 * 86400.0  # seconds
+SLOWEST_LIMIT = 1000.0  # bytes per second: a datagram each second
+
 
 class Role(Enum):
     """Which end of the transfer this is. The sender is SPAKE2's side A and decides between paths."""
@@ -36,7 +44,8 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How to find the other side and how to reach it. Every field has a default that works on most networks."""
+    """How to find the other side and how to reach it. Every field has a default that works on most networks. Raises
+    UsageError for values that cannot be; what is wrong with a server or an address is found when it is used."""
 
     brokers: tuple[str, ...] = DEFAULT_BROKERS
     """MQTT brokers, as `mqtt://`, `mqtts://`, `ws://` or `wss://` URLs (with `user:password@` where needed). All are
@@ -60,19 +69,32 @@ class Config:
     """The local address to use; None means all."""
 
     timeout: float = 600.0
-    """Seconds to wait for the other side to come."""
+    """Seconds to wait for the other side to come, up to a week."""
 
     offload: bool = True
     """Use UDP_SEGMENT and UDP_GRO where the system has them."""
 
     max_datagram_size: int | None = None
-    """Bytes of the largest UDP payload to send; None means that path MTU search decides."""
+    """Bytes of the largest UDP payload to send, 1200 to 65507; None means that path MTU search decides."""
 
     congestion: Literal["bbr", "cubic"] = "bbr"
     """How the sender finds its rate: by a model of the path, or by losses as TCP does."""
 
     limit: float | None = None
-    """Bytes per second that the sender does not exceed."""
+    """Bytes per second that the sender does not exceed, at least 1000."""
 
     background: bool = False
     """Yield to everybody else on the path (LEDBAT++, in place of `congestion`)."""
+
+    def __post_init__(self) -> None:
+        size, limit = self.max_datagram_size, self.limit
+        if not 0 < self.timeout <= LONGEST_TIMEOUT:  # nor NaN
+            raise UsageError(f"timeout is {self.timeout:g}: it has to be seconds, more than 0 and at most a week.")
+        if size is not None and not SMALLEST_DATAGRAM <= size <= LARGEST_DATAGRAM:
+            raise UsageError(
+                f"max_datagram_size is {size:g}: it has to be bytes, {SMALLEST_DATAGRAM} to {LARGEST_DATAGRAM}, or None."
+            )
+        if limit is not None and not SLOWEST_LIMIT <= limit < math.inf:
+            raise UsageError(f"limit is {limit:g}: it has to be bytes per second, 1000 or more, or None for no limit.")
+        if self.congestion not in ("bbr", "cubic"):
+            raise UsageError(f"congestion is {self.congestion!r}: it has to be 'bbr' or 'cubic'.")

@@ -9,16 +9,21 @@ from typing import Any, Literal, TypeVar
 import click
 
 from udpsend.cli.terminal import Terminal
-from udpsend.config import DEFAULT_BROKERS, DEFAULT_STUN_SERVERS, Config
+from udpsend.config import (
+    DEFAULT_BROKERS,
+    DEFAULT_STUN_SERVERS,
+    LARGEST_DATAGRAM,
+    LONGEST_TIMEOUT,
+    SLOWEST_LIMIT,
+    SMALLEST_DATAGRAM,
+    Config,
+)
 from udpsend.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 NO_SERVER = "none"
-LONGEST_TIMEOUT = 7 * 86400.0  # seconds
-SLOWEST_LIMIT = 1000.0  # bytes per second: a datagram each second
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
-SMALLEST_DATAGRAM, LARGEST_DATAGRAM = 1200, 65507  # RFC 8899's base for IPv6; the largest UDP payload over IPv4
 
 
 def _ip_address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -1,0 +1,38 @@
+"""What a caller of the library may choose: what cannot be is said when it is chosen."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from udpsend.config import LARGEST_DATAGRAM, LONGEST_TIMEOUT, SLOWEST_LIMIT, SMALLEST_DATAGRAM, Config
+from udpsend.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("max_datagram_size", value) for value in (-1, 0, SMALLEST_DATAGRAM - 1, LARGEST_DATAGRAM + 1, math.nan)),
+        *(("limit", value) for value in (-1.0, 0.0, SLOWEST_LIMIT - 1, math.inf, math.nan)),
+        *(("timeout", value) for value in (-1.0, 0.0, LONGEST_TIMEOUT + 1, math.inf, math.nan)),
+        *(("congestion", value) for value in ("", "BBR", "reno", None)),
+    ],
+)
+def test_what_cannot_be(field: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=field):
+        Config(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("max_datagram_size", value) for value in (None, SMALLEST_DATAGRAM, LARGEST_DATAGRAM)),
+        *(("limit", value) for value in (None, SLOWEST_LIMIT, 5_000_000)),
+        *(("timeout", value) for value in (0.001, 30, LONGEST_TIMEOUT)),
+        *(("congestion", value) for value in ("bbr", "cubic")),
+    ],
+)
+def test_what_can_be(field: str, value: Any) -> None:
+    assert getattr(Config(**{field: value}), field) == value
