@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from udpsend.errors import Cancelled, NoDirectPath, Refused, UdpsendError
-from udpsend.transfer.closing import close_of
+from udpsend.errors import Cancelled, Refused, TransferFailed, UdpsendError
+from udpsend.transfer.closing import MAX_TEXT, close_of, error_of
 from udpsend.wire.frames import Close, CloseCode
 
 
@@ -18,8 +18,8 @@ def last_word(error: UdpsendError) -> Close:
 
 
 def peer_left(payload: Mapping[str, object]) -> UdpsendError:
-    """From its last message in the mailboxes, where there was no path yet."""
-    if payload.get("code") == CloseCode.CANCELLED:
-        return Refused("The other side stopped the transfer.")
-    text = payload.get("bye")
-    return NoDirectPath(f"The other side gave up: {text if isinstance(text, str) and text else 'no reason given'}")
+    """From its last message in the mailboxes, where there was no path yet, or none any more: the same as from CLOSE."""
+    text, number = payload.get("bye"), payload.get("code")
+    code = next((code for code in CloseCode if code == number), CloseCode.FAILED)
+    why = text[:MAX_TEXT] if isinstance(text, str) else ""
+    return error_of(Close(code, why), is_verified=False) or TransferFailed("The other side gave up.")
