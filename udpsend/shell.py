@@ -275,8 +275,9 @@ def _raise(error: Exception) -> None:
 @contextmanager
 def _interruptible(interrupted: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C calls `interrupted`, between two turns of the loop; a second one leaves at once. Only the main thread has
-    signals: elsewhere KeyboardInterrupt is the caller's business."""
-    if threading.current_thread() is not threading.main_thread():
+    signals: elsewhere KeyboardInterrupt is the caller's business, and so it is where the program around has a handler
+    that is not Python's (then there is None): it could not be put back."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
 

@@ -1,0 +1,36 @@
+"""What both ends share: Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from udpsend.shell import _interruptible
+
+
+def test_the_first_ctrl_c_is_told_and_the_handler_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    told = threading.Event()
+    with _interruptible(told.set):
+        signal.raise_signal(signal.SIGINT)
+        assert told.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a program that has Python in it, and a handler of its own in C: Python knows it as None, and cannot put it
+    back."""
+
+    def install(number: int, handler: Callable[..., Any] | int | None) -> None:
+        raise TypeError("signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object")
+
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", install)
+    with _interruptible(lambda: None):
+        pass
