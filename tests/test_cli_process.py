@@ -283,3 +283,40 @@ def test_serve_that_cannot_start(start: str, says: str) -> None:
     assert finished.returncode == 2
     assert says in finished.stderr
     assert len(finished.stderr.splitlines()) == 2
+
+
+HANGING = """
+import os, sys, udpsend
+from udpsend import events
+from udpsend.cli import main
+from udpsend.reporting import Reporter
+
+def call(*arguments, on_event, **keywords):
+    reporter = Reporter(on_event)
+    for number in range(500):
+        reporter.emit(events.TextToCarry(1, "x" * 3000))
+    os.write({ready}, b"x")
+    reporter.close()
+
+udpsend.send = call
+sys.exit(main(["send", "f"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_where_nobody_reads_the_terminal(number: signal.Signals) -> None:
+    ours, theirs = pty.openpty()
+    waiting, ready = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING.format(ready=ready)], stdin=theirs, stdout=theirs, stderr=theirs,
+        pass_fds=[ready], start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert select.select([waiting], [], [], BOUND)[0]
+        process.send_signal(number)
+        assert process.wait(BOUND) == 130
+    finally:
+        process.kill()
+        process.wait()
+        for descriptor in (ours, theirs, waiting, ready):
+            os.close(descriptor)

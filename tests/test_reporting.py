@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
+import time
 
 import pytest
 
@@ -61,3 +63,30 @@ def test_without_a_caller_there_is_no_thread() -> None:
     reporter.emit(Verifying())
     reporter.close()
     assert threading.active_count() == before
+
+
+def test_an_interrupt_ends_the_wait_for_a_caller_that_never_returns() -> None:
+    busy, go_on = threading.Event(), threading.Event()
+    seen: list[Event] = []
+
+    def hang(event: Event) -> None:
+        seen.append(event)
+        busy.set()
+        assert go_on.wait(30)
+
+    reporter = Reporter(hang)
+    reporter.emit(Verifying())
+    reporter.emit(Progress(1, 2))
+    assert busy.wait(10)
+
+    def interrupt() -> None:
+        while not reporter._changed._waiters:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        _thread.interrupt_main()
+
+    with pytest.raises(KeyboardInterrupt):
+        threading.Thread(target=interrupt).start()
+        reporter.close()
+    reporter.close(is_interrupted=True)
+    go_on.set()
+    assert seen == [Verifying()]

@@ -46,12 +46,19 @@ class Reporter:
             failure, self._failure = self._failure, None
             raise failure
 
-    def close(self) -> None:
-        """Show what is left, and end the thread."""
-        self.flush()
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    def close(self, *, is_interrupted: bool = False) -> None:
+        """Show what is left, and end the thread. Waits for as long as `on_event` takes: what it shows last is what the
+        caller has to know. Only KeyboardInterrupt ends the wait (Ctrl-C, in the main thread), and what is left is then
+        not shown; nor is it when that has come before (`is_interrupted`). A call of `on_event` that never returns keeps
+        its thread, which does not keep the process."""
+        try:
+            if not is_interrupted:
+                self.flush()
+        finally:
+            with self._changed:
+                self._closed = True
+                self._events.clear()
+                self._changed.notify_all()
 
     def _run(self, on_event: Callable[[Event], None]) -> None:
         while True:

@@ -77,6 +77,9 @@ class Shell:
         try:
             verified = self._run()
         finally:
+        except KeyboardInterrupt:
+            self._reporter.close(is_interrupted=True)
+            raise
             self._reporter.close()
         self._reporter.check()
         return verified

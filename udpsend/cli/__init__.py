@@ -9,6 +9,7 @@ Only click is imported before a command runs: `udpsend --help` and completion ha
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,12 +24,13 @@ from udpsend.cli.terminal import Terminal
 from udpsend.errors import Cancelled, UdpsendError
 
 BUG = 1
+LEAVE_WITHIN = 2.0  # seconds after Ctrl-C, where a transfer is not being ended by it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `arguments` are without the program's name; None: the process's."""
     terminal = Terminal()
-    with paused(), _termination_as_interrupt(), _threads_report_to(terminal):
+    with paused(), _leaving_in_time(), _termination_as_interrupt(), _threads_report_to(terminal):
         try:
             status = cli.main(arguments, prog_name="udpsend", standalone_mode=False, obj=terminal)
         except UdpsendError as error:
@@ -72,6 +74,32 @@ def _threads_report_to(terminal: Terminal) -> Iterator[None]:
         yield
     finally:
         threading.excepthook = previous
+
+
+@contextmanager
+def _leaving_in_time() -> Iterator[None]:
+    """KeyboardInterrupt ends the command even where standard error takes nothing any more (a terminal that nobody
+    reads, which a thread is writing to): then without another word. While `send` and `receive` run, Ctrl-C is theirs.
+    """
+    alarm = getattr(signal, "setitimer", None)  # not on Windows
+    if alarm is None or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(Cancelled.exit_code))
+        signal.setitimer(signal.ITIMER_REAL, LEAVE_WITHIN)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGALRM)
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGALRM) is not before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager
