@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import threading
@@ -367,7 +368,7 @@ def test_hashes_that_wait_for_a_disk_that_hangs_are_bounded(
         disk.put_when_called(7000 * index, data[7000 * index : 7000 * (index + 1)])
         disk.behind.flush()
         disk.behind.compare(index, digest)
-        wait_until(lambda index=index: disk.behind._compared.total > index)
+        wait_until(functools.partial(disk.behind._compared.covers, index, index + 1))
     disk.open.clear()
     disk.put_when_called(0, data[:100])
     disk.behind.flush()

@@ -92,7 +92,7 @@ class Config:
             raise UsageError(f"timeout is {self.timeout:g}: it has to be seconds, more than 0 and at most a week.")
         if size is not None and not SMALLEST_DATAGRAM <= size <= LARGEST_DATAGRAM:
             raise UsageError(
-                f"max_datagram_size is {size:g}: it has to be bytes, {SMALLEST_DATAGRAM} to {LARGEST_DATAGRAM}, or None."
+                f"max_datagram_size is {size:g}: it has to be {SMALLEST_DATAGRAM} to {LARGEST_DATAGRAM} bytes, or None."
             )
         if limit is not None and not SLOWEST_LIMIT <= limit < math.inf:
             raise UsageError(f"limit is {limit:g}: it has to be bytes per second, 1000 or more, or None for no limit.")
