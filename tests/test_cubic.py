@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from tests.transfers import transfer
+from udpsend.config import Config
 from udpsend.transfer.congestion.base import AckedSample, LostSample, initial_window
 from udpsend.transfer.congestion.cubic import BETA, C, Cubic, HyStart
-from udpsend.transfer.flight import Flight
 from udpsend.transfer.rtt import RttEstimator
 
 SIZE = 1000
@@ -255,9 +255,9 @@ def test_thresholds(base: float, ends: float) -> None:
 # in the simulator
 
 
-def test_a_bottleneck_is_filled_and_not_flooded(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Flight.__init__, "__defaults__", (Cubic,))
-    running = transfer(seed, 10_000_000, delay=0.02, rate=5e6, queue=300e3)
+def test_a_bottleneck_is_filled_and_not_flooded(seed: int) -> None:
+    options = {"config": Config(congestion="cubic")}
+    running = transfer(seed, 10_000_000, options=options, delay=0.02, rate=5e6, queue=300e3)
     assert isinstance(running.sender.connection.flight.congestion, Cubic)
     running.run(30)
     running.assert_verified()
