@@ -76,10 +76,10 @@ class Shell:
         caller's raised."""
         try:
             verified = self._run()
-        finally:
         except KeyboardInterrupt:
             self._reporter.close(is_interrupted=True)
             raise
+        finally:
             self._reporter.close()
         self._reporter.check()
         return verified
