@@ -272,7 +272,9 @@ def test_who_may_import_whom() -> None:
 
 
 def test_leaves_import_nothing_of_ours() -> None:
-    wrong = [found for found in OURS if found.importer in LEAVES]
+    # What a configuration cannot be, it says with the error that everybody else raises.
+    may = ("udpsend.config", "udpsend.errors")
+    wrong = [found for found in OURS if found.importer in LEAVES and (found.importer, found.imported) != may]
     assert not wrong, report(wrong)
 
 
