@@ -1,6 +1,7 @@
 """`python -m tools.bench`: measure, print the table, write JSON where asked. `compare` is all of it at once.
 
 python -m tools.bench compare --markdown figures.md
+python -m tools.bench files --kills 1000
 python -m tools.bench --size 1G --rounds 5 --json bench.json
 python -m tools.bench --network veth --gso off --gro on --tools udpsend,scp
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from tools.netlab import missing_requirements
 
-from . import compare, network
+from . import compare, files, network
 from .compare import TOOLS, byte_count
 from .process import BenchError
 from .report import table
@@ -65,6 +66,8 @@ def _network(chosen: argparse.Namespace) -> Iterator[network.Network]:
 def main() -> int:
     if sys.argv[1:2] == ["compare"]:
         return compare.main(sys.argv[2:])
+    if sys.argv[1:2] == ["files"]:
+        return files.main(sys.argv[2:])
     chosen = _arguments()
     tools = usable(chosen.tools)
     work = Workplace(chosen.directory, chosen.size, time.monotonic() + chosen.seconds)

@@ -1,0 +1,294 @@
+"""`python -m tools.bench files`: many small files, pipes, resuming, and kill -9 of either side; prints a table.
+
+Sizes and numbers are options, since the whole of it takes an hour: what was measured stands in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import memory
+from .compare import byte_count
+from .network import Loopback
+from .ours import Udpsend
+from .process import BenchError
+from .ssh import Scp
+from .tool import Command, Place, Sample, race
+
+BLOCK = 4096  # bytes of each of the many files
+IN_DIRECTORY = 1000
+MOVING = 1.0  # bar: seconds from both sides having met until bytes move
+TWICE = 0.01  # bar: of all bytes, sent again after kills
+SLOWER = 1.25  # bar: pipes beside files
+PEAK = 100e6  # bar: bytes of memory with many files
+SLOW = 400e6  # bytes per second: so that what is to be killed at 95 % is not over before
+BOUND = 120.0  # seconds that an attempt may take
+# Both ends of a transfer as a program: an event is a line of JSON.
+_PEER = """
+import json, sys, time
+import udpsend
+from udpsend.config import Config
+from udpsend.errors import UdpsendError
+role, code, path, limit = sys.argv[1:]
+def tell(event):
+    fields = {name: getattr(event, name) for name in ("already", "done") if hasattr(event, name)}
+    print(json.dumps({"event": type(event).__name__, "at": time.monotonic(), **fields}), flush=True)
+config = Config(brokers=(), stun_servers=(), bind="127.0.0.1", timeout=60, limit=float(limit) or None)
+try:
+    getattr(udpsend, role)(*((path,) if role == "send" else (code, path)), config=config, on_event=tell,
+        **({"code": code} if role == "send" else {}))
+except (UdpsendError, KeyboardInterrupt) as error:
+    sys.exit(str(error) or "stopped")
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    what: str
+    figure: str
+    bar: str
+    holds: bool | None
+    """None: nothing to compare with."""
+
+
+class TarOverSsh(Scp):
+    """`tar c | ssh tar x`."""
+
+    name = "tar over ssh"
+    about = "tar through SSH with ChaCha20-Poly1305"
+    _programs = ("tar", "ssh", "ssh-keygen", "/usr/sbin/sshd")
+
+    def _command(self, place: Place, port: int) -> Command:
+        source, address = place.source, self._target(place).partition(":")[0]
+        client = shlex.join(["ssh", *(os.fspath(word) for word in self._client(place)), "-p", str(port), address])
+        there = shlex.quote(f"tar -C {shlex.quote(os.fspath(place.directory))} -x")
+        return ["sh", "-c", f"tar -C {source.parent} -c {source.name} | {client} {there}"]
+
+
+class Pipes(Udpsend):
+    """Standard input to standard output."""
+
+    def transfer(self, place: Place) -> Sample:
+        code = f"{secrets.randbelow(10_000):04d}-bench-{secrets.token_hex(4)}"
+        mine = [os.fspath(word) for word in self._command]
+        receive = shlex.join([*mine, "recv", "--code", code, "--yes", "-o", "-", *self._peer_options])
+        send = shlex.join([*mine, "send", "-", "--code", code, "--no-qr", *self._peer_options])
+        return race(place, ["sh", "-c", f"{receive} > {place.destination}"], ["sh", "-c", f"{send} < {place.source}"])
+
+
+def make_many(root: Path, count: int) -> None:
+    """So many files of 4 KiB."""
+    content = random.Random(count).randbytes(BLOCK + count)
+    for number in range(count):
+        directory = root / f"{number // IN_DIRECTORY:04d}"
+        if number % IN_DIRECTORY == 0:
+            directory.mkdir(parents=True)
+        (directory / f"{number % IN_DIRECTORY:03d}.dat").write_bytes(content[number : number + BLOCK])
+
+
+def is_same_tree(one: Path, other: Path) -> bool:
+    return subprocess.run(["diff", "-rq", one, other], capture_output=True, check=False).returncode == 0
+
+
+def is_same(one: Path, other: Path) -> bool:
+    return is_same_tree(one, other) if one.is_dir() else other.exists() and memory.same_content(one, other)
+
+
+def best_of(tool: Udpsend | TarOverSsh, source: Path, rounds: int) -> Sample:
+    """The quickest of some transfers, each checked. Raises BenchError."""
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=source.parent) as scratch:
+        place = Place(Loopback(), source, Path(scratch), limit=600)
+        samples = []
+        with tool.session(place):
+            for _ in range(rounds):
+                with tempfile.TemporaryDirectory(prefix="to-", dir=scratch) as to:
+                    place.directory = Path(to)
+                    samples.append(tool.transfer(place))
+                    if not is_same(source, place.destination):
+                        raise BenchError(f"{tool.name}: what arrived is not what was sent")
+    return min(samples, key=lambda sample: sample.seconds)
+
+
+def many_files(work: Path, count: int, rounds: int) -> Iterator[Row]:
+    make_many(work / "many", count)
+    mine = best_of(Udpsend("udpsend", "", {}), work / "many", rounds)
+    peak = max(mine.sender.peak, mine.receiver.peak if mine.receiver is not None else 0)
+    tar = TarOverSsh()
+    if (missing := tar.missing()) is not None:
+        yield Row(f"{count:,} files of 4 KiB", f"{mine.seconds:.2f} s", f"tar over ssh {missing}", None)
+    else:
+        other = best_of(tar, work / "many", rounds)
+        holds = mine.seconds <= other.seconds
+        yield Row(f"{count:,} files of 4 KiB", f"{mine.seconds:.2f} s", f"tar over ssh: {other.seconds:.2f} s", holds)
+    yield Row("memory meanwhile, larger side", f"{peak / 1e6:.0f} MB", f"{PEAK / 1e6:.0f} MB", peak < PEAK)
+
+
+def pipes(work: Path, size: int, rounds: int) -> Iterator[Row]:
+    source = work / "piped.bin"
+    memory.write_random(source, size)
+    with memory.WarmPool(size):
+        direct = best_of(Udpsend("udpsend", "", {}), source, rounds)
+        piped = best_of(Pipes("pipes", "", {}), source, rounds)
+    source.unlink()
+    ratio = piped.seconds / direct.seconds
+    figure = f"{piped.seconds:.2f} s, files {direct.seconds:.2f} s"
+    yield Row(f"{size / 2**30:.2g} GiB through pipes", figure, f"{ratio:.2f} of {SLOWER:.2f}", ratio <= SLOWER)
+
+
+class Peer:
+    """One end as a process of its own, its events as they come."""
+
+    def __init__(self, role: str, code: str, path: Path, limit: float = 0.0) -> None:
+        self._log = path.parent / f"{code}-{role}.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _PEER, role, code, path, str(limit)],
+                env={**os.environ, "UDPSEND_LAN_INTERFACES": "127.0.0.1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def text(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def events(self) -> list[dict[str, Any]]:
+        lines = [line for line in self.text().splitlines(keepends=True) if line.startswith("{")]
+        return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+    def wait_for(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first such event. Raises BenchError."""
+        deadline = time.monotonic() + BOUND
+        while (found := next(filter(what, self.events()), None)) is None:
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise BenchError(f"this did not come: {self.text()[-500:]}")
+            time.sleep(0.01)
+        return found
+
+    def end(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def wait(self) -> int:
+        try:
+            return self.process.wait(BOUND)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+def both(source: Path, here: Path, limit: float = 0.0) -> tuple[Peer, Peer]:
+    """(receiver, sender) with a new code."""
+    code = f"{secrets.randbelow(10_000):04d}-bench-{secrets.token_hex(4)}"
+    return Peer("receive", code, here, limit), Peer("send", code, source, limit)
+
+
+def resume(work: Path, size: int, share: float = 0.95) -> Iterator[Row]:
+    source, here = work / "large.bin", work / "resumed"
+    memory.write_random(source, size)
+    here.mkdir()
+    receiver, sender = both(source, here, SLOW)
+    receiver.wait_for(lambda event: event.get("done", 0) >= share * size)
+    for peer in (receiver, sender):
+        peer.end(signal.SIGKILL)
+        peer.wait()
+    receiver, sender = both(source, here)
+    met = receiver.wait_for(lambda event: event["event"] == "PeerMet")
+    accepted = receiver.wait_for(lambda event: event["event"] == "Accepted")
+    moving = receiver.wait_for(lambda event: event["event"] == "Progress" and event["done"] > accepted["already"])
+    if receiver.wait() or sender.wait() or not memory.same_content(source, here / source.name):
+        raise BenchError(f"resuming failed: {receiver.text()[-300:]} {sender.text()[-300:]}")
+    seconds = moving["at"] - met["at"]
+    share = accepted["already"] / size
+    figure = f"{seconds:.2f} s (with {share:.1%} there)"
+    yield Row(f"resume {size / 2**30:.3g} GiB, met to moving", figure, f"{MOVING:.0f} s", seconds <= MOVING)
+    source.unlink()
+    (here / source.name).unlink()
+
+
+def on_disk(here: Path) -> int:
+    """Bytes that the partial holds."""
+    return sum(path.stat().st_blocks * 512 for path in here.iterdir() if path.name.endswith("-part"))
+
+
+def kills(work: Path, size: int, number: int, seed: int) -> Iterator[Row]:
+    """Kill one side at a random moment, stop the other, and go on, `number` times; then let it end."""
+    rng = random.Random(seed)
+    source, here = work / "killed.bin", work / "survived"
+    memory.write_random(source, size)
+    here.mkdir()
+    twice, done, moved, tracebacks, texts = 0, 0, 0, 0, ""
+    while True:
+        held, is_last = on_disk(here), done == number
+        receiver, sender = both(source, here, 0.0 if is_last else max(size / number, 1e6))
+        if not is_last:
+            time.sleep(rng.uniform(0.3, 1.8))
+            victim, other = rng.sample([receiver, sender], 2)
+            victim.end(signal.SIGKILL)
+            victim.wait()
+            other.end(signal.SIGINT)
+            done += 1
+        for peer in (receiver, sender):
+            peer.wait()
+            texts = peer.text()
+            tracebacks += "Traceback" in texts
+        accepted = [event["already"] for event in receiver.events() if event["event"] == "Accepted"]
+        if accepted:
+            moved += 1
+            twice += max(held - accepted[0], 0)
+        if (here / source.name).exists():
+            break
+        if is_last:
+            raise BenchError(f"the last attempt failed: {receiver.text()[-300:]} {texts[-300:]} (seed {seed})")
+    good = memory.same_content(source, here / source.name)
+    print(f"bench: seed {seed}, {moved} attempts got as far as moving", file=sys.stderr)
+    result = f"{'verified' if good else 'DIFFERENT'}, {tracebacks} tracebacks"
+    yield Row(f"{done:,} kill -9, {size / 2**30:.2g} GiB", result, "verified, none", good and not tracebacks)
+    yield Row("written there and sent again", f"{twice / size:.2%}", f"{TWICE:.0%}", twice <= TWICE * size)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.bench files", description="many files, and going on")
+    parser.add_argument("--files", type=int, default=100_000, help="how many of 4 KiB (default 100000; 0: none)")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the best counts (default 3)")
+    parser.add_argument("--pipe", type=byte_count, default=byte_count("1G"), help="through pipes (default 1G; 0: none)")
+    parser.add_argument("--resume", type=byte_count, default=byte_count("4G"), help="to resume (default 4G; 0: none)")
+    parser.add_argument("--kills", type=int, default=100, help="of either side (default 100; 0: none)")
+    parser.add_argument("--killed", type=byte_count, default=byte_count("1G"), help="size meanwhile (default 1G)")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 30), help="of the moments of the kills")
+    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="a tmpfs (default /dev/shm)")  # noqa: S108
+    chosen = parser.parse_args(arguments)
+    parts: list[tuple[int, Callable[[Path], Iterator[Row]]]] = [
+        (chosen.files, lambda work: many_files(work, chosen.files, chosen.rounds)),
+        (chosen.pipe, lambda work: pipes(work, chosen.pipe, chosen.rounds)),
+        (chosen.resume, lambda work: resume(work, chosen.resume)),
+        (chosen.kills, lambda work: kills(work, chosen.killed, chosen.kills, chosen.seed)),
+    ]
+    failed = False
+    for is_wanted, part in parts:
+        if not is_wanted:
+            continue
+        with tempfile.TemporaryDirectory(prefix="udpsend-files-", dir=chosen.directory) as work:
+            try:
+                for row in part(Path(work)):
+                    verdict = {True: "held", False: "MISSED", None: ""}[row.holds]
+                    print(f"{row.what:34} {row.figure:32} {row.bar:28} {verdict}", flush=True)
+            except BenchError as error:
+                failed = True
+                print(f"bench: {error}", file=sys.stderr)
+    return 1 if failed else 0
