@@ -84,8 +84,8 @@ def test_an_interrupt_ends_the_wait_for_a_caller_that_never_returns() -> None:
             time.sleep(0.001)
         _thread.interrupt_main()
 
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        threading.Thread(target=interrupt).start()
         reporter.close()
     reporter.close(is_interrupted=True)
     go_on.set()
