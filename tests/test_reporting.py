@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 import time
 
@@ -82,7 +82,7 @@ def test_an_interrupt_ends_the_wait_for_a_caller_that_never_returns() -> None:
     def interrupt() -> None:
         while not reporter._changed._waiters:  # type: ignore[attr-defined]
             time.sleep(0.001)
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
