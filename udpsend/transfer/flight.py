@@ -19,6 +19,9 @@ from udpsend.wire.frames import Ack
 PERSISTENT_CONGESTION = 3  # probe timeouts (RFC 9002, 7.6.1)
 BANDWIDTH_WINDOW = 2.0  # seconds over which the best delivery rate counts
 MIN_RTT_WINDOW = 10.0  # seconds over which the shortest round trip counts: routes change
+HOST_BOUND_FROM = 2 << 20  # bytes that arrived without a loss
+HOST_BOUND_RTT = 0.0004  # loopback, virtual machines, a wire: measured 0.03 to 0.3 ms
+WAIT_FORGOTTEN = 2.0  # seconds
 INITIAL_PEER_WINDOW = 1 << 16  # until the peer has told
 
 
@@ -50,6 +53,9 @@ class Flight:
         self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)
         self._train_time = TRAIN_TIME
         self._limit = INITIAL_PEER_WINDOW
+        self._is_host_bound = False
+        self._has_lost = False
+        self._asked_to_wait = -WAIT_FORGOTTEN
         self._window_limited = False
         self._missing = 0  # datagrams that had not arrived when what was sent after them had
         self._missing_counted = 0
@@ -59,7 +65,7 @@ class Flight:
     @property
     def window(self) -> float:
         """Bytes that may be in flight: what the congestion controller and `_limit_by_peer` allow."""
-        return min(self.congestion.window, self._limit)
+        return self._limit if self._is_host_bound else min(self.congestion.window, self._limit)
 
     def _limit_by_peer(self, peer_window: int) -> int:
         """Nothing when the peer asks to wait. Else what the path holds at its best rate, and as much again or what may
@@ -86,6 +92,8 @@ class Flight:
     def record_datagrams(self, maximum: int) -> int:
         """How many datagrams the next data record takes, at most `maximum`."""
         size = self.mtu.size
+        if self._is_host_bound and self._ceiling == float("inf"):
+            return maximum
         rate = min(self.congestion.pacing_rate or self.congestion.window / self.rtt.smoothed, self._ceiling)
         room = max(self.window - self.recovery.sent.bytes_in_flight, size) // size
         return min(int(room), self.record_length.datagrams(rate * self._train_time, size, maximum))
@@ -116,7 +124,10 @@ class Flight:
         if record.data is not None:
             self.probes_allowed = max(0, self.probes_allowed - 1)
         self.congestion.on_sent(record.size, sent.bytes_in_flight, record.number, now)
-        self._pacer.set_rate(min(self.congestion.pacing_rate, self._ceiling), now)
+        rate = min(self.congestion.pacing_rate, self._ceiling)
+        if self._is_host_bound:
+            rate = 0.0 if self._ceiling == float("inf") else self._ceiling
+        self._pacer.set_rate(rate, now)
         # A probe may be fifty times as large as what is paced, and is one packet all the same.
         self._pacer.on_sent(record.size if not record.mtu_probe else self.mtu.size)
 
@@ -169,6 +180,12 @@ class Flight:
                 self._delivery.on_app_limited(sent.bytes_in_flight)
         else:
             lost = self.detect_lost(now)
+        if not ack.window:
+            self._asked_to_wait = now
+        # No queue is worth a model where the round trip is that of two processes being woken, and nothing was lost: the
+        # receiver's socket buffer is the only one there is.
+        is_short = -self._negative_min_rtt.value < HOST_BOUND_RTT
+        self._is_host_bound = is_short and not self._has_lost and self._delivery.delivered > HOST_BOUND_FROM
         self._limit = self._limit_by_peer(ack.window)
         return acked, lost
 
@@ -189,7 +206,10 @@ class Flight:
             counted.append(record)
             self.records_lost += 1
             self.record_length.on_record_lost()
-            if self.mtu.on_lost(record.number, record.largest_datagram):
+            # What a peer without room dropped says nothing of the path.
+            is_path = now - self._asked_to_wait > WAIT_FORGOTTEN
+            self._has_lost |= is_path
+            if is_path and self.mtu.on_lost(record.number, record.largest_datagram):
                 self.congestion.set_datagram_size(self.mtu.size)
         if counted:
             missing = self._missing_bytes(counted)
@@ -249,3 +269,5 @@ class Flight:
         self.mtu = MtuSearch(self.max_datagram_size)
         self.congestion = self._make_congestion(self.mtu.size)
         self.record_length = RecordLength()
+        self._is_host_bound = False
+        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)
