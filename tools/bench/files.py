@@ -37,6 +37,7 @@ TWICE = 0.01  # bar: of all bytes, sent again after kills
 SLOWER = 1.25  # bar: pipes beside files
 PEAK = 100e6  # bar: bytes of memory with many files
 SLOW = 400e6  # bytes per second: so that what is to be killed at 95 % is not over before
+MIDST = 0.9  # of the kills come when the content moves, the others while the two start and meet
 BOUND = 120.0  # seconds that an attempt may take
 # Both ends of a transfer as a program: an event is a line of JSON.
 _PEER = """
@@ -237,11 +238,14 @@ def kills(work: Path, size: int, number: int, seed: int) -> Iterator[Row]:
         held, is_last = on_disk(here), done == number
         receiver, sender = both(source, here, 0.0 if is_last else max(size / number, 1e6))
         if not is_last:
-            time.sleep(rng.uniform(0.3, 1.8))
+            if rng.random() < MIDST:
+                receiver.wait_for(lambda event: event["event"] == "Accepted")
+            time.sleep(rng.uniform(0.0, 0.8))
             victim, other = rng.sample([receiver, sender], 2)
             victim.end(signal.SIGKILL)
             victim.wait()
-            other.end(signal.SIGINT)
+            # Before its first event it is Python that starts, and would say where it was interrupted.
+            other.end(signal.SIGINT if other.events() else signal.SIGKILL)
             done += 1
         for peer in (receiver, sender):
             peer.wait()
