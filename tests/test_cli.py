@@ -133,7 +133,7 @@ def test_recv_options(library: Library, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["send"], "Missing argument 'PATH...'"),
+        (["send"], "Nothing to send"),
         (["recv", "a", "b"], "unexpected extra argument"),
         (["send", "a", "--no-such"], "--no-such"),
         (["no-such"], "no-such"),

@@ -11,6 +11,7 @@ import pytest
 from udpsend.config import Config
 from udpsend.errors import PeerError, UdpsendError
 from udpsend.files.existing import Policy
+from udpsend.files.in_order import InOrder
 from udpsend.files.sink import Sink
 from udpsend.files.source import Source
 from udpsend.receiving import Receiving
@@ -24,7 +25,7 @@ CONFIG = Config(brokers=(), stun_servers=(), bind="127.0.0.1", timeout=20)
 class _KnowsTooMuch(Receiving):
     """Of three blocks a thousand."""
 
-    def _accepted(self, sink: Sink) -> None:
+    def _accepted(self, sink: Sink | InOrder) -> None:
         assert self.session.connection is not None
         assert self.session.connection.receiver is not None
         self.session.connection.receiver.accept(sink, sink.size, RangeSet(), b"", RangeSet([(0, 1000)]))

@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "udpsend.api": (
         "udpsend.sending",
+        "udpsend.streaming",
         "udpsend.receiving",
         "udpsend.shell",
         "udpsend.exchange",  # the type of a callback
@@ -62,6 +63,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.files",
         "udpsend.rendezvous.code",
         "udpsend.transfer.messages",
+        "udpsend.wire",
+    ),
+    "udpsend.streaming": (
+        "udpsend.telling",
+        "udpsend.shell",
+        "udpsend.session",
+        "udpsend.files",
+        "udpsend.rendezvous.code",
+        "udpsend.transfer.messages",
+        "udpsend.transfer.sender",  # a stream grows while it is sent
         "udpsend.wire",
     ),
     "udpsend.receiving": (
@@ -106,6 +117,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Records are read and written in place: how long they and their headers are is all that files/ knows of them.
     "udpsend.files.read_ahead": ("udpsend.wire.ranges", "udpsend.wire.frames"),
     "udpsend.files.write_behind": ("udpsend.wire.ranges", "udpsend.wire.frames", "udpsend.wire.datagram"),
+    "udpsend.files.stream_source": ("udpsend.wire.frames",),
+    "udpsend.files.in_order": ("udpsend.wire.ranges", "udpsend.wire.frames", "udpsend.wire.datagram"),
     "udpsend.transfer": ("udpsend.wire",),
     "udpsend.transfer.connection": ("udpsend.sealing", "udpsend.wire"),
     "udpsend.transfer.outbound": ("udpsend.sealing", "udpsend.wire"),

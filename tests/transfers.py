@@ -95,12 +95,15 @@ class Peer:
         self.present = RangeSet(present)
         if role is Role.SENDER:
             self.file = MemoryFile(content)
-            self.connection.offer(self.file, len(content), {"name": "x"})
+            self.offer()
         else:
             self.file = MemoryFile(bytearray(len(content)))
             for start, stop in present:
                 self.file.content[start:stop] = content[start:stop]  # type: ignore[index]
                 self.file.have.add(start, stop)
+
+    def offer(self) -> None:
+        self.connection.offer(self.file, self.size, {"name": "x"})
 
     def datagram_received(self, arrival: Arrival, now: float) -> None:
         self.connection.datagram_received(arrival, now)

@@ -10,21 +10,28 @@ from pathlib import Path
 
 from udpsend import events
 from udpsend.config import Config
-from udpsend.errors import LocalFileError, UsageError
+from udpsend.errors import BadPacket, LocalFileError, UsageError
 from udpsend.exchange import ReadText
 from udpsend.files.existing import Policy
+from udpsend.files.names import check_name_untrusted
+from udpsend.files.offers import MAX_TEXT, Stream, Text
 from udpsend.files.source import Source
+from udpsend.files.stream_source import StreamSource, check_readable, descriptor_reader, memory_reader
 from udpsend.receiving import Accept, Receiving
 from udpsend.rendezvous.code import generate_code, parse_code
 from udpsend.sending import Sending
 from udpsend.shell import Confirm, OnEvent
+from udpsend.streaming import Streaming
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def send(
-    paths: Paths,
+    paths: Paths = (),
     *,
+    stream: int | None = None,
+    name: str = "stdin",
+    text: str | None = None,
     code: str | None = None,
     follow: bool = False,
     exclude: Sequence[str] = (),
@@ -34,7 +41,9 @@ def send(
     confirm: Confirm | None = None,
     read_text: ReadText | None = None,
 ) -> events.Verified:
-    """Send files and directories to whoever comes with the same code; returns when all is verified there.
+    """Send files and directories to whoever comes with the same code; returns when all is verified there. Or, in their
+    place, what the descriptor `stream` gives until its end (`name` is for whoever makes a file of it), or a `text` of
+    at most 64 KiB of UTF-8, which is shown there.
 
     `follow` sends what symbolic links point to in their place; `exclude` are patterns as in .gitignore of what is not
     sent, and `gitignore` has the .gitignore files below the paths say so, too. Without `code` one is made: it comes as
@@ -43,22 +52,50 @@ def send(
     returned. With `read_text` there is no meeting place: people carry the texts of the events TextToCarry to the other
     side, and `read_text(number)` is asked for those from there. Raises a subclass of UdpsendError."""
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not given:
-        raise UsageError("Nothing to send: name a file or a directory.")
-    source = Source(given, follow=follow, exclude=exclude, gitignore=gitignore)
+    if bool(given) + (stream is not None) + (text is not None) != 1:
+        what = "Nothing to send: name a file or a directory." if not given else "Send paths, or a stream, or a text."
+        raise UsageError(what)
+    source: Source | StreamSource
+    if given:
+        source = Source(given, follow=follow, exclude=exclude, gitignore=gitignore)
+    else:
+        source = _stream_source(stream, name, text or "")
     try:
         parsed = parse_code(code if code is not None else generate_code(secrets.token_bytes))
-        sending = Sending(parsed, config or Config(), on_event, confirm, source)
+        config = config or Config()
+        sending: Sending | Streaming
+        if isinstance(source, Source):
+            sending = Sending(parsed, config, on_event, confirm, source)
+        else:
+            sending = Streaming(parsed, config, on_event, confirm, source)
         sending.read_text = read_text
         return sending.run()
     finally:
         source.close()
 
 
+def _stream_source(stream: int | None, name: str, text: str) -> StreamSource:
+    if stream is None:
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError("The text has characters that are none.") from error
+        if len(content) > MAX_TEXT:
+            raise UsageError(f"The text is longer than {MAX_TEXT >> 10} KiB: send it as a file, or through a pipe.")
+        return StreamSource(Text(len(content)), memory_reader(content))
+    try:
+        check_name_untrusted(name)
+    except BadPacket as error:
+        raise UsageError(f"This name cannot be taken: it {error}.") from error
+    check_readable(stream)
+    return StreamSource(Stream(name), descriptor_reader(stream))
+
+
 def receive(
     code: str,
     directory: str | os.PathLike[str] = ".",
     *,
+    stream: int | None = None,
     overwrite: bool = False,
     rename: bool = False,
     skip_existing: bool = False,
@@ -69,17 +106,21 @@ def receive(
     confirm: Confirm | None = None,
     read_text: ReadText | None = None,
 ) -> events.Verified:
-    """Receive into `directory`; returns when all is verified and in place.
+    """Receive into `directory`; returns when all is verified and in place. Or write a file's content, in order, to the
+    descriptor `stream`, which is not closed: what was written there before an error cannot be taken back.
 
     `accept(offered)` is asked whether to take what is offered; None takes it. Files that exist are an error, unless
     `overwrite` replaces them, `rename` gives what is received another name, or `skip_existing` leaves out those of the
     same size and time; `delta` replaces them, and has only those parts sent that differ. `confirm` as with `send`.
     Raises a subclass of UdpsendError."""
-    if not os.path.isdir(directory):
+    if stream is not None and (overwrite or rename or skip_existing or delta):
+        raise UsageError("What goes to a stream meets no files that exist: leave out what to do with them.")
+    if stream is None and not os.path.isdir(directory):
         raise LocalFileError(f"{os.fspath(directory)!r} is no directory. Make it, or name another one.")
     if rename and (overwrite or skip_existing or delta):
         raise UsageError("What gets another name replaces nothing: leave out one of these.")
     policy = Policy(overwrite or delta, rename, skip_existing, delta)
-    receiving = Receiving(parse_code(code), config or Config(), on_event, confirm, Path(directory), policy, accept)
+    where = Path(directory)
+    receiving = Receiving(parse_code(code), config or Config(), on_event, confirm, where, policy, accept, stream)
     receiving.read_text = read_text
     return receiving.run()

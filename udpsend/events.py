@@ -114,12 +114,15 @@ class Offered:
 
     name: str
     """The first of it."""
-    size: int
+    size: int | None
+    """None: a stream, such as standard input, of which nobody knows it yet."""
     files: int = 1
     directories: int = 0
     links: int = 0
     listing: Iterable[tuple[str, int | None]] = field(default=(), repr=False, compare=False)
     """All of it, as often as it is gone through: paths, with the size of those that are files. From the other side."""
+    is_text: bool = False
+    """A message, and no file; it comes as TextReceived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +143,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` bytes have arrived at the receiver (acknowledged, on the sending side)."""
+    """`done` of `total` bytes have arrived at the receiver (acknowledged, on the sending side). `total` is None while
+    a stream goes on."""
 
     done: int
-    total: int
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,13 @@ class Verified:
     """What the sender could not send; everything else is there."""
     left_out: int = 0
     """Files that the receiver had already."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextReceived:
+    """A message from the other side, verified; Verified comes next. Escape it before printing."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,5 +204,6 @@ Event = (
     | Progress
     | Verifying
     | Verified
+    | TextReceived
     | Statistics
 )

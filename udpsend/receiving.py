@@ -1,6 +1,7 @@
 """The receiving end: what it does at the session's events.
 
-It asks whether to accept, opens the sink, has come again what differs, compares the hashes, and says so.
+It asks whether to accept, opens the sink, has come again what differs, compares the hashes, and says so. What has no
+size, and what goes to a descriptor, is written in order, and cannot be resumed.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from pathlib import Path
 
 from udpsend import events
 from udpsend.config import Config, Role
-from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed
+from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed, UsageError
 from udpsend.files.existing import Policy
-from udpsend.files.manifest import Announced, Manifest, parse_manifest_untrusted
+from udpsend.files.in_order import InOrder
+from udpsend.files.manifest import Announced, Manifest
+from udpsend.files.offers import Offer, Stream, Text, parse_offer_untrusted
+from udpsend.files.outlets import DescriptorOutlet, FileOutlet, MemoryOutlet
 from udpsend.files.sink import Sink, open_sink
 from udpsend.net import clock
 from udpsend.rendezvous.code import Code
 from udpsend.session import SessionEvent
 from udpsend.shell import Confirm, OnEvent, Shell
-from udpsend.telling import offered_event, skipped_event, verified_event
+from udpsend.telling import offered_event, skipped_event, stream_verified_event, verified_event
 from udpsend.transfer.messages import (
     ContentArrived,
     HashesArrived,
@@ -42,13 +46,17 @@ class Receiving(Shell):
         directory: Path,
         policy: Policy,
         accept: Accept | None,
+        descriptor: int | None = None,
     ) -> None:
+        """`descriptor`, if any, gets the content in place of the directory."""
         super().__init__(code, config, on_event, confirm)
+        self._descriptor = descriptor
         self._directory = directory
         self._policy = policy
         self._accept = accept
-        self._sink: Sink | None = None
-        self._offer: Manifest | Announced | None = None
+        self._sink: Sink | InOrder | None = None
+        self._text: MemoryOutlet | None = None
+        self._offer: Offer | None = None
         self._confirmed = False
         self._left = False
 
@@ -60,7 +68,7 @@ class Receiving(Shell):
         match event:
             case OfferReceived(value):
                 try:
-                    self._offer = parse_manifest_untrusted(value)
+                    self._offer = parse_offer_untrusted(value)
                 except BadPacket as error:
                     self.end(_not_taken(error))
                     return
@@ -93,8 +101,8 @@ class Receiving(Shell):
         if not self._confirmed:
             return
         match self._offer:
-            case Manifest() as manifest:
-                self._ask(manifest)
+            case (Manifest() | Stream() | Text()) as offer:
+                self._ask(offer)
             case Announced(packed) if self.session.connection is not None:
                 self.session.connection.ask_list(packed)
 
@@ -109,17 +117,20 @@ class Receiving(Shell):
             raise _not_taken(error) from error
         return manifest
 
-    def _ask(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        offered = offered_event(manifest)
-        if manifest.skipped_count:
-            self.emit(skipped_event(manifest))
+    def _ask(self, offer: Manifest | Stream | Text) -> None:
+        self._offer = offer
+        offered = offered_event(offer)
+        if isinstance(offer, Manifest) and offer.skipped_count:
+            self.emit(skipped_event(offer))
         self.emit(offered)
+        if self._descriptor is not None and isinstance(offer, Manifest) and not offer.is_single_file:
+            self.end(UsageError("What is offered is not one file: receive it into a directory (-o DIR)."))
+            return
 
-        def decide() -> Sink:
+        def decide() -> Sink | InOrder:
             if self._accept is not None and not self._accept(offered):
                 raise Refused("Declined.")
-            self._sink = sink = open_sink(manifest, self._directory, self._policy)
+            self._sink = sink = self._open_sink(offer)
             if (
                 self._left
             ):  # the user thought for longer than the session lived; looked at last, as `leave` sets it first
@@ -128,20 +139,42 @@ class Receiving(Shell):
 
         self.beside(decide, self._accepted)
 
-    def _accepted(self, sink: Sink) -> None:
+    def _open_sink(self, offer: Manifest | Stream | Text) -> Sink | InOrder:
+        size = offer.size if isinstance(offer, Manifest) else None
+        if self._descriptor is not None:
+            return InOrder(DescriptorOutlet(self._descriptor), size)
+        match offer:
+            case Manifest():
+                return open_sink(offer, self._directory, self._policy)
+            case Stream(name):
+                return InOrder(FileOutlet(self._directory, name, self._policy), size)
+            case Text(length):
+                self._text = MemoryOutlet(length)
+                return InOrder(self._text, size)
+
+    def _accepted(self, sink: Sink | InOrder) -> None:
         self.started = clock.now()
+        if isinstance(sink, InOrder):
+            self.after_stopping = "What comes in order cannot be resumed: begin anew."
         present = RangeSet(sink.present)
         self.emit(events.Accepted(present.total))
         connection = self.session.connection
         if connection is not None and connection.receiver is not None:
             sink.start(lambda: self.driver.call_soon(lambda: connection.room_again(clock.now())))
             left_out = sink.left_out.pack() if sink.left_out else b""
-            connection.receiver.accept(sink, sink.size, present, left_out, sink.known)
+            connection.receiver.accept(sink, sink.size, present, left_out, sink.known, sink.ahead)
 
-    def _finished(self, path: Path, seconds: float) -> None:
+    def _finished(self, path: Path | None, seconds: float) -> None:
         assert self._sink is not None  # noqa: S101 - it was finished
         left_out = len(self._sink.left_out) if self._sink.left_out else 0
-        self.done(verified_event(self._manifest, seconds, self._sink.digest, left_out, str(path)))
+        where = str(path) if path is not None else None
+        if self._text is not None:
+            self.emit(events.TextReceived(self._text.content.decode(errors="replace")))
+        if isinstance(self._offer, Manifest):
+            self.done(verified_event(self._offer, seconds, self._sink.digest, left_out, where))
+        elif isinstance(self._offer, Stream | Text):
+            size = self._sink.received
+            self.done(stream_verified_event(self._offer, size, seconds, self._sink.digest, where))
         connection = self.session.connection
         if connection is not None and connection.receiver is not None:
             connection.receiver.digest_of_all = self._sink.digest

@@ -54,6 +54,7 @@ class Shell:
     role: Role
     read_text: ReadText | None = None
     """Set before `run` where people carry texts in place of mailboxes."""
+    after_stopping = "What has arrived is kept: the same commands go on from there."
 
     def __init__(self, code: Code, config: Config, on_event: OnEvent | None, confirm: Confirm | None) -> None:
         self._reporter = Reporter(on_event)
@@ -68,7 +69,7 @@ class Shell:
         self._verified: events.Verified | None = None
         self._is_path_lost = False
         self._progress_time = 0.0
-        self._progress = (-1, -1)
+        self._progress: tuple[int, int | None] = (-1, -1)
         self.started = 0.0
 
     def run(self) -> events.Verified:
@@ -250,7 +251,7 @@ class Shell:
         self.session.end(error, clock.now())
 
     def _interrupted(self) -> None:
-        self.end(Cancelled("Stopped. What has arrived is kept: the same commands go on from there."))
+        self.end(Cancelled(f"Stopped. {self.after_stopping}"))
 
     def done(self, verified: events.Verified) -> None:
         self.show_progress(clock.now())

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from udpsend import events
 from udpsend.files.entries import Kind
 from udpsend.files.manifest import Manifest
+from udpsend.files.offers import Stream, Text
+
+TEXT_NAME = "a message"
 
 
 class _Listing:
@@ -20,7 +23,12 @@ class _Listing:
             yield entry.path, entry.size if entry.kind is Kind.FILE else None
 
 
-def offered_event(manifest: Manifest) -> events.Offered:
+def offered_event(manifest: Manifest | Stream | Text) -> events.Offered:
+    match manifest:
+        case Stream(name):
+            return events.Offered(name, None)
+        case Text(size):
+            return events.Offered(TEXT_NAME, size, is_text=True)
     return events.Offered(
         manifest.name, manifest.size, manifest.files, manifest.directories, manifest.links, _Listing(manifest)
     )
@@ -35,3 +43,10 @@ def verified_event(
 ) -> events.Verified:
     skipped = manifest.skipped_count
     return events.Verified(manifest.name, manifest.size, seconds, digest.hex(), path, manifest.files, skipped, left_out)
+
+
+def stream_verified_event(
+    offer: Stream | Text, size: int, seconds: float, digest: bytes, path: str | None = None
+) -> events.Verified:
+    name = offer.name if isinstance(offer, Stream) else TEXT_NAME
+    return events.Verified(name, size, seconds, digest.hex(), path)

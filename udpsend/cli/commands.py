@@ -13,6 +13,7 @@ from udpsend.cli.collector import collect_rarely
 from udpsend.cli.doctor import doctor
 from udpsend.cli.local import partials, verify
 from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
+from udpsend.cli.pipes import DASH, STDIN, STDOUT, asked_text, check_what_to_send, give_up_stdout, no_file_options
 from udpsend.cli.questions import chosen_code, phrase_question, text_question
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import Cancelled, UsageError
@@ -73,7 +74,8 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@no_file_options
 @click.option(
     "--code",
     metavar="WORD",
@@ -102,6 +104,8 @@ def send(
     terminal: Terminal,
     /,
     paths: tuple[Path, ...],
+    text: str | None,
+    name: str | None,
     code: str | None,
     follow: bool,
     exclude: tuple[str, ...],
@@ -113,7 +117,7 @@ def send(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Send files and directories to whoever types the code.
+    """Send files and directories to whoever types the code; with PATH - what comes from standard input.
 
     What cannot be sent (sockets, devices, what may not be read, links that lead out) is named on both sides, the rest
     is sent, and the exit code of both is 8.
@@ -121,18 +125,23 @@ def send(
     set_verbosity(terminal, verbose, quiet)
     if code is not None and not code.strip():
         raise UsageError("The code is empty.\nLeave out --code to have one made.")
+    is_stream = check_what_to_send([str(path) for path in paths], text, name, asks=manual or verify)
     config = config_from(**options)
 
     import udpsend
     from udpsend.cli.display import Display
     from udpsend.config import Role
 
+    text = asked_text(terminal, text)
     display = Display(terminal, Role.SENDER, config, qr=not no_qr, by_hand=manual)
     library_send = udpsend.send  # imports all that a transfer needs
     collect_rarely()
     try:
         verified = library_send(
-            paths,
+            () if is_stream else paths,
+            stream=STDIN if is_stream else None,
+            name=name or "stdin",
+            text=text,
             code=code,
             follow=follow,
             exclude=exclude,
@@ -161,12 +170,12 @@ def send(
     "-o",
     "--output",
     "directory",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, allow_dash=True),
     default=".",
     metavar="DIR",
     envvar="UDPSEND_OUTPUT",
     show_envvar=True,
-    help="Directory to put it into. [default: the current one]",
+    help="Directory to put it into, or - for one file to standard output. [default: the current one]",
 )
 @click.option(
     "--manual", is_flag=True, help="Meet by three texts that are copied by hand, without broker or multicast."
@@ -201,6 +210,9 @@ def recv(
     Without CODE it is asked for, so that it shows neither in the list of processes nor in the shell's history.
     """
     set_verbosity(terminal, verbose, quiet)
+    to_stdout = str(directory) == DASH
+    if to_stdout:
+        give_up_stdout(terminal, changes_files=overwrite or rename or delta or skip_existing)
     config = config_from(**options)
     chosen = chosen_code(terminal, code, code_option)
 
@@ -220,6 +232,7 @@ def recv(
         verified = library_receive(
             chosen,
             directory,
+            stream=STDOUT if to_stdout else None,
             overwrite=overwrite,
             rename=rename,
             delta=delta,

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from udpsend import events
 from udpsend.cli.escape import escape
 from udpsend.cli.invitation import PASSWORD_PLACEHOLDER, command_for_other_side, qr_rows
+from udpsend.cli.pipes import DASH
 from udpsend.cli.progress import ProgressView, open_progress
 from udpsend.cli.quantity import duration_text, rate_text, round_trip_text, size_text
 from udpsend.cli.terminal import Terminal
@@ -85,6 +86,9 @@ class Display:
             case events.Verifying():
                 self.close()
                 self._terminal.note("All bytes are there. Comparing the hashes of both sides ...")
+            case events.TextReceived(text):
+                self.close()
+                self._terminal.message(text)
             case events.Verified():
                 self._show_verified(event)
 
@@ -188,7 +192,7 @@ class Display:
         if already:
             self._terminal.note(f"{size_text(already)} of an earlier attempt are there and are not sent again.")
 
-    def _show_progress(self, done: int, total: int) -> None:
+    def _show_progress(self, done: int, total: int | None) -> None:
         if not self._progress_opened:
             self._progress_opened = True
             name = f"{self._name} (relayed)" if self._is_relayed else self._name
@@ -217,7 +221,10 @@ class Display:
 
 def ask_for(terminal: Terminal, offer: events.Offered, directory: Path) -> bool:
     """Whether the user takes it; of several files the first names are shown, and all of them for the answer 'l'."""
-    question = f"Receive {offer_text(offer)}, into {directory}?"
+    where = "to standard output" if str(directory) == DASH else f"into {directory}"
+    if offer.is_text and str(directory) != DASH:
+        where = "to be shown here"
+    question = f"Receive {offer_text(offer)}, {where}?"
     if offer.files == 1 and not offer.directories and not offer.links:
         return terminal.confirm(question)
     entries = iter(offer.listing)
@@ -240,6 +247,8 @@ def _entry_text(path: str, size: int | None) -> str:
 
 def offer_text(offer: events.Offered) -> str:
     """`name, 268.4 MB`, the name escaped; of several files also how many."""
+    if offer.size is None:
+        return f"{escape(offer.name)}, a stream of unknown size"
     if offer.files == 1 and not offer.directories and not offer.links:
         return f"{escape(offer.name)}, {size_text(offer.size)}"
     parts = [f"{offer.files} file{'s' if offer.files != 1 else ''}"]

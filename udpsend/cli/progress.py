@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 5.0
 LONGEST_NAME = 30  # characters of the file's name before the bar
+OPEN_FORMAT = "{desc} {n_fmt} {rate_fmt}"
 BAR_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {rate_fmt}, {remaining} left"
 
 
@@ -23,7 +24,7 @@ class ProgressView(Protocol):
     def close(self) -> None: ...
 
 
-def open_progress(terminal: Terminal, name: str, already: int, total: int) -> ProgressView | None:
+def open_progress(terminal: Terminal, name: str, already: int, total: int | None) -> ProgressView | None:
     """The view that fits where standard error goes; None if nothing is to be shown (-q, or no bytes to wait for)."""
     if terminal.verbosity < 0 or total == 0:
         return None
@@ -35,7 +36,7 @@ def open_progress(terminal: Terminal, name: str, already: int, total: int) -> Pr
 class ProgressBar:
     """tqdm on standard error. `already` bytes count as done and not towards the rate."""
 
-    def __init__(self, terminal: Terminal, name: str, already: int, total: int) -> None:
+    def __init__(self, terminal: Terminal, name: str, already: int, total: int | None) -> None:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # no thread of its own
@@ -46,7 +47,7 @@ class ProgressBar:
             desc=_shortened(escape(name)),
             unit="B",
             unit_scale=True,
-            bar_format=BAR_FORMAT,
+            bar_format=BAR_FORMAT if total is not None else OPEN_FORMAT,
             dynamic_ncols=True,
             file=terminal.err,
         )
@@ -72,7 +73,7 @@ class ProgressLines:
     """A line every few seconds, for logs."""
 
     def __init__(
-        self, terminal: Terminal, already: int, total: int, clock: Callable[[], float] = time.monotonic
+        self, terminal: Terminal, already: int, total: int | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._terminal = terminal
         self._already = already
@@ -86,6 +87,9 @@ class ProgressLines:
             return
         self._shown = now
         rate = (done - self._already) / (now - self._started)
+        if self._total is None:
+            self._terminal.note(f"{size_text(done)}, {rate_text(rate)}")
+            return
         left = f", {duration_text((self._total - done) / rate)} left" if rate > 0 else ""
         self._terminal.note(
             f"{size_text(done)} of {size_text(self._total)}, {100 * done // self._total} %, {rate_text(rate)}{left}"

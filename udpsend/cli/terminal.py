@@ -115,6 +115,11 @@ class Terminal:
         if self.verbosity >= 0 or even_if_quiet:
             self._line(self.out, text)
 
+    def message(self, text: str) -> None:
+        """All lines of what the other side wrote, on standard output."""
+        for line in text.expandtabs().removesuffix("\n").split("\n"):
+            self._line(self.out, line, len(line))
+
     def note(self, text: str) -> None:
         """A line for the person who watches."""
         if self.verbosity >= 0:
@@ -168,11 +173,11 @@ class Terminal:
         with self._lock:
             yield
 
-    def _line(self, stream: OutputStream, text: str) -> None:
+    def _line(self, stream: OutputStream, text: str, longest: int = LONGEST_OUTPUT) -> None:
         with self._lock:
             if self._status is not None:
                 self._status.hide()
-            stream.write(escape(text, LONGEST_OUTPUT) + "\n")
+            stream.write(escape(text, longest) + "\n")
             if self._status is not None:
                 self._status.show()
 

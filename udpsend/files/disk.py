@@ -33,6 +33,7 @@ _REASONS = {
     errno.EMFILE: "too many files are open in this process; raise ulimit -n",
     errno.ESTALE: f"the network file system lost it; mount it again and {_GOES_ON}",
     errno.ETXTBSY: "it is a program that is running",
+    errno.EPIPE: "its reader has ended",
 }
 
 

@@ -163,6 +163,11 @@ class Partial:
             offset += count
             view = view[count:]
 
+    def ends_with(self, size: int, mtime_ns: int) -> None:
+        """Of what had no size when it began."""
+        self.size = size
+        self._entry = self._entry._replace(size=size, mtime_ns=mtime_ns)
+
     def place(self) -> str:
         """Give it its mode and time and, durably, its name, which is returned."""
         entry = self._entry

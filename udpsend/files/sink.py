@@ -62,6 +62,9 @@ def open_sink(manifest: Manifest, directory: str | os.PathLike[str], policy: Pol
 class Sink:
     """What is being received. `room` and `write` are for one thread, `finish` or `abandon` ends it once and for all."""
 
+    ahead: int | None = None
+    """Bytes that may come before the first one that is missing (in_order.py); here everything has its place."""
+
     def __init__(self, directory: Path, partial: Partial | Staging) -> None:
         journal = partial.journal
         self.present: list[tuple[int, int]] = list(journal.there)

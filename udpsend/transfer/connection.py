@@ -80,7 +80,7 @@ class Connection:
     # what the owner does
 
     def offer(
-        self, source: ReadsRanges, size: int, manifest: Json, packed: bytes = b"", select: Select | None = None
+        self, source: ReadsRanges, size: int | None, manifest: Json, packed: bytes = b"", select: Select | None = None
     ) -> None:
         """Sender: offer `size` bytes of `source`; the manifest says what they are (as `Sender`)."""
         self.sender = Sender(source, size, manifest, self._out.control, self._events, packed, select)
@@ -139,10 +139,10 @@ class Connection:
         self.close(close_of(error), now, error)
 
     @property
-    def progress(self) -> tuple[int, int]:
-        """(bytes at the receiver, bytes in all)."""
+    def progress(self) -> tuple[int, int | None]:
+        """(bytes at the receiver, bytes in all, if that is known)."""
         side = self.sender or self.receiver
-        return (side.done, side.total) if side is not None else (0, 0)
+        return (side.done, side.known_total) if side is not None else (0, 0)
 
     def counters(self) -> dict[str, float]:
         received = {"datagrams received": self._assembly.datagrams}

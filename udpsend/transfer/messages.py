@@ -4,12 +4,13 @@ sender                                   receiver
 offer {manifest}            ->
                             <-           list {}                  if the manifest is too long to go with the offer
 DATA ...                    ->           the manifest, which then takes the first bytes of the byte space
-                            <-           accept {present: [[start, stop], ...], known: [[first, last], ...], left_out}
+                            <-           accept {present: [[start, stop], ...], known: [[first, last], ...], left_out,
+                                                 ahead}
                                          or CLOSE refused
 DATA ...                    ->
 hashes {first, hashes}      ->           of consecutive blocks that are not known, as soon as they were read
                             <-           need {ranges: [[start, stop], ...]}        of blocks whose hash differs
-finished {digest}           ->           (as soon as the sender has hashed what it read)
+finished {digest, size}     ->           (as soon as the sender has hashed what it read; size: of a stream only)
                             <-           verified {digest}                          or CLOSE failed
 CLOSE done                  ->
 """
@@ -28,6 +29,7 @@ from udpsend.wire.ranges import MAX_TOLD, RangeSet
 
 MAX_LEFT_OUT = 128 << 10  # bytes of the set of entries that are not wanted
 DIGEST_SIZE = 32
+MIN_AHEAD = 1 << 17  # bytes: less would not hold two records
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +108,17 @@ def _listed(ranges: Iterable[tuple[int, int]]) -> Json:
     return [[start, stop] for start, stop in ranges]
 
 
-def accept_message(present: RangeSet, left_out: bytes, known: RangeSet) -> Message:
+def accept_message(present: RangeSet, left_out: bytes, known: RangeSet, ahead: int | None = None) -> Message:
     """The largest ranges, if there are too many to tell; of `known` there may be no more than that (MAX_TOLD), since
-    the digest leaves out all of them. `left_out`: entries that are not wanted, packed, if any."""
+    the digest leaves out all of them. `left_out`: entries that are not wanted, packed, if any.
+    `ahead`: bytes that may be sent past the first one that is missing, if that is bounded."""
     message: Message = {"type": "accept", "present": _listed(present.largest())}
     if known:
         message["known"] = _listed(known)
     if left_out:
         message["left_out"] = base64.b64encode(left_out).decode()
+    if ahead is not None:
+        message["ahead"] = ahead
     return message
 
 
@@ -151,6 +156,24 @@ def parse_left_out_untrusted(message: Message) -> bytes:
     if not isinstance(value, str) or len(value) > MAX_LEFT_OUT * 4 // 3 + 4:
         raise BadPacket("left out")
     return _base64_untrusted(value)
+
+
+def parse_ahead_untrusted(message: Message) -> int | None:
+    """Raises BadPacket."""
+    match message.get("ahead"):
+        case None:
+            return None
+        case int(ahead) if type(ahead) is int and MIN_AHEAD <= ahead < 1 << 62:
+            return ahead
+    raise BadPacket("ahead")
+
+
+def parse_size_untrusted(message: Message) -> int:
+    """Of a stream that has ended. Raises BadPacket."""
+    match message.get("size"):
+        case int(size) if type(size) is int and 0 <= size < 1 << 62:
+            return size
+    raise BadPacket("size")
 
 
 def parse_ranges_untrusted(value: Json, size: int) -> RangeSet:

@@ -17,6 +17,7 @@ from udpsend.transfer.messages import (
     need_messages,
     parse_digest_untrusted,
     parse_hashes_untrusted,
+    parse_size_untrusted,
 )
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE
@@ -80,6 +81,11 @@ class Receiver:
         self.digest_of_all = b""
         """That of all blocks, as the sink's owner found it: told with `verified`."""
         self.total = 0
+        self._is_open = False  # how much comes is not known yet
+
+    @property
+    def known_total(self) -> int | None:
+        return None if self._is_open else self.total
 
     @property
     def done(self) -> int:
@@ -95,6 +101,11 @@ class Receiver:
                 self._events.append(HashesArrived(*parse_hashes_untrusted(message)))
             case "finished" if self._sink is not None and self._digest is None:
                 self._digest = parse_digest_untrusted(message)
+                if self._is_open:
+                    self._is_open = False
+                    self.total = parse_size_untrusted(message)
+                    if self.done > self.total:
+                        raise BadPacket("size")
                 self._report()
             case _:
                 raise BadPacket("unexpected message")
@@ -108,17 +119,20 @@ class Receiver:
     def accept(
         self,
         sink: WritesRanges,
-        size: int,
+        size: int | None,
         present: RangeSet,
         left_out: bytes = b"",
         known: RangeSet | None = None,
+        ahead: int | None = None,
     ) -> None:
-        """Start receiving `size` bytes, of which `present` are in the sink already; of the blocks `known` no hash is
+        """Start receiving `size` bytes (None: of a stream, which says it at its end; `ahead`: at most so many past the
+        first that is missing), of which `present` are in the sink already; of the blocks `known` no hash is
         needed; `left_out` is not wanted."""
         self._sink = sink
         self._packed = None
-        self.total = size
-        self._control.queue(accept_message(present, left_out, known or RangeSet()))
+        self._is_open = size is None
+        self.total = size or 0
+        self._control.queue(accept_message(present, left_out, known or RangeSet(), ahead))
 
     def need(self, ranges: RangeSet) -> None:
         """These differ from what the sender has, and have to come again."""
@@ -141,6 +155,8 @@ class Receiver:
     def check_untrusted(self, offset: int, size: int) -> None:
         """Raises BadPacket for data outside of what was offered."""
         limit = self._base + self.total if self._sink is not None else self._base
+        if self._is_open:
+            return  # the sink bounds it
         if offset + size > limit or offset < self._base < offset + size:
             raise BadPacket("data outside of the transfer")
 

@@ -18,6 +18,7 @@ from udpsend.transfer.messages import (
     OfferAccepted,
     PeerVerified,
     hashes_message,
+    parse_ahead_untrusted,
     parse_digest_untrusted,
     parse_left_out_untrusted,
     parse_ranges_untrusted,
@@ -43,14 +44,15 @@ class Sender:
     def __init__(
         self,
         source: ReadsRanges,
-        size: int,
+        size: int | None,
         manifest: Json,
         control: ControlSender,
         events: deque[ConnectionEvent],
         packed: bytes = b"",
         select: Select | None = None,
     ) -> None:
-        """`packed` is the manifest, if it does not go with the offer; `select(left_out)` leaves out what the receiver
+        """`size` is None for a stream, of which `grow` tells how much there is; nothing of it can be asked for again.
+        `packed` is the manifest, if it does not go with the offer; `select(left_out)` leaves out what the receiver
         does not want, returns the bytes that remain, and raises BadPacket."""
         self._source = source
         self._control = control
@@ -66,13 +68,30 @@ class Sender:
         self.copy = 0
         """Of what is sent: it counts the times that the receiver asked for parts again."""
         self._again = RangeSet()  # all those parts
-        self.total = size
+        self._is_stream = size is None
+        self.total = size or 0
+        """Of a stream what has been read so far, until `digest_ready`."""
+        self._ahead: int | None = None
         control.queue({"type": "offer", "manifest": manifest})
 
     @property
     def done(self) -> int:
         """Bytes that are known to be with the receiver."""
         return self._delivered.total - self._base if self._accepted else 0
+
+    @property
+    def known_total(self) -> int | None:
+        return None if self._is_stream and self._digest is None else self.total
+
+    @property
+    def floor(self) -> int:
+        """The receiver has all bytes below it."""
+        return next(self._delivered.gaps(self._base, self._base + self.total + 1))[0] - self._base
+
+    def grow(self, size: int) -> None:
+        """There are so many bytes of the stream, once it was accepted."""
+        self._unsent.add(self._base + self.total, self._base + size)
+        self.total = size
 
     @property
     def control_backlog(self) -> int:
@@ -104,7 +123,7 @@ class Sender:
                 self._unsent.clear()
                 self._delivered.add(0, self._base + self.total)
                 self._events.append(PeerVerified(parse_digest_untrusted(message) if message.get("digest") else b""))
-            case "need" if self._accepted:
+            case "need" if self._accepted and not self._is_stream:
                 ranges = parse_ranges_untrusted(message.get("ranges"), self.total)
                 self.copy += 1
                 for start, stop in ranges:
@@ -123,6 +142,7 @@ class Sender:
             self.total = self._select(left_out)
         present = parse_ranges_untrusted(message.get("present"), self.total)
         known = parse_ranges_untrusted(message.get("known", []), MAX_BLOCKS)
+        self._ahead = parse_ahead_untrusted(message)
         self._accepted = True
         self._unsent.clear()
         self._delivered.add(0, self._base)
@@ -145,12 +165,17 @@ class Sender:
 
     def _say_finished(self) -> None:
         if self._accepted and self._digest is not None:
-            self._control.queue({"type": "finished", "digest": self._digest.hex()})
+            message: Message = {"type": "finished", "digest": self._digest.hex()}
+            if self._is_stream:
+                message["size"] = self.total
+            self._control.queue(message)
 
     def take(self, limit: int) -> tuple[int, memoryview] | None:
         """(start, plaintext of a DATA record without its header written) of at most `limit` bytes to send next, or None
-        when the file is not there yet. Raises LocalFileError."""
+        when the file is not there yet, or the receiver has no place for it. Raises LocalFileError."""
         start, stop = self._unsent.peek_first(limit)
+        if self._ahead is not None and stop > self._base + self.floor + self._ahead:
+            return None
         if start < self._base:
             plaintext: memoryview | None = self._read_packed(start, min(stop, self._base))
         else:

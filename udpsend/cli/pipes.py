@@ -1,0 +1,73 @@
+"""Standard input and output as what is sent and where it goes: what cannot be asked for at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from udpsend.cli.terminal import Terminal
+from udpsend.errors import UsageError
+
+DASH = "-"
+STDIN, STDOUT = 0, 1
+ASK = "\0"  # no argument of a command can be this: --text without a value
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def no_file_options(function: Function) -> Function:
+    """--text and --name of `send`."""
+    name = click.option(
+        "--name", metavar="NAME", help="For PATH -: the name of the file that becomes of it. [default: stdin]"
+    )
+    text = click.option(
+        "--text",
+        is_flag=False,
+        flag_value=ASK,
+        metavar="TEXT",
+        help="Send a message in place of files: it is shown on the other side. Without TEXT it is asked for.",
+    )
+    return text(name(function))
+
+
+def asked_text(terminal: Terminal, text: str | None) -> str | None:
+    """What --text gives, asked for where it gives nothing. Raises UsageError."""
+    if text != ASK:
+        return text
+    answer = terminal.ask("Text:")
+    if not answer:
+        raise UsageError("No text was given.")
+    return answer
+
+
+def check_what_to_send(paths: Sequence[str], text: str | None, name: str | None, *, asks: bool) -> bool:
+    """Whether it is standard input. `asks`: answers are read from there. Raises UsageError."""
+    is_stream = DASH in paths
+    if not paths and text is None:
+        raise UsageError("Nothing to send: name files or directories, or - for standard input, or give --text.")
+    if paths and text is not None:
+        raise UsageError("A text goes alone: leave out the paths, or --text.")
+    if is_stream and len(paths) > 1:
+        raise UsageError("Standard input goes alone: leave out - or the other paths (./- is a file of that name).")
+    if is_stream and asks:
+        raise UsageError(
+            "Standard input is what is sent: nothing can be asked there.\nLeave out --verify and --manual."
+        )
+    if name is not None and not is_stream:
+        raise UsageError("--name is for standard input (-): files keep their names.")
+    return is_stream
+
+
+def give_up_stdout(terminal: Terminal, *, changes_files: bool) -> None:
+    """The content goes there; all that is said goes to standard error. Raises UsageError."""
+    if changes_files:
+        raise UsageError(
+            "Standard output meets no files that exist.\n"
+            "Leave out --overwrite, --rename, --delta and --skip-existing, or name a directory."
+        )
+    if terminal.out.is_terminal:
+        raise UsageError("Standard output is a terminal, which would obey what comes.\nLead it to a file or a pipe.")
+    terminal.out = terminal.err

@@ -1,0 +1,126 @@
+"""Where what is written in order (in_order.py) goes: a descriptor, memory, or a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from udpsend.errors import PeerError
+from udpsend.files.disk import local_error
+from udpsend.files.entries import Entry
+from udpsend.files.existing import Policy
+from udpsend.files.hashing import POLL_INTERVAL
+from udpsend.files.partial import Partial
+from udpsend.files.stream_source import enlarge_pipe
+
+PIPE_PIECE = 64 << 10  # bytes: a write waits until the reader has taken that much
+
+
+class Outlet(Protocol):
+    def write(self, view: memoryview) -> int:
+        """Write the next bytes, maybe none; returns how many. Raises UdpsendError."""
+
+    def finish(self, size: int) -> Path | None:
+        """All was written and verified. Returns where it is."""
+
+    def discard(self) -> None:
+        """It is not verified, and never will be."""
+
+    def close(self) -> None:
+        """The last call, from the thread that writes."""
+
+
+class DescriptorOutlet:
+    """A pipe, mostly. It is not ours to close."""
+
+    def __init__(self, descriptor: int, name: str = "standard output") -> None:
+        self._descriptor = descriptor
+        self._name = name
+        enlarge_pipe(descriptor)
+
+    def write(self, view: memoryview) -> int:
+        with _errors("write", self._name):
+            try:
+                if not select.select([], [self._descriptor], [], POLL_INTERVAL)[1]:
+                    return 0
+                return os.write(self._descriptor, view[:PIPE_PIECE])
+            except BlockingIOError:  # somebody else made it so
+                return 0
+
+    def finish(self, size: int) -> None:
+        return None
+
+    def discard(self) -> None:
+        """What was written is gone."""
+
+    def close(self) -> None:
+        """Its owner does."""
+
+
+class MemoryOutlet:
+    """`size` bytes, and no more."""
+
+    def __init__(self, size: int) -> None:
+        self.content = bytearray()
+        self._size = size
+
+    def write(self, view: memoryview) -> int:
+        if len(self.content) + len(view) > self._size:
+            raise PeerError("The other side sends a longer text than it offered.")
+        self.content += view
+        return len(view)
+
+    def finish(self, size: int) -> None:
+        return None
+
+    def discard(self) -> None:
+        self.content.clear()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class FileOutlet:
+    """A file in a directory, hidden until it is verified. Raises as files/partial.py."""
+
+    def __init__(self, directory: Path, name: str, policy: Policy) -> None:
+        self._directory = directory
+        self._name = name
+        self._at = 0
+        entry = Entry(name, 0, 0o666, time.time_ns())
+        # An identity that nobody else has: there is no second attempt at the same stream.
+        with _errors("write", name):
+            policy = Policy(overwrite=policy.overwrite, rename=policy.rename)
+            self._partial = Partial(directory, entry, secrets.token_hex(32), policy)
+
+    def write(self, view: memoryview) -> int:
+        with _errors("write", self._name):
+            count = self._partial.write(self._at, view)
+        self._at += count
+        return count
+
+    def finish(self, size: int) -> Path:
+        with _errors("finish", self._name):
+            self._partial.ends_with(size, time.time_ns())
+            return self._directory / self._partial.place()
+
+    def discard(self) -> None:
+        with _errors("remove", self._name):
+            self._partial.discard()
+
+    def close(self) -> None:
+        self._partial.close()
+
+
+@contextmanager
+def _errors(doing: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise local_error(error, doing, name) from error
