@@ -144,7 +144,6 @@ def pipes(work: Path, size: int, rounds: int) -> Iterator[Row]:
     with memory.WarmPool(size):
         direct = best_of(Udpsend("udpsend", "", {}), source, rounds)
         piped = best_of(Pipes("pipes", "", {}), source, rounds)
-    source.unlink()
     ratio = piped.seconds / direct.seconds
     figure = f"{piped.seconds:.2f} s, files {direct.seconds:.2f} s"
     yield Row(f"{size / 2**30:.2g} GiB through pipes", figure, f"{ratio:.2f} of {SLOWER:.2f}", ratio <= SLOWER)
@@ -217,8 +216,6 @@ def resume(work: Path, size: int, share: float = 0.95) -> Iterator[Row]:
     share = accepted["already"] / size
     figure = f"{seconds:.2f} s (with {share:.1%} there)"
     yield Row(f"resume {size / 2**30:.3g} GiB, met to moving", figure, f"{MOVING:.0f} s", seconds <= MOVING)
-    source.unlink()
-    (here / source.name).unlink()
 
 
 def on_disk(here: Path, source: Path) -> int:
