@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Seconds after which a test run that hangs is ended.
 TEST_TIMEOUT ?= 900
 
-.PHONY: build demo test lint bench netlab dist clean
+.PHONY: build demo test lint bench netlab matrix dist clean
 
 build: $(STAMP)
 	@echo "udpsend is built. Run it:    $(BIN)/udpsend --help"
@@ -42,6 +42,11 @@ netlab: $(STAMP)
 	$(BIN)/python -m tools.netlab check
 	$(BIN)/python -m tools.netlab matrix --runs $(RUNS)
 	$(BIN)/python -m tools.netlab changes
+
+# The congestion control in the simulator: 192 links, hours of processor time on one core.
+JOBS ?= $(shell nproc)
+matrix: $(STAMP)
+	$(BIN)/python -m tools.matrix --jobs $(JOBS)
 
 dist: $(STAMP)
 	$(BIN)/python -m hatchling build -d dist

@@ -27,6 +27,7 @@ class MtuSearch:
         self._tries = 0
         self._losses = 0
         self._small_acked = -1  # the newest record of the base size that arrived
+        self._large_acked = -1  # the newest above it that did
         self._raise_at: float | None = None
 
     def next_probe(self, now: float) -> int | None:
@@ -71,12 +72,15 @@ class MtuSearch:
         """Record `number`, whose largest datagram had `size` bytes, came through."""
         if size > BASE:
             self._losses = 0
+            self._large_acked = max(self._large_acked, number)
         else:
             self._small_acked = max(self._small_acked, number)
 
     def on_lost(self, number: int, size: int) -> bool:
         """The same record was lost. True if that makes a black hole: `size` is the base again."""
         if size <= BASE or size > self.size or abs(number - self._small_acked) > NEXT_TO:
+            return False
+        if number < self._large_acked:  # others of its kind passed after it: an ordinary loss
             return False
         self._losses += 1
         if self._losses < BLACK_HOLE_LOSSES:

@@ -80,7 +80,8 @@ class Bbr:
             loss.on_rate(rate, sample.delivered)
             path.on_rate(rate, sample.delivered)
             if path.round_start:
-                loss.end_round(sample.lost, sample.delivered, model.quiet_rtt, model.size)
+                cruise = model.bdp() if model.state is State.CRUISE else 0.0
+                loss.end_round(sample.lost, sample.delivered, model.quiet_rtt, model.size, cruise)
             if loss.round_start and loss.in_round and model.state not in PROBING:
                 loss.adapt(rate, sample.lost, path.max_bandwidth, model.window, model.size)
             path.on_acked_bytes(sample.acked_bytes, model.bandwidth, model.window, now)

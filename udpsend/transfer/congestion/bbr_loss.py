@@ -4,7 +4,8 @@ The draft takes every loss for congestion where it does not probe, and more than
 loses 3 % at random it ends in the single percents of the rate. Here the *residual* loss is learned: what is lost in
 rounds whose round trips show an empty queue is not lost for lack of room. Only what goes beyond it, and beyond its
 statistical noise, counts. Losses next to an empty queue count when they are massive (a shallow buffer, a policer):
-too high a rate makes them grow with it, and chance does not.
+too high a rate makes them grow with it, and chance does not. And what is lost of a flow that cruises, for dozens of
+rounds, is somebody else's doing who does not answer losses (BBR version 1 in a short buffer): yielding ends nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +20,31 @@ LOSS_THRESHOLD = 0.02
 BETA = 0.7
 MASSIVE_LOSS = 0.12  # with an empty queue: ProbeBW_UP overshoots a rate limit by a fifth, chance rarely does this
 MIN_RESIDUAL = 0.0005
-MAX_RESIDUAL = 0.1
-RESIDUAL_MEMORY = 7 / 8  # for each quiet round
+MAX_RESIDUAL = 0.15
+MIN_IMPOSED = 0.01  # next to CUBIC a flow that cruises loses some thousandths,
+RENO_LOSS = 5.0  # where windows of n datagrams are small about 1.5 / n² (RFC 5348, 3.1)
+IMPOSED_PEAK = 2.0  # single rounds, times the mean
+QUIET_MEMORY = 7 / 8  # for each quiet round
+STEADY_MEMORY = 63 / 64  # for each round of cruising
+# Two rounds with an empty queue show that there is room: the short-term bounds give way (the draft keeps them until the
+# next probe, up to three seconds).
+RELEASE = 17 / 16
 NOISE = 2.0  # standard deviations
+
+
+class DecayingShare:
+    """What part of the bytes of the last rounds was lost."""
+
+    def __init__(self, memory: float) -> None:
+        self._memory = memory
+        self._lost = 0.0
+        self._sent = 0.0
+
+    def update(self, lost: float, sent: float, least: float) -> float:
+        """`least`: bytes at least that the share is taken of."""
+        self._lost = self._lost * self._memory + lost
+        self._sent = self._sent * self._memory + sent
+        return self._lost / max(self._sent, least)
 
 
 class LossModel:
@@ -38,6 +61,8 @@ class LossModel:
         """Discontiguous losses in this round trip."""
         self.round_start = False
         self.residual = 0.0
+        self.imposed = 0.0
+        """Of the residual loss, what others impose."""
         self.quiet = True
         """The queue was empty at some time in the last round trip."""
         self._round_end = 0
@@ -45,8 +70,9 @@ class LossModel:
         self._round_rtt = INFINITY
         self._round_lost = 0
         self._round_delivered = 0
-        self._quiet_lost = 0.0
-        self._quiet_sent = 0.0
+        self._quiet_loss = DecayingShare(QUIET_MEMORY)
+        self._steady_loss = DecayingShare(STEADY_MEMORY)
+        self._residual = 0.0
 
     # signals
 
@@ -85,18 +111,24 @@ class LossModel:
         if sample < self._round_rtt:
             self._round_rtt = sample
 
-    def end_round(self, lost: int, delivered: int, quiet_rtt: float, datagram_size: int) -> None:
-        """A packet-timed round trip is over; counts since the start of the connection."""
+    def end_round(self, lost: int, delivered: int, quiet_rtt: float, datagram_size: int, cruise: float) -> None:
+        """A packet-timed round trip is over; counts since the start of the connection. `cruise`: what the path holds of
+        this flow, if it cruises, else 0."""
         was_quiet, self.quiet = self.quiet, self._round_rtt <= quiet_rtt
+        newly_lost = max(0, lost - self._round_lost)
+        newly_sent = newly_lost + delivered - self._round_delivered
         if self.quiet and was_quiet:  # a round's losses are found in the next
-            newly_lost = max(0, lost - self._round_lost)
-            self._quiet_lost = self._quiet_lost * RESIDUAL_MEMORY + newly_lost
-            self._quiet_sent = self._quiet_sent * RESIDUAL_MEMORY + newly_lost + delivered - self._round_delivered
-            if self._quiet_sent:
-                # Of few datagrams one is a large part: a hundred stand for what is not known yet.
-                known = max(self._quiet_sent, 100.0 * datagram_size)
-                residual = min(MAX_RESIDUAL, self._quiet_lost / known)
-                self.residual = residual if residual >= MIN_RESIDUAL else 0.0
+            # Of few datagrams one is a large part: a hundred stand for what is not known yet.
+            residual = self._quiet_loss.update(newly_lost, newly_sent, 100 * datagram_size)
+            self._residual = residual if residual >= MIN_RESIDUAL else 0.0
+        if cruise:
+            steady = self._steady_loss.update(newly_lost, newly_sent, 1000 * datagram_size)
+            bearable = MIN_IMPOSED + RENO_LOSS * (datagram_size / cruise) ** 2
+            self.imposed = IMPOSED_PEAK * steady if steady >= bearable else 0.0
+        self.residual = min(MAX_RESIDUAL, max(self._residual, self.imposed))
+        if self.quiet and was_quiet and self._excess(newly_lost, newly_sent, datagram_size) <= 0:
+            self.bandwidth_short *= RELEASE
+            self.inflight_short *= RELEASE
         self._round_rtt = INFINITY
         self._round_lost = lost
         self._round_delivered = delivered

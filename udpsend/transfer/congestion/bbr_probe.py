@@ -15,6 +15,9 @@ INFINITY = float("inf")
 
 RENO_ROUNDS = 63
 MAX_UP_ROUNDS = 30
+# A probe that met losses met somebody who fills the buffer, and took as much from him: where buffers are short CUBIC
+# needs more than the draft's 2 to 3 seconds to come back.
+AFTER_LOSS = 1.4
 
 
 class AckPhase(Enum):
@@ -39,6 +42,7 @@ class BandwidthProbe:
         """This one stopped where the last one lost."""
         self._cycle_start = 0.0
         self._wait = 0.0
+        self._patience = 1.0
         self._rounds = 0
         self._up_rounds = 0
         self._up_acked = 0.0
@@ -95,7 +99,8 @@ class BandwidthProbe:
         model.loss.reset_signals()
         self._up_per_datagram = INFINITY
         self._rounds = model.random() & 1
-        self._wait = 2 + (model.random() & 0xFFFF) / 0x10000
+        self._patience = AFTER_LOSS if self._too_high else 1.0
+        self._wait = (2 + (model.random() & 0xFFFF) / 0x10000) * self._patience
         self._cycle_start = now
         self._phase = AckPhase.STOPPING
         model.path.start_round(model.delivered)
@@ -127,7 +132,8 @@ class BandwidthProbe:
             # The draft also cuts down short for its Reno-like pace: on paths that hold few datagrams the queue of one
             # probe would never drain before the next.
             return False
-        return self._rounds >= min(model.bdp() / model.size, model.window / model.size, RENO_ROUNDS)
+        rounds = min(model.bdp() / model.size, model.window / model.size, RENO_ROUNDS)
+        return self._rounds >= rounds * self._patience
 
     def _is_time_to_go_down(self, rate: RateSample, sample: AckedSample) -> bool:
         model = self._model
@@ -164,7 +170,11 @@ class BandwidthProbe:
         return False
 
     def _probe_upward(self, acked: int) -> None:
-        """Raise the bound by one datagram in the first round trip, two in the second, four in the third."""
+        """Raise the bound by one datagram in the first round trip, two in the second, four in the third; and by all
+        that arrives while the queue is empty, since then the path has become larger."""
+        if self._model.latest_rtt <= self._model.quiet_rtt:
+            self._model.inflight_long += acked
+            return
         self._up_acked += acked
         if self._up_acked >= self._up_per_datagram:
             steps = int(self._up_acked / self._up_per_datagram)
