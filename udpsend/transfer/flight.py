@@ -19,7 +19,8 @@ from udpsend.wire.frames import Ack
 PERSISTENT_CONGESTION = 3  # probe timeouts (RFC 9002, 7.6.1)
 BANDWIDTH_WINDOW = 2.0  # seconds over which the best delivery rate counts
 MIN_RTT_WINDOW = 10.0  # seconds over which the shortest round trip counts: routes change
-HOST_BOUND_FROM = 2 << 20  # bytes that arrived without a loss
+HOST_BOUND_RATE = 30e6  # bytes per second: what is slower is a link with a queue of its own
+HOST_BOUND_GROWTH = 8  # of what arrived without a loss, one part may be in flight
 HOST_BOUND_RTT = 0.0004  # loopback, virtual machines, a wire: measured 0.03 to 0.3 ms
 WAIT_FORGOTTEN = 2.0  # seconds
 INITIAL_PEER_WINDOW = 1 << 16  # until the peer has told
@@ -65,7 +66,10 @@ class Flight:
     @property
     def window(self) -> float:
         """Bytes that may be in flight: what the congestion controller and `_limit_by_peer` allow."""
-        return self._limit if self._is_host_bound else min(self.congestion.window, self._limit)
+        window = self.congestion.window
+        if self._is_host_bound:  # opened as far as it proves harmless
+            window = max(window, self._delivery.delivered // HOST_BOUND_GROWTH)
+        return min(window, self._limit)
 
     def _limit_by_peer(self, peer_window: int) -> int:
         """Nothing when the peer asks to wait. Else what the path holds at its best rate, and as much again or what may
@@ -185,7 +189,8 @@ class Flight:
         # No queue is worth a model where the round trip is that of two processes being woken, and nothing was lost: the
         # receiver's socket buffer is the only one there is.
         is_short = -self._negative_min_rtt.value < HOST_BOUND_RTT
-        self._is_host_bound = is_short and not self._has_lost and self._delivery.delivered > HOST_BOUND_FROM
+        is_fast = self._bandwidth.value > HOST_BOUND_RATE
+        self._is_host_bound = is_short and is_fast and not self._has_lost
         self._limit = self._limit_by_peer(ack.window)
         return acked, lost
 
