@@ -238,8 +238,8 @@ def _document(result: Result) -> str:
 
 
 def _end(number: int, frame: object) -> NoReturn:
-    """So that what is switched for the whole machine is switched back."""
-    sys.exit(128 + number)
+    """So that what is switched for the whole machine is switched back, and what was measured is shown."""
+    raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str]) -> int:
@@ -263,6 +263,8 @@ def main(argv: Sequence[str]) -> int:
             _long(chosen, result)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("bench: ended early", file=sys.stderr)
     text = _document(result)
     print(text)
     if chosen.markdown is not None:
