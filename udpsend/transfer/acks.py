@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from udpsend.transfer.rtt import MAX_ACK_DELAY
-from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import MAX_ACK_RANGES, Ack
 from udpsend.wire.ranges import RangeSet
 
 ACK_EVERY = 2  # ack-eliciting records
-# An acknowledgement costs both sides as much as sealing and opening 30 KB. A fast sender needs them by time, and before
-# what the socket here holds is used up: it counts on that much.
-ACK_INTERVAL = 0.00025
-MAX_ACK_EVERY = 32
 MAX_RANGES = 512  # older gaps are closed: what arrives in them is treated as a duplicate
 
 
 class AckTracker:
     """The numbers of all records that were authenticated: duplicates and replays show here, and nowhere else."""
 
-    def __init__(self, receive_buffer: int = 0) -> None:
-        self._every = min(MAX_ACK_EVERY, max(ACK_EVERY, receive_buffer // (2 * MAX_TRAIN_SIZE)))
-        self._last_ack = 0.0
+    def __init__(self) -> None:
         self._received = RangeSet()
         self._floor = 0
         self.largest = -1
@@ -48,10 +41,8 @@ class AckTracker:
             self._floor = self._received.first
         if ack_eliciting:
             self._eliciting += 1
-            if self._eliciting >= self._every or not in_order:
+            if self._eliciting >= ACK_EVERY or not in_order:
                 self._due = now
-            elif self._eliciting >= ACK_EVERY:
-                self._due = max(now, self._last_ack + ACK_INTERVAL)
             elif self._due is None:
                 self._due = now + MAX_ACK_DELAY
 
@@ -67,7 +58,6 @@ class AckTracker:
         """The acknowledgement to send now. There must be something received."""
         self._due = None
         self._eliciting = 0
-        self._last_ack = now
         ranges = []
         for start, stop in reversed(self._received):
             ranges.append((start, stop - 1))

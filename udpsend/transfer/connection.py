@@ -62,7 +62,7 @@ class Connection:
         self.address = address
         self.drops: Counter[str] = Counter()
         self.flight = Flight(round_trip, max_datagram_size, choose(config, random_bytes), config.limit)
-        self._acks = AckTracker(receive_buffer)
+        self._acks = AckTracker()
         self._assembly = Assembly(keys.receive.tag, self._acks.is_known, self.drops)
         self._opener = Opener(keys.receive)
         self._opened = memoryview(bytearray(MAX_TRAIN_SIZE))

@@ -155,7 +155,6 @@ class Flight:
                 self._negative_min_rtt.update(now, -outcome.rtt_sample)
                 min_rtt = -self._negative_min_rtt.value
                 self._train_time = train_time(min_rtt)
-                self._pacer.slack = self._train_time / 2
                 self._pacer.burst_time = burst_time(min_rtt)
             newest = max(acked, key=lambda record: record.number)
             self._missing = max(self._missing, newest.datagrams_total - ack.datagrams)

@@ -20,8 +20,6 @@ def burst_time(round_trip: float) -> float:
 class Pacer:
     def __init__(self) -> None:
         self.burst_time = BURST_TIME
-        self.slack = SLACK
-        """Seconds of the rate that may be sent ahead: each sleep costs as much as ten datagrams."""
         self._rate = 0.0
         self._budget = float(INITIAL_BURST)
         self._time = 0.0
@@ -46,4 +44,4 @@ class Pacer:
         if self._budget > 0 or self._rate <= 0:
             return None
         wait = -self._budget / self._rate
-        return None if wait < self.slack else now + wait
+        return None if wait < SLACK else now + wait

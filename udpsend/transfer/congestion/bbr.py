@@ -122,7 +122,7 @@ class Bbr:
                 model.state = State.DRAIN
                 self._drain_start = path.round_count
         if model.state is State.DRAIN and (
-            model.is_drained(sample.bytes_in_flight) or path.round_count > self._drain_start + DRAIN_ROUNDS
+            sample.bytes_in_flight <= model.inflight or path.round_count > self._drain_start + DRAIN_ROUNDS
         ):
             self._probe.start_down(sample.now)
 
