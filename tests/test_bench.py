@@ -16,6 +16,7 @@ from tools.bench.network import Loopback, Side
 from tools.bench.ours import Floor
 from tools.bench.peers import Copy, Socat
 from tools.bench.process import BenchError, Running, Usage, wait_for_all
+from tools.bench.quiet import Patience
 from tools.bench.ssh import Rsync, Scp
 from tools.bench.tool import Command, Place, Sample, Tool, race
 
@@ -130,6 +131,28 @@ def test_a_staged_race_starts_one_end_when_the_other_has_come_to_rest(last: Side
     assert sample.said <= sample.seconds
 
 
+def test_a_disturbed_transfer_is_made_again_while_there_is_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, spent = [0.0], [0.0]
+    monkeypatch.setattr("tools.bench.quiet.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("tools.bench.quiet.busy", lambda: spent[0])
+    foreign = iter([5.0, 0.0, 5.0])
+
+    def transfer() -> Sample:
+        clock[0] += 1.0
+        spent[0] += 1.0 + next(foreign)
+        return Sample(clock[0], Usage(0.5, 1), Usage(0.5, 1))
+
+    patience = Patience()
+    monkeypatch.setattr(Patience, "wait_for_quiet", lambda _: None)
+    patience.left = 1.5
+    sample, others = patience.undisturbed(transfer)
+    assert (sample.seconds, others, patience.left) == (2.0, 0.0, 0.5)
+    patience.left = 0.0
+    sample, others = patience.undisturbed(transfer)
+    assert sample.seconds == 3.0
+    assert others > 0
+
+
 def test_what_a_registry_has_not_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UDPSEND_BENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(packages, "_fetch", _refuse)
@@ -217,7 +240,7 @@ def test_a_large_file_is_taken_back_while_it_grows(tmp_path: Path) -> None:
     weigher, scratch = Weigher(), tmp_path / "scratch"
     scratch.mkdir()
     row: report.ToolRow = {"name": "", "about": "", "version": "", "samples": [], "failures": []}
-    flat.transfer(rounds.Ready(weigher, Place(Loopback(), tmp_path, scratch), row), 1500 << 20)
+    flat.transfer(rounds.Ready(weigher, Place(Loopback(), tmp_path, scratch), row), 1500 << 20, Patience())
     assert 1 << 29 <= weigher.most <= (3 << 28) + (1 << 20)
     assert list(scratch.iterdir()) == []
 

@@ -30,7 +30,8 @@ from .bars import Figures, bars
 from .ours import UDPSEND_VARIANTS, Floor
 from .peers import Copy, Iperf, Socat
 from .process import BenchError
-from .report import Key, Report, failures, headline, markdown, median_of, rates, where_and_when
+from .quiet import Patience
+from .report import Key, Report, disturbance, failures, headline, markdown, median_of, rates, where_and_when
 from .ssh import Rsync, Scp
 from .tool import Tool
 from .wormholes import MagicWormhole, WormholeWilliam
@@ -87,6 +88,7 @@ class Result:
     """Everything that one run has measured."""
 
     figures: Figures = field(default_factory=Figures)
+    patience: Patience = field(default_factory=Patience)
     parts: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """Network -> side -> step of the floor -> microseconds for a train."""
 
@@ -115,6 +117,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--long", type=byte_count, default=0, metavar="SIZE", help="also this size on veth, as 4G")
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="a tmpfs (default /dev/shm)")  # noqa: S108
     parser.add_argument("--seconds", type=float, default=840.0, help="no new round after so long (default 840)")
+    parser.add_argument("--patience", type=float, default=0.0, help="seconds to wait for a quiet machine (default 0)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample there")
     chosen = parser.parse_args(argv)
@@ -152,7 +155,7 @@ def _compare_on(setting: Setting, chosen: argparse.Namespace, work: rounds.Workp
 
 def _small(chosen: argparse.Namespace, result: Result) -> None:
     """1 KiB from one end to the other that waits already."""
-    work = rounds.Workplace(chosen.directory, _SMALL, time.monotonic() + 120)
+    work = rounds.Workplace(chosen.directory, _SMALL, time.monotonic() + 120, result.patience)
     named = [TOOLS[name] for name in ("udpsend", "socat", "scp", "magic-wormhole", "wormhole-william")]
     tools = rounds.usable([tool for tool in named if tool.name not in chosen.without])
     with network.own_loopback() as joined, work.open(), _prepared(tools, work, joined) as (report, ready):
@@ -165,7 +168,7 @@ def _small(chosen: argparse.Namespace, result: Result) -> None:
 
 def _flat(chosen: argparse.Namespace, result: Result) -> None:
     """udpsend alone, small and large."""
-    work = rounds.Workplace(chosen.directory, chosen.size, time.monotonic() + 600)
+    work = rounds.Workplace(chosen.directory, chosen.size, time.monotonic() + 600, result.patience)
     tools = rounds.usable([TOOLS["udpsend"]])
     for size, times in ((chosen.size, _FLAT_ROUNDS), (chosen.large, 1)):
         with network.own_loopback() as joined, work.open(), _prepared(tools, work, joined) as (report, ready):
@@ -174,14 +177,14 @@ def _flat(chosen: argparse.Namespace, result: Result) -> None:
             for each in ready:
                 each.place.limit = 60 + size / 50e6
                 try:
-                    each.row["samples"] += [flat.transfer(each, size) for _ in range(times)]
+                    each.row["samples"] += [flat.transfer(each, size, result.patience) for _ in range(times)]
                 except BenchError as error:
                     each.row["failures"].append(str(error))
 
 
 def _long(chosen: argparse.Namespace, result: Result) -> None:
     """A longer file on veth, where the start weighs less."""
-    work = rounds.Workplace(chosen.directory, chosen.long, time.monotonic() + 600)
+    work = rounds.Workplace(chosen.directory, chosen.long, time.monotonic() + 600, result.patience)
     tools = rounds.usable([TOOLS[name] for name in ("udpsend", "socat", "scp") if name not in chosen.without])
     with network.veth(1500, None, None) as joined, work.open(), _prepared(tools, work, joined) as (report, ready):
         result.figures.long = report
@@ -219,7 +222,10 @@ def _document(result: Result) -> str:
     every = [*figures.reports.values(), *filter(None, (figures.small, figures.long)), *figures.flat]
     if not every:
         return "nothing was measured"
-    blocks = [where_and_when(every[0]), markdown([["what", "bar", "measured", ""], *bars(figures)])]
+    blocks = [
+        f"{where_and_when(every[0])}; {disturbance(every)}",
+        markdown([["what", "bar", "measured", ""], *bars(figures)]),
+    ]
     for report in (*figures.reports.values(), *([figures.long] if figures.long else [])):
         blocks += [f"**{headline(report)}**, medians", rates(report, BASES)]
     if figures.small is not None:
@@ -249,8 +255,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"bench: compare needs networks of its own: {missing}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, _end)
-    result = Result()
-    work = rounds.Workplace(chosen.directory, chosen.size, time.monotonic() + chosen.seconds)
+    result = Result(patience=Patience(chosen.patience))
+    work = rounds.Workplace(chosen.directory, chosen.size, time.monotonic() + chosen.seconds, result.patience)
     try:
         _small(chosen, result)
         if chosen.large:

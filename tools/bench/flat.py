@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .process import BenchError
+from .quiet import Patience
 from .report import SampleRow, sample_row
 from .rounds import Ready
 
@@ -73,8 +74,9 @@ def _tmpfs(parent: Path, size: int) -> Iterator[Path]:
         directory.rmdir()
 
 
-def transfer(ready: Ready, size: int) -> SampleRow:
+def transfer(ready: Ready, size: int, patience: Patience) -> SampleRow:
     """One transfer of `size` bytes. Raises BenchError."""
+    patience.wait_for_quiet()
     place, before = ready.place, ready.place.source
     with _tmpfs(place.scratch, size) as directory:
         place.source, place.directory = directory / "source.bin", directory / "to"

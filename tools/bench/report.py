@@ -28,9 +28,11 @@ class SampleRow(TypedDict):
     receiver_cpu: float | None
     sender_peak: float
     receiver_peak: float | None
+    others: float
+    """The share of all processors that other programs had meanwhile."""
 
 
-Key = Literal["seconds", "said", "rate", "sender_cpu", "receiver_cpu", "sender_peak", "receiver_peak"]
+Key = Literal["seconds", "said", "rate", "sender_cpu", "receiver_cpu", "sender_peak", "receiver_peak", "others"]
 
 
 class ToolRow(TypedDict):
@@ -53,7 +55,7 @@ class Report(TypedDict):
     tools: list[ToolRow]
 
 
-def sample_row(sample: Sample, size: int) -> SampleRow:
+def sample_row(sample: Sample, size: int, others: float = 0.0) -> SampleRow:
     per_gb = 1e9 / max(size, 1)
     receiver = sample.receiver
     return {
@@ -64,6 +66,7 @@ def sample_row(sample: Sample, size: int) -> SampleRow:
         "receiver_cpu": receiver.cpu * per_gb if receiver else None,
         "sender_peak": sample.sender.peak / 1e6,
         "receiver_peak": receiver.peak / 1e6 if receiver else None,
+        "others": others,
     }
 
 
@@ -165,6 +168,18 @@ def rates(report: Report, bases: Sequence[str] = ("scp",)) -> str:
 def headline(report: Report) -> str:
     rounds = max((len(tool["samples"]) for tool in report["tools"]), default=0)
     return f"{report['size']:,} bytes, {report['network']}, {rounds} interleaved rounds"
+
+
+def disturbance(reports: Sequence[Report]) -> str:
+    """How much of the machine others had, over all samples."""
+    shares = [
+        sample["others"] for report in reports for tool in report["tools"] for sample in tool["samples"] if sample
+    ]
+    if not shares:
+        return "no samples"
+    return (
+        f"other programs had {statistics.median(shares):.0%} of the processors (median), {max(shares):.0%} at the most"
+    )
 
 
 def failures(report: Report) -> list[str]:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from . import memory, network
 from .process import BenchError
+from .quiet import Patience
 from .report import Report, SampleRow, ToolRow, new_report, sample_row
-from .tool import Place, Tool
+from .tool import Place, Sample, Tool
 
 _SLOWEST = 10e6  # bytes per second: what is slower than this is stopped
 
@@ -39,6 +40,7 @@ class Workplace:
     directory: Path
     size: int
     deadline: float
+    patience: Patience = field(default_factory=Patience)
     source: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,13 +105,19 @@ def destination(place: Place, size: int) -> Iterator[None]:
         shutil.rmtree(place.directory)
 
 
-def transfer_once(ready: Ready, size: int) -> SampleRow:
+def transfer_once(ready: Ready, work: Workplace) -> SampleRow:
     """One transfer into a new directory, checked afterwards. Raises BenchError."""
-    with destination(ready.place, size):
-        sample = ready.tool.transfer(ready.place)
+
+    def transfer() -> Sample:
+        with contextlib.suppress(FileNotFoundError):  # of a transfer that was disturbed
+            ready.place.destination.unlink()
+        return ready.tool.transfer(ready.place)
+
+    with destination(ready.place, work.size):
+        sample, others = work.patience.undisturbed(transfer)
         if ready.tool.delivers and not memory.same_content(ready.place.source, ready.place.destination):
             raise BenchError("what arrived is not what was sent")
-    return sample_row(sample, size)
+    return sample_row(sample, work.size, others)
 
 
 def run(ready: Sequence[Ready], work: Workplace, rounds: int) -> None:
@@ -121,7 +129,7 @@ def run(ready: Sequence[Ready], work: Workplace, rounds: int) -> None:
         for each in ready:
             row, name = each.row, each.tool.name
             try:
-                measured = transfer_once(each, work.size)
+                measured = transfer_once(each, work)
             except BenchError as error:
                 row["samples"].append(None)
                 row["failures"].append(str(error))
