@@ -18,7 +18,7 @@ TARGET = 0.06
 # in any buffer that others fill. Less than four milliseconds are Wi-Fi, timers and schedulers.
 TARGET_SHARE = 1 / 8
 MIN_TARGET = 0.004
-SAMPLES = 10
+SAMPLES = 20  # jitter of some milliseconds must not look like a queue
 GAIN_LIMIT = 16
 DECREASE = 1.0  # the draft's Constant
 # Where nobody waits in the queue a loss is nobody's queue: on a path that loses 1 % at random the draft, whose window
@@ -155,6 +155,7 @@ class Ledbat:
         datagrams = self.window / self._size
         change = self._gain if over <= 0 else max(self._gain - DECREASE * datagrams * over, -datagrams / 2)
         self.window = max(self.window + change * self._size * acked / self.window, self._minimum)
+        self._threshold = min(self._threshold, self.window)  # what was given up is not taken back by slow start
 
     def on_lost(self, sample: LostSample) -> None:
         if sample.newest_sent_time <= self._recovery_start:

@@ -1,0 +1,362 @@
+"""BBR's parts with literal samples, and its states over a whole connection."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from tools.matrix.flows import Bottleneck, single
+from udpsend.config import Config
+from udpsend.transfer.congestion.base import AckedSample, LostSample, initial_window
+from udpsend.transfer.congestion.bbr import Bbr
+from udpsend.transfer.congestion.bbr_loss import BETA, LossModel
+from udpsend.transfer.congestion.bbr_model import State
+from udpsend.transfer.congestion.bbr_path import MIN_RATE_SPAN, PathModel
+from udpsend.transfer.congestion.choice import choose
+from udpsend.transfer.congestion.cubic import Cubic
+from udpsend.transfer.congestion.ledbat import Ledbat
+from udpsend.transfer.delivery_rate import RateSample
+from udpsend.transfer.rtt import RttEstimator
+from udpsend.transfer.sent_records import SentRecord
+
+SIZE = 1000
+INFINITY = float("inf")
+
+
+def sample_of(rate: float, prior_delivered: int = 0, *, app_limited: bool = False, prior_lost: int = 0) -> RateSample:
+    return RateSample(rate, int(rate * 0.1), 0.1, app_limited, prior_delivered, int(rate * 0.1), prior_lost)
+
+
+# the path
+
+
+class Rounds:
+    """Feeds a PathModel one sample for each round trip."""
+
+    def __init__(self) -> None:
+        self.path = PathModel()
+        self.delivered = 0
+        self.now = 0.0
+
+    def round(self, rate: float, *, app_limited: bool = False) -> None:
+        prior, self.delivered = self.delivered, self.delivered + 10_000
+        self.now += 0.1
+        sample = sample_of(rate, prior, app_limited=app_limited)
+        self.path.on_rate(sample, self.delivered, self.now)
+        self.path.check_full(sample)
+
+
+def test_the_pipe_is_full_after_three_rounds_without_growth() -> None:
+    rounds = Rounds()
+    for rate in (1e5, 2e5, 4e5, 4.9e5, 4.9e5):
+        rounds.round(rate)
+        assert not rounds.path.full_reached
+    rounds.round(4.9e5)
+    assert rounds.path.full_reached
+
+
+def test_what_the_sender_held_back_does_not_fill_the_pipe() -> None:
+    rounds = Rounds()
+    for _ in range(10):
+        rounds.round(1e5, app_limited=True)
+    assert not rounds.path.full_reached
+
+
+def test_later_two_rounds_say_so_and_fifteen_percent_go_on() -> None:
+    rounds = Rounds()
+    rounds.path.set_full_reached()
+    rounds.path.reset_full(1e6)
+    for rate in (1.0e6, 1.2e6, 1.2e6, 1.45e6, 1.45e6):
+        rounds.round(rate)
+        assert not rounds.path.full_now
+    rounds.round(1.45e6)
+    assert rounds.path.full_now
+
+
+def test_the_best_rate_of_two_cycles_counts() -> None:
+    rounds = Rounds()
+    rounds.round(5e6)
+    rounds.path.advance_cycle()
+    rounds.round(1e6)
+    assert rounds.path.max_bandwidth == 5e6
+    rounds.path.advance_cycle()
+    rounds.round(2e6)
+    assert rounds.path.max_bandwidth == 2e6
+    rounds.round(1.9e6, app_limited=True)
+    assert rounds.path.max_bandwidth == 2e6
+    rounds.round(3e6, app_limited=True)
+    assert rounds.path.max_bandwidth == 3e6, "the path gave it, however little the sender had"
+
+
+def test_a_short_round_trip_counts_over_several() -> None:
+    path = PathModel()
+    path.set_full_reached()
+    now, delivered = 0.0, 0
+    for i in range(100):  # 1 MB/s, acknowledged a millisecond's worth at a time, every second one late
+        now += 0.0005 if i % 2 else 0.0015
+        delivered += 1000
+        path.on_rate(RateSample(2e6, 1000, 0.0005, False, delivered - 1000, 2000, 0), delivered, now)
+        if i > MIN_RATE_SPAN * 1000 + 2:
+            path.advance_cycle()
+    assert path.max_bandwidth == pytest.approx(1e6, rel=0.1)
+
+
+def test_the_shortest_round_trip_lives_on_while_it_is_met() -> None:
+    path = PathModel()
+    for i in range(200):
+        path.on_round_trip(0.050 if i % 40 else 0.0505, i * 0.1)
+        assert not path.probe_rtt_expired
+    for i in range(200, 249):
+        path.on_round_trip(0.080, i * 0.1)
+        assert not path.probe_rtt_expired
+    path.on_round_trip(0.080, 25.1)
+    assert path.probe_rtt_expired
+    assert path.min_rtt == 0.050
+    path.on_round_trip(0.080, 31.0)
+    assert path.min_rtt == 0.080, "a longer one counts after ten seconds"
+
+
+# losses
+
+
+class Losses:
+    """Feeds a LossModel a round trip at a time, each of 100 datagrams."""
+
+    def __init__(self) -> None:
+        self.model = LossModel()
+        self.lost = 0
+        self.delivered = 0
+
+    def round(self, lost: int, *, rtt: float, cruise: float = 0.0) -> None:
+        self.lost += lost * SIZE
+        self.delivered += (100 - lost) * SIZE
+        self.model.on_round_trip(rtt)
+        self.model.end_round(self.lost, self.delivered, 0.056, SIZE, cruise)
+
+
+def test_what_is_lost_next_to_an_empty_queue_is_the_path() -> None:
+    losses = Losses()
+    for _ in range(30):
+        losses.round(3, rtt=0.05)
+    assert losses.model.residual == pytest.approx(0.03, rel=0.2)
+    assert not losses.model.is_too_high(6 * SIZE, 100 * SIZE, SIZE, quiet=False)
+    assert losses.model.is_too_high(15 * SIZE, 100 * SIZE, SIZE, quiet=False)
+
+
+def test_what_is_lost_next_to_a_queue_is_not() -> None:
+    losses = Losses()
+    for _ in range(30):
+        losses.round(3, rtt=0.09)
+    assert losses.model.residual == 0
+    assert losses.model.is_too_high(3 * SIZE, 100 * SIZE, SIZE, quiet=False)
+    assert not losses.model.is_too_high(2 * SIZE, 100 * SIZE, SIZE, quiet=False)
+
+
+def test_massive_loss_counts_without_a_queue() -> None:
+    losses = Losses()
+    assert not losses.model.is_too_high(10 * SIZE, 100 * SIZE, SIZE, quiet=True)
+    assert losses.model.is_too_high(13 * SIZE, 100 * SIZE, SIZE, quiet=True)
+
+
+def test_what_others_impose_for_long_counts_as_the_path() -> None:
+    losses = Losses()
+    for _ in range(100):
+        losses.round(3, rtt=0.09, cruise=100 * SIZE)
+    assert losses.model.imposed == pytest.approx(0.06, rel=0.2)
+    small = Losses()
+    for _ in range(100):
+        small.round(3, rtt=0.09, cruise=10 * SIZE)
+    assert small.model.imposed == 0, "windows of ten datagrams lose that much to Reno"
+
+
+def test_losses_bound_rate_and_window_until_the_queue_is_empty() -> None:
+    losses = Losses()
+    model = losses.model
+    losses.round(0, rtt=0.09)
+    model.on_rate(sample_of(8e5), losses.delivered)
+    model.on_lost(1, losses.delivered)
+    model.adapt(sample_of(8e5), 5 * SIZE, 1e6, 100e3, SIZE)
+    assert model.bandwidth_short == max(8e5, BETA * 1e6)
+    assert model.inflight_short == max(model.inflight_latest, BETA * 100e3)
+    for _ in range(2):
+        losses.round(0, rtt=0.05)
+    assert model.bandwidth_short == pytest.approx(8e5 * 17 / 16)
+    for _ in range(30):
+        losses.round(0, rtt=0.05)
+    assert model.bandwidth_short == INFINITY
+    assert model.inflight_short == INFINITY
+
+
+# the controller
+
+
+def lost_sample(now: float, *records: SentRecord, persistent: bool = False, lost_before: int = 0) -> LostSample:
+    size = sum(record.size for record in records)
+    last = records[-1]
+    return LostSample(now, size, last.time, last.number, 20_000, persistent, records, lost_before)
+
+
+def record(number: int, *, in_flight: int = 100_000, lost: int = 0) -> SentRecord:
+    return SentRecord(number, 1.0, SIZE, 1, SIZE, True, in_flight=in_flight, lost=lost)
+
+
+class Controller:
+    """A Bbr at 1 MB/s and 100 ms, an acknowledgement of 1000 bytes each millisecond."""
+
+    def __init__(self) -> None:
+        self.bbr = Bbr(SIZE, 7)
+        self.rtt = RttEstimator(0.1)
+        self.rtt.update(0.1, 0.0)
+        self.now = 0.0
+        self.delivered = 0
+        self.lost = 0
+
+    def run_until(self, wanted: State) -> None:
+        while self.bbr.state is not wanted:
+            self.run(0.01)
+        self.run(0.1)
+
+    def run(self, seconds: float, rate: float = 1e6) -> None:
+        for _ in range(round(seconds * 1000)):
+            self.now += 0.001
+            self.delivered += SIZE
+            prior = max(0, self.delivered - 100 * SIZE)
+            sample = RateSample(rate, 100 * SIZE, 0.1, False, prior, 100 * SIZE, self.lost)
+            self.bbr.on_acked(
+                AckedSample(
+                    now=self.now,
+                    acked_bytes=SIZE,
+                    newest_acked=self.delivered // SIZE,
+                    newest_sent_time=self.now - 0.1,
+                    largest_sent=self.delivered // SIZE + 100,
+                    bytes_in_flight=100 * SIZE,
+                    rtt=self.rtt,
+                    rtt_sample=0.1,
+                    rate=sample,
+                    app_limited=False,
+                    delivered=self.delivered,
+                    lost=self.lost,
+                )
+            )
+
+
+def state(bbr: Bbr) -> State:
+    return bbr.state
+
+
+def test_the_model_of_a_steady_path() -> None:
+    controller = Controller()
+    assert controller.bbr.window == initial_window(SIZE)
+    controller.run(4)
+    bbr = controller.bbr
+    assert bbr.state in (State.DOWN, State.CRUISE, State.REFILL, State.UP)
+    assert 0.85e6 <= bbr.pacing_rate <= 1.25e6
+    assert 195_000 <= bbr.window <= 260_000, "twice what the path holds, and a little"
+
+
+def test_a_lost_flight_begins_with_little_and_comes_back() -> None:
+    controller = Controller()
+    controller.run(4)
+    before = controller.bbr.window
+    controller.bbr.on_lost(lost_sample(controller.now, record(1), persistent=True))
+    assert controller.bbr.window <= 20_000 + 4 * SIZE
+    controller.run(0.05)
+    assert controller.bbr.window < before / 2
+    controller.run(0.1)
+    assert controller.bbr.window >= before * 0.9
+
+
+def test_a_mistaken_loss_is_taken_back() -> None:
+    controller = Controller()
+    bbr = controller.bbr
+    controller.run(4)
+    controller.run_until(State.UP)
+    lost = [record(number) for number in range(20)]
+    bbr.on_lost(lost_sample(controller.now, *lost))
+    assert state(bbr) is State.DOWN
+    for late in lost[:-1]:
+        bbr.on_spurious_loss(late.time, controller.now)
+        assert state(bbr) is State.DOWN, "some of it was lost as yet"
+    bbr.on_spurious_loss(lost[-1].time, controller.now)
+    assert state(bbr) is State.REFILL
+    assert bbr._model.inflight_long == INFINITY
+
+
+def test_too_much_loss_while_probing_bounds_what_is_in_flight() -> None:
+    controller = Controller()
+    bbr = controller.bbr
+    controller.run(4)
+    controller.run_until(State.UP)
+    bbr.on_lost(lost_sample(controller.now, record(1, in_flight=120_000)))
+    assert state(bbr) is State.UP, "one datagram in 120"
+    bbr.on_lost(lost_sample(controller.now, *(record(number, in_flight=120_000) for number in range(2, 20))))
+    assert state(bbr) is State.DOWN
+    assert 70_000 <= bbr._model.inflight_long <= 120_000
+    controller.run(0.01)
+    assert bbr.window <= bbr._model.inflight_long
+
+
+def test_flows_probe_at_different_times() -> None:
+    waits = set()
+    for seed in range(1, 6):
+        bbr = Bbr(SIZE, seed)
+        bbr._probe.start_down(0.0)
+        waits.add(bbr._probe._wait)
+        assert 2 <= bbr._probe._wait <= 3
+    assert len(waits) == 5
+
+
+def test_the_choice() -> None:
+    def zeros(count: int) -> bytes:
+        return bytes(count)
+
+    assert isinstance(choose(Config(), zeros)(SIZE), Bbr)
+    assert isinstance(choose(Config(congestion="cubic"), zeros)(SIZE), Cubic)
+    assert isinstance(choose(Config(background=True), zeros)(SIZE), Ledbat)
+    assert isinstance(choose(Config(congestion="cubic", background=True), zeros)(SIZE), Ledbat)
+
+
+# over a whole connection
+
+MAY_FOLLOW = {
+    State.STARTUP: {State.DRAIN, State.DOWN},
+    State.DRAIN: {State.DOWN, State.CRUISE},  # through down with one acknowledgement
+    State.DOWN: {State.CRUISE, State.REFILL},
+    State.CRUISE: {State.REFILL},
+    State.REFILL: {State.UP},
+    State.UP: {State.DOWN},
+    State.PROBE_RTT: {State.CRUISE, State.STARTUP},
+}
+
+
+def test_states_in_their_order() -> None:
+    network, flow, link = single(1, delay=0.02, rate=2.5e6, queue=100e3)
+    bbr = flow.flight.congestion
+    assert isinstance(bbr, Bbr)
+    seen = [bbr.state]
+    for _ in range(16_000):
+        network.run(seconds=0.0005)
+        if bbr.state is not seen[-1]:
+            seen.append(bbr.state)
+    assert seen[:2] == [State.STARTUP, State.DRAIN]
+    assert State.UP in seen
+    for one, other in pairwise(seen):
+        assert other in MAY_FOLLOW[one] | {State.PROBE_RTT}, (one, other)
+    assert bbr._model.path.max_bandwidth == pytest.approx(link.rate, rel=0.1)
+    assert bbr._model.path.min_rtt == pytest.approx(0.04, rel=0.05)
+
+
+def test_the_round_trip_is_probed_where_others_keep_the_queue() -> None:
+    bottleneck = Bottleneck(1, delay=0.02, rate=1.25e6, queue=150e3)
+    flow = bottleneck.flow("bbr", config=Config())
+    bottleneck.flow("cubic", config=Config(congestion="cubic"))
+    bbr = flow.flight.congestion
+    assert isinstance(bbr, Bbr)
+    probed = 0.0
+    for _ in range(3000):
+        bottleneck.network.run(seconds=0.005)
+        if bbr.state is State.PROBE_RTT:
+            assert bbr.holds_back
+            probed += 0.005
+    assert 0.2 <= probed <= 3, "200 ms and a round trip each five seconds, and the way down to there"
