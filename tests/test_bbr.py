@@ -12,7 +12,7 @@ from udpsend.transfer.congestion.base import AckedSample, LostSample, initial_wi
 from udpsend.transfer.congestion.bbr import Bbr
 from udpsend.transfer.congestion.bbr_loss import BETA, LossModel
 from udpsend.transfer.congestion.bbr_model import State
-from udpsend.transfer.congestion.bbr_path import PathModel
+from udpsend.transfer.congestion.bbr_path import MIN_RATE_SPAN, PathModel
 from udpsend.transfer.congestion.choice import choose
 from udpsend.transfer.congestion.cubic import Cubic
 from udpsend.transfer.congestion.ledbat import Ledbat
@@ -37,11 +37,13 @@ class Rounds:
     def __init__(self) -> None:
         self.path = PathModel()
         self.delivered = 0
+        self.now = 0.0
 
     def round(self, rate: float, *, app_limited: bool = False) -> None:
         prior, self.delivered = self.delivered, self.delivered + 10_000
+        self.now += 0.1
         sample = sample_of(rate, prior, app_limited=app_limited)
-        self.path.on_rate(sample, self.delivered)
+        self.path.on_rate(sample, self.delivered, self.now)
         self.path.check_full(sample)
 
 
@@ -85,6 +87,19 @@ def test_the_best_rate_of_two_cycles_counts() -> None:
     assert rounds.path.max_bandwidth == 2e6
     rounds.round(3e6, app_limited=True)
     assert rounds.path.max_bandwidth == 3e6, "the path gave it, however little the sender had"
+
+
+def test_a_short_round_trip_counts_over_several() -> None:
+    path = PathModel()
+    path.set_full_reached()
+    now, delivered = 0.0, 0
+    for i in range(100):  # 1 MB/s, acknowledged a millisecond's worth at a time, every second one late
+        now += 0.0005 if i % 2 else 0.0015
+        delivered += 1000
+        path.on_rate(RateSample(2e6, 1000, 0.0005, False, delivered - 1000, 2000, 0), delivered, now)
+        if i > MIN_RATE_SPAN * 1000 + 2:
+            path.advance_cycle()
+    assert path.max_bandwidth == pytest.approx(1e6, rel=0.1)
 
 
 def test_the_shortest_round_trip_lives_on_while_it_is_met() -> None:

@@ -78,7 +78,7 @@ class Bbr:
         model.delivered = sample.delivered
         if rate is not None:
             loss.on_rate(rate, sample.delivered)
-            path.on_rate(rate, sample.delivered)
+            path.on_rate(rate, sample.delivered, now)
             if path.round_start:
                 cruise = model.bdp() if model.state is State.CRUISE else 0.0
                 loss.end_round(sample.lost, sample.delivered, model.quiet_rtt, model.size, cruise)
@@ -122,7 +122,7 @@ class Bbr:
                 model.state = State.DRAIN
                 self._drain_start = path.round_count
         if model.state is State.DRAIN and (
-            sample.bytes_in_flight <= model.inflight or path.round_count > self._drain_start + DRAIN_ROUNDS
+            model.is_drained(sample.bytes_in_flight) or path.round_count > self._drain_start + DRAIN_ROUNDS
         ):
             self._probe.start_down(sample.now)
 

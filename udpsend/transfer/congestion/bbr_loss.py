@@ -100,6 +100,9 @@ class LossModel:
         self._last_number = number
 
     def reset_signals(self) -> None:
+        """A probe is over: what comes now tells of something else."""
+        self.quiet = False
+        self._round_rtt = INFINITY
         self.in_round = False
         self.events = 0
         self.bandwidth_latest = 0.0
@@ -127,8 +130,7 @@ class LossModel:
             self.imposed = IMPOSED_PEAK * steady if steady >= bearable else 0.0
         self.residual = min(MAX_RESIDUAL, max(self._residual, self.imposed))
         if self.quiet and was_quiet and self._excess(newly_lost, newly_sent, datagram_size) <= 0:
-            self.bandwidth_short *= RELEASE
-            self.inflight_short *= RELEASE
+            self._release()
         self._round_rtt = INFINITY
         self._round_lost = lost
         self._round_delivered = delivered
@@ -157,6 +159,12 @@ class LossModel:
             self.inflight_short = window
         self.bandwidth_short = max(self.bandwidth_latest, BETA * self.bandwidth_short)
         self.inflight_short = max(self.inflight_latest, BETA * self.inflight_short)
+
+    def _release(self) -> None:
+        self.bandwidth_short *= RELEASE
+        self.inflight_short *= RELEASE
+        if self.bandwidth_short > 2 * self.bandwidth_latest:
+            self.reset_short()
 
     def reset_short(self) -> None:
         self.bandwidth_short = INFINITY

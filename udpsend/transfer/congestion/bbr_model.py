@@ -19,7 +19,7 @@ HEADROOM = 0.2  # the draft's 0.15 takes two thirds of the path from CUBIC where
 PROBE_RTT_GAIN = 0.5
 MAX_QUANTUM = 65_536
 QUANTA = 3  # one being sent, one on its way, one being acknowledged
-QUIET = 1.125  # times the propagation delay, plus a datagram's time at the bottleneck: the queue is empty
+QUIET = 1.125  # times the propagation delay, plus a train's time at the bottleneck: the queue is empty
 
 
 class State(Enum):
@@ -95,8 +95,18 @@ class Model:
 
     @property
     def quiet_rtt(self) -> float:
-        """A round trip as short as this met an empty queue."""
-        return self.path.min_rtt * QUIET + self.size / max(self.path.max_bandwidth, 1.0)
+        """A round trip as short as this met an empty queue. A train takes its own time at the bottleneck, and the
+        shortest round trip was that of a small record."""
+        return self.path.min_rtt * QUIET + max(self._quantum, self.size) / max(self.path.max_bandwidth, 1.0)
+
+    @property
+    def _quantum(self) -> float:
+        return min(self.pacing_rate * train_time(self.path.min_rtt), MAX_QUANTUM)
+
+    def is_drained(self, bytes_in_flight: int) -> bool:
+        """The queue that was built is gone. Where acknowledgements wait for one another more than the draft's product
+        of rate and delay is on its way even then; round trips tell."""
+        return bytes_in_flight <= self.inflight or self.loss.quiet
 
     def is_too_high(self, lost: float, inflight: float) -> bool:
         """`lost` bytes since a record was sent that brought the bytes in flight to `inflight`."""
@@ -132,8 +142,7 @@ class Model:
         self.window = max(min(window, cap), self.min_window)
 
     def _quantized(self, inflight: float) -> float:
-        quantum = min(self.pacing_rate * train_time(self.path.min_rtt), MAX_QUANTUM)
-        inflight = max(inflight, QUANTA * quantum, self.min_window)
+        inflight = max(inflight, QUANTA * self._quantum, self.min_window)
         return inflight + 2 * self.size if self.state is State.UP else inflight
 
     def random(self) -> int:

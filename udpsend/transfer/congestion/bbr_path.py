@@ -4,10 +4,15 @@ is full."""
 
 from __future__ import annotations
 
+from collections import deque
+
 from udpsend.transfer.delivery_rate import MaxFilter, RateSample
 
 INFINITY = float("inf")
 
+# A train more or less at the end of a round trip of 1 ms is 5 % of it, and the highest sample counts: the rate of short
+# round trips is also that over so many seconds, once the pipe has been full.
+MIN_RATE_SPAN = 0.008
 FULL_PIPE_GROWTH = 1.25
 FULL_PIPE_ROUNDS = 3
 # Once the pipe has been full, two rounds say so again (the draft waits for three, and each adds a quarter of the path's
@@ -34,6 +39,7 @@ class PathModel:
         self.full_reached = False
         self.probe_rtt_expired = False
         self._round_end = 0
+        self._deliveries: deque[tuple[float, int]] = deque()  # (time, delivered so far) of the last acknowledgements
         self._previous_cycle = 0.0
         self._this_cycle = 0.0
         self._min_rtt_time = 0.0
@@ -51,15 +57,27 @@ class PathModel:
         """The round ends when something that is sent from now on is acknowledged; `delivered` is the count so far."""
         self._round_end = delivered
 
-    def on_rate(self, rate: RateSample, delivered: int) -> None:
+    def on_rate(self, rate: RateSample, delivered: int, now: float) -> None:
         self.round_start = rate.prior_delivered >= self._round_end
         if self.round_start:
             self._round_end = delivered
             self.round_count += 1
-        if rate.rate >= self.max_bandwidth or not rate.app_limited:
-            if rate.rate > self._this_cycle:
-                self._this_cycle = rate.rate
+        bandwidth = rate.rate
+        if self.full_reached and rate.interval < MIN_RATE_SPAN:
+            bandwidth = min(bandwidth, self._rate_over_span(delivered, now))
+        if bandwidth >= self.max_bandwidth or not rate.app_limited:
+            if bandwidth > self._this_cycle:
+                self._this_cycle = bandwidth
             self.max_bandwidth = max(self._previous_cycle, self._this_cycle)
+
+    def _rate_over_span(self, delivered: int, now: float) -> float:
+        history = self._deliveries
+        history.append((now, delivered))
+        while len(history) > 2 and now - history[1][0] >= MIN_RATE_SPAN:
+            history.popleft()
+        start, before = history[0]
+        span = now - start
+        return (delivered - before) / span if MIN_RATE_SPAN <= span < 2 * MIN_RATE_SPAN else INFINITY
 
     def advance_cycle(self) -> None:
         """One ProbeBW cycle is over: what was measured two cycles ago does not count any more."""

@@ -58,7 +58,7 @@ class BandwidthProbe:
         if state is State.DOWN or state is State.CRUISE:
             if self._is_time_to_probe(sample.now):
                 self.start_refill()
-            elif state is State.DOWN and sample.bytes_in_flight <= min(model.inflight_with_headroom, model.inflight):
+            elif state is State.DOWN and self._is_time_to_cruise(sample.bytes_in_flight):
                 model.state = State.CRUISE
         elif state is State.REFILL:
             if model.path.round_start:
@@ -134,6 +134,9 @@ class BandwidthProbe:
             return False
         rounds = min(model.bdp() / model.size, model.window / model.size, RENO_ROUNDS)
         return self._rounds >= rounds * self._patience
+
+    def _is_time_to_cruise(self, bytes_in_flight: int) -> bool:
+        return bytes_in_flight <= self._model.inflight_with_headroom and self._model.is_drained(bytes_in_flight)
 
     def _is_time_to_go_down(self, rate: RateSample, sample: AckedSample) -> bool:
         model = self._model
