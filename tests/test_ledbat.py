@@ -102,6 +102,16 @@ def test_it_yields_to_a_queue() -> None:
     assert path.ledbat.window < window / 4
 
 
+def test_it_gives_up_what_waits_beyond_the_target_and_that_once_for_a_flight() -> None:
+    path = grown(60)
+    path.ledbat._threshold = window = path.ledbat.window
+    path.ledbat._first_slow_start = False
+    for _ in range(3):  # until the least of two round trips has it
+        path.round(queueing=0.0185)
+    assert path.ledbat.window == pytest.approx(window * (1 - 0.006 / 0.1185), rel=0.02), "the target is 12.5 ms"
+    assert path.ledbat._threshold <= path.ledbat.window, "slow start would take it back at once"
+
+
 @pytest.mark.parametrize(("base", "target"), [(0.01, 0.004), (0.08, 0.01), (0.4, 0.05), (1.0, 0.06)])
 def test_the_target_fits_short_buffers(base: float, target: float) -> None:
     path = Path(base)

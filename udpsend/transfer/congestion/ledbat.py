@@ -1,7 +1,8 @@
 """LEDBAT++ (draft-irtf-iccrg-ledbat-plus-plus) for transfers that yield to everybody else.
 
-1. The window grows by a fraction of what Reno's would while the queueing delay is below the target, and shrinks with
-   the excess above it: others, who fill the queue, take what they want.
+1. The window grows by a fraction of what Reno's would while the queueing delay is below the target, and shrinks by
+   what waits beyond it: others, who fill the queue, take what they want. (The draft shrinks by the excess in targets,
+   with each acknowledgement: where the target is an eighth of the round trip, half the window went for a millisecond.)
 2. Every so often it falls to two datagrams for two round trips, so that the delay without its own queue can be seen.
 Delays are round trips above the shortest of the last ten minutes.
 """
@@ -20,7 +21,7 @@ TARGET_SHARE = 1 / 8
 MIN_TARGET = 0.004
 SAMPLES = 20  # jitter of some milliseconds must not look like a queue
 GAIN_LIMIT = 16
-DECREASE = 1.0  # the draft's Constant
+MAX_DECREASE = 0.5  # in a round trip
 # Where nobody waits in the queue a loss is nobody's queue: on a path that loses 1 % at random the draft, whose window
 # grows by a sixth of Reno's, ends at a fiftieth of the rate.
 QUIET = 1.0  # of the target
@@ -72,6 +73,7 @@ class Ledbat:
         self._slowdown_start = INFINITY
         self._slowdown_end = INFINITY
         self._recovery_start = -1.0
+        self._decrease_time = -1.0
         self._smoothed = 0.0
 
     def set_datagram_size(self, size: int) -> None:
@@ -131,7 +133,7 @@ class Ledbat:
         if self.window < self._threshold:
             self._slow_start(sample, queueing)
         else:
-            self._avoid_congestion(sample.acked_bytes, queueing)
+            self._avoid_congestion(sample, queueing)
 
     def _slow_start(self, sample: AckedSample, queueing: float) -> None:
         first = self._first_slow_start
@@ -150,12 +152,14 @@ class Ledbat:
             self._slowdown_at = now + SLOWDOWN_PAUSE * (now - self._slowdown_start)
             self._slowdown_start = INFINITY
 
-    def _avoid_congestion(self, acked: int, queueing: float) -> None:
-        over = queueing / self._target - 1
-        datagrams = self.window / self._size
-        change = self._gain if over <= 0 else max(self._gain - DECREASE * datagrams * over, -datagrams / 2)
-        self.window = max(self.window + change * self._size * acked / self.window, self._minimum)
-        self._threshold = min(self._threshold, self.window)  # what was given up is not taken back by slow start
+    def _avoid_congestion(self, sample: AckedSample, queueing: float) -> None:
+        excess = (queueing - self._target) / (self._base.value + queueing)
+        if excess <= 0:
+            self.window += self._gain * self._size * sample.acked_bytes / self.window
+        elif sample.newest_sent_time > self._decrease_time:  # once for each flight: the next tells what it has done
+            self._decrease_time = sample.now
+            self.window = max(self.window * (1 - min(excess, MAX_DECREASE)), self._minimum)
+            self._threshold = min(self._threshold, self.window)  # slow start does not take it back
 
     def on_lost(self, sample: LostSample) -> None:
         if sample.newest_sent_time <= self._recovery_start:
