@@ -36,15 +36,15 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tools.bench
 
-# Needs root, nftables and iproute2; RUNS times each pair of networks.
+# Needs root, nftables, iproute2, mosquitto, coturn and miniupnpd; RUNS times each pair of networks.
 RUNS ?= 20
+JOBS ?= $(shell nproc)
 netlab: $(STAMP)
 	$(BIN)/python -m tools.netlab check
-	$(BIN)/python -m tools.netlab matrix --runs $(RUNS)
+	$(BIN)/python -m tools.netlab matrix --runs $(RUNS) --jobs $(JOBS)
 	$(BIN)/python -m tools.netlab changes
 
 # The congestion control in the simulator: 192 links, hours of processor time on one core.
-JOBS ?= $(shell nproc)
 matrix: $(STAMP)
 	$(BIN)/python -m tools.matrix --jobs $(JOBS)
 

@@ -10,8 +10,9 @@ import pytest
 from udpsend.config import Role
 from udpsend.events import PathKind
 from udpsend.punching.candidates import addresses_through_relay, path_kind
+from udpsend.punching.outbox import MAX_SENT
 from udpsend.punching.path import PathValidated, PunchFailed
-from udpsend.punching.puncher import MAX_SENT, RELAY_DELAY, Puncher
+from udpsend.punching.puncher import RELAY_DELAY, Puncher
 from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival
 from udpsend.wire.relayed import is_through_relay, through_relay

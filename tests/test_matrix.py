@@ -1,31 +1,28 @@
-"""Rows of the laboratory's matrix that take seconds: from file to file through each kind of network."""
+"""Every row of the laboratory's matrix once: from file to file through each kind of network, or an honest refusal."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from tools.netlab import missing_requirements
-from tools.netlab.matrix import ROWS, run_row
+from tools.netlab.matrix import Result, run_rows
+from tools.netlab.rows import ROWS
+from tools.netlab.servers import missing_program
 
-pytestmark = pytest.mark.skipif(missing_requirements() is not None, reason=str(missing_requirements()))
+_REASON = missing_requirements() or missing_program("mosquitto", "turnserver", "miniupnpd")
+pytestmark = pytest.mark.skipif(_REASON is not None, reason=str(_REASON))
 
-PATHS = (
-    "full-cone / full-cone",
-    "masquerade-open / masquerade-open",
-    "masquerade / symmetric-sequential",
-    "masquerade-open / symmetric-random",
-    "masquerade / port-restricted, mtu 1280",
-    "masquerade / masquerade, same private True",
-    "two layers",
-    "one NAT, one LAN",
-    "one carrier with hairpin",
-    "IPv6 only, firewalls",
-)
+JOBS = 2
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_a_pair_of_networks_has_the_path_that_it_should(name: str, tmp_path: Path) -> None:
-    result = run_row(ROWS[name], 1, tmp_path)
-    assert result.expected == result.runs, result.line()
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> dict[str, Result]:
+    """Of the rows that are asked for. Several run at once, and those that mostly wait do so together."""
+    names = {row for item in request.session.items for row in ROWS if item.name.endswith(f"[{row}]")}
+    rows = [row for name, row in ROWS.items() if name in names]
+    return {result.row.name: result for result in run_rows(rows, 1, JOBS)}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_pair_of_networks_has_the_path_that_it_should(name: str, results: dict[str, Result]) -> None:
+    assert results[name].is_expected, results[name].line()

@@ -134,7 +134,7 @@ def times(seed: int, runs: int, first: NatKind, second: NatKind) -> list[float]:
         net, a, b = two_homes(seed + number, first, second)
         seconds = punch(net, a, b)
         assert seconds is not None, f"seed {seed + number}"
-        assert max(a.puncher.sent, b.puncher.sent) <= 4096
+        assert max(a.puncher.tally.sent, b.puncher.tally.sent) <= 4096
         taken.append(seconds)
     return taken
 
@@ -167,7 +167,7 @@ def test_the_fan_is_not_opened_where_plain_punching_works(seed: int) -> None:
     seconds = punch(net, a, b)
     assert seconds is not None
     assert seconds < 1.0
-    assert a.puncher.sent < 50
+    assert a.puncher.tally.sent < 50
     assert not any(isinstance(event, SocketsWanted) for event in a.socket.events)
 
 
@@ -195,7 +195,7 @@ def test_two_sequential_nats_cross_whatever_others_took(seed: int, drift: tuple[
     seconds = punch(net, a, b, hold=1.0, word=0.1)
     assert seconds is not None
     assert seconds < 3.0
-    assert max(a.puncher.sent, b.puncher.sent) < 700
+    assert max(a.puncher.tally.sent, b.puncher.tally.sent) < 700
 
 
 def test_two_symmetric_nats_fail_in_time_and_without_a_search(seed: int) -> None:
@@ -203,7 +203,7 @@ def test_two_symmetric_nats_fail_in_time_and_without_a_search(seed: int) -> None
     start = net.now
     assert punch(net, a, b) is None
     assert net.now - start < 12.1
-    assert a.puncher.sent < 200
+    assert a.puncher.tally.sent < 200
 
 
 @pytest.mark.parametrize(("hard", "bar"), [(SYMMETRIC, 3.0), (SYMMETRIC_RANDOM, 10.0)])

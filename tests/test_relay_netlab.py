@@ -4,17 +4,16 @@ lets no UDP out at all. coturn is the relay."""
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.netlab_fixtures import MQTT_PORT, STUN_PORT, Started, laboratory, start_mosquitto, udpsend
+from tests.netlab_fixtures import MQTT_PORT, STUN_PORT, laboratory, start_coturn, start_mosquitto, udpsend
 from tools.netlab import Lab, internet
+from tools.netlab.servers import relay_url
 
 CODE = "4821-marble-otter"
 SIZE = 2_000_000
-USER = "me:s3cret"
 
 
 @pytest.fixture
@@ -22,17 +21,6 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "source.bin"
     path.write_bytes(os.urandom(SIZE))
     return path
-
-
-def start_turn(lab: Lab, directory: Path) -> None:
-    program = shutil.which("turnserver")
-    if program is None:
-        pytest.skip("needs turnserver (Debian package coturn)")
-    options = ["-n", "-v", "-L", lab.address("server"), "-E", lab.address("server"), "-p", str(STUN_PORT), "--no-cli"]
-    options += ["--no-tls", "--no-dtls", "--lt-cred-mech", "--user", USER, "--realm", "example.org"]
-    files = ["--log-file", "stdout", "--pidfile", str(directory / "turn.pid"), "--userdb", str(directory / "db")]
-    server = Started(lab, "server", [program, *options, *files], directory / "turn.log")
-    server.wait_for_text(f"UDP listener opened on: {lab.address('server')}:{STUN_PORT}")
 
 
 def transfer(lab: Lab, source: Path, directory: Path, relays: tuple[str, str]) -> tuple[str, str]:
@@ -49,16 +37,12 @@ def transfer(lab: Lab, source: Path, directory: Path, relays: tuple[str, str]) -
     return printed
 
 
-def turn(lab: Lab, more: str = "") -> str:
-    return f"turn:{USER}@{lab.address('server')}:{STUN_PORT}{more}"
-
-
 @pytest.mark.parametrize("with_relay", ["alice", "bob"])
 def test_two_symmetric_nats_and_one_relay(tmp_path: Path, source: Path, with_relay: str) -> None:
     with laboratory(internet("symmetric-random", "symmetric-random")) as lab:
         start_mosquitto(lab, "server", tmp_path)
-        start_turn(lab, tmp_path)
-        relays = (turn(lab), "") if with_relay == "alice" else ("", turn(lab))
+        start_coturn(lab, "server", tmp_path)
+        relays = (relay_url(lab), "") if with_relay == "alice" else ("", relay_url(lab))
         for printed in transfer(lab, source, tmp_path, relays):
             assert "Path: relayed" in printed
             assert "s3cret" not in printed
@@ -67,15 +51,15 @@ def test_two_symmetric_nats_and_one_relay(tmp_path: Path, source: Path, with_rel
 def test_a_direct_path_is_taken_where_there_is_one(tmp_path: Path, source: Path) -> None:
     with laboratory(internet("masquerade", "masquerade")) as lab:
         start_mosquitto(lab, "server", tmp_path)
-        start_turn(lab, tmp_path)
-        for printed in transfer(lab, source, tmp_path, (turn(lab), turn(lab))):
+        start_coturn(lab, "server", tmp_path)
+        for printed in transfer(lab, source, tmp_path, (relay_url(lab), relay_url(lab))):
             assert "Direct path: internet, through NAT" in printed
 
 
 def test_udp_blocked_between_the_two(tmp_path: Path, source: Path) -> None:
     with laboratory(internet("masquerade", "masquerade")) as lab:
         start_mosquitto(lab, "server", tmp_path)
-        start_turn(lab, tmp_path)
+        start_coturn(lab, "server", tmp_path)
         for rule in (
             "add table inet block",
             "add chain inet block forward { type filter hook forward priority 0; }",
@@ -83,7 +67,7 @@ def test_udp_blocked_between_the_two(tmp_path: Path, source: Path) -> None:
             "add rule inet block forward ip saddr 198.51.100.0/26 ip daddr 192.0.2.0/26 drop",
         ):
             lab.output("core", ["nft", rule])
-        for printed in transfer(lab, source, tmp_path, ("", turn(lab))):
+        for printed in transfer(lab, source, tmp_path, ("", relay_url(lab))):
             assert "Path: relayed" in printed
 
 
@@ -91,10 +75,10 @@ def test_no_udp_out_on_both_sides(tmp_path: Path, source: Path) -> None:
     """Each side reaches its relay by TCP alone, and the two relayed addresses talk to each other."""
     with laboratory(internet("masquerade", "masquerade")) as lab:
         start_mosquitto(lab, "server", tmp_path)
-        start_turn(lab, tmp_path)
+        start_coturn(lab, "server", tmp_path)
         for router in ("router-a", "router-b"):
             rules = "add chain inet lab no_udp { type filter hook forward priority 1; meta l4proto udp drop; }"
             lab.output(router, ["nft", rules])
-        over_tcp = turn(lab, "?transport=tcp")
+        over_tcp = relay_url(lab, "?transport=tcp")
         for printed in transfer(lab, source, tmp_path, (over_tcp, over_tcp)):
             assert "Path: relayed" in printed

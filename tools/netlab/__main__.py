@@ -65,6 +65,7 @@ def _arguments() -> argparse.Namespace:
     every.add_argument(
         "--pairs", nargs="+", default=[], metavar="WORDS", help="only rows with one of these in their names"
     )
+    every.add_argument("--jobs", type=int, default=1, help="laboratories that work at once; six times as many may wait")
     during = commands.add_parser("changes", help="transfers during which something happens to the network")
     during.add_argument("names", nargs="*", metavar="NAME", help="only these: " + ", ".join(CHANGES))
     return parser.parse_args()
@@ -87,7 +88,7 @@ def main() -> int:
         elif chosen.command == "check":
             return check.main()
         elif chosen.command == "matrix":
-            return matrix.main(chosen.runs, chosen.pairs)
+            return matrix.main(chosen.runs, chosen.pairs, chosen.jobs)
         elif chosen.command == "changes":
             return changes.main(chosen.names)
         else:

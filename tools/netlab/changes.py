@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .lab import Lab
-from .matrix import start_servers
+from .servers import start_servers
 from .topology import Topology, internet
 
 CONTENT_SIZE = 30_000_000
@@ -58,7 +58,8 @@ def _outage(lab: Lab) -> None:
 
 def _no_broker(lab: Lab) -> None:
     """The broker and the STUN servers are gone for good."""
-    lab.signal("server", "serve", signal.SIGKILL)
+    for program in ("mosquitto", "turnserver"):
+        lab.signal("server", program, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def run_change(change: Change, directory: Path, size: int = CONTENT_SIZE) -> Out
         for router in ("router-a", "router-b"):
             words = f"qdisc add dev wan root tbf rate {RATE} burst 64k latency 100ms"
             lab.output(router, ["tc", *words.split()])
-        options = start_servers(lab)
+        options = start_servers(lab, directory)
         peer = [sys.executable, "-m", "tools.netlab.peer"]
         with open(directory / "recv.log", "wb") as log:
             receiver = lab.run("bob", [*peer, "recv", target, *options], stdout=log)

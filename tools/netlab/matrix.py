@@ -1,9 +1,11 @@
 """Every pair of networks, tried a number of times: whether there is a path, of which kind, and how long it takes.
 
-1. `ROWS` says which networks there are and what must come of each: the kind of path and the bar for its time, or none.
-2. For each row a laboratory is built, with `udpsend serve` at both addresses of the server, and `peer.py` runs on alice
-   and bob, fresh processes each time.
+1. `rows.py` says which networks there are and what must come of each: the kind of path and the bar for its time, or
+   none.
+2. For each row laboratories are built, with the servers of `servers.py`, and `peer.py` runs on alice and bob, fresh
+   processes each time.
 3. Time to path is counted from the moment at which a side knows the other (`PeerMet`) to the path; the slower side.
+   Probes are counted at the side that sent more.
 """
 
 from __future__ import annotations
@@ -15,63 +17,27 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
-from .lab import Lab, LabError
-from .topology import Topology, carrier, home, internet, internet6, lan, layers
+from .lab import Lab
+from .rows import ROWS, Row
+from .servers import relay_url, start_servers
 
 CONTENT_SIZE = 10_000
 PATIENCE = 60.0  # seconds for one transfer; what hangs counts as failed
-ORDINARY = ("none", "firewall", "full-cone", "address-restricted", "masquerade", "masquerade-open", "port-restricted")
-_TRANSLATED = "internet, through NAT"
-_LAN = "local network"
+SHARE = 5  # runs in one laboratory
+PATIENT = 6  # laboratories at once of rows that do nothing but wait, for each of the others
 
+# For one punching and side.
+MAX_PROBES = 4096
+MAX_BYTES = 1_000_000  # with the headers of IP and UDP
+MAX_UNHEARD = 32  # probes to one address that never answered; a search sends one to each of many ports
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A pair of networks. `kind` of path that is expected, or None for an honest refusal, within `bar` seconds."""
-
-    name: str
-    topology: Callable[[], Topology]
-    kind: str | None
-    bar: float
-
-
-def _internet(nat_a: str, nat_b: str, kind: str | None, bar: float, **more: Any) -> Row:
-    words = "".join(f", {name.replace('_', ' ')} {value}" for name, value in more.items())
-    return Row(f"{nat_a} / {nat_b}{words}", lambda: internet(nat_a, nat_b, **more), kind, bar)
-
-
-def _rows() -> Iterator[Row]:
-    for nat_a, nat_b in combinations_with_replacement(ORDINARY, 2):
-        yield _internet(nat_a, nat_b, _TRANSLATED, 1.5)
-    for nat in (*ORDINARY, "short-lived"):
-        yield _internet(nat, "symmetric-sequential", _TRANSLATED, 3.0)
-        yield _internet(nat, "symmetric-random", _TRANSLATED, 10.0)
-    yield _internet("symmetric-random", "masquerade", _TRANSLATED, 10.0)
-    yield _internet("symmetric-sequential", "symmetric-sequential", _TRANSLATED, 3.0)
-    yield _internet("symmetric-sequential", "symmetric-random", None, 12.0)
-    yield _internet("symmetric-random", "symmetric-random", None, 12.0)
-    yield _internet("short-lived", "short-lived", _TRANSLATED, 1.5)
-    yield _internet("masquerade-5s", "masquerade", _TRANSLATED, 1.5)
-    yield _internet("masquerade", "udp-blocked", None, 12.0)
-    yield _internet("masquerade", "masquerade", _TRANSLATED, 1.5, same_private=True)
-    yield _internet("masquerade", "port-restricted", _TRANSLATED, 1.5, mtu=1280)
-    yield Row("two layers", layers, _TRANSLATED, 1.5)
-    yield Row("two layers / symmetric-random", lambda: layers(other="symmetric-random"), _TRANSLATED, 10.0)
-    yield Row("one LAN, no server", lan, _LAN, 0.5)
-    yield Row("one NAT, one LAN", home, _LAN, 0.5)
-    yield Row("one NAT with hairpin, one LAN", lambda: home("hairpin"), _LAN, 0.5)
-    yield Row("one carrier with hairpin", carrier, _TRANSLATED, 1.5)
-    yield Row("one carrier without hairpin", lambda: carrier("port-restricted"), None, 12.0)
-    yield Row("IPv6 only, firewalls", internet6, "internet, IPv6", 1.5)
-
-
-ROWS = {row.name: row for row in _rows()}
+Report = dict[str, dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -83,8 +49,10 @@ class Result:
     expected: int = 0
     """Runs with the path that was expected, or without one if none was."""
     seconds: list[float] = field(default_factory=list)
-    probes: list[int] = field(default_factory=list)
-    """Datagrams that the busier side sent until the path or the end of punching."""
+    probes: int = 0
+    size: int = 0
+    unheard: int = 0
+    """The most that one side sent: probes, bytes, and probes to one address that never answered."""
     others: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -92,16 +60,36 @@ class Result:
         return statistics.median(self.seconds) if self.seconds else float("inf")
 
     @property
+    def is_expected(self) -> bool:
+        """But for the time."""
+        is_bounded = self.probes <= MAX_PROBES and self.size <= MAX_BYTES and self.unheard <= MAX_UNHEARD
+        return self.runs == self.expected and is_bounded
+
+    @property
     def is_good(self) -> bool:
-        return self.runs == self.expected and self.median <= self.row.bar
+        return self.is_expected and self.median <= self.row.bar
 
     def line(self) -> str:
-        seconds = f"{self.median:6.2f} s (max {max(self.seconds):5.2f})" if self.seconds else "     -             "
-        probes = f"{max(self.probes):5d}" if self.probes else "    -"
+        seconds = f"{self.median:6.2f} {max(self.seconds):6.2f}" if self.seconds else f"{'-':>6} {'-':>6}"
+        sent = f"{self.probes:5d} {self.size / 1000:5.0f} {self.unheard:7d}"
         others = "; ".join(f"{count} x {what}" for what, count in self.others.items())
         verdict = "" if self.is_good else "  <-- NOT AS IT SHOULD BE"
         path = self.row.kind or "no direct path"
-        return f"{self.row.name:48} {self.expected:2d}/{self.runs:2d} {path:22} {seconds} {probes} {others}{verdict}"
+        runs = f"{self.expected:2d}/{self.runs:2d}"
+        return f"{self.row.name:48} {runs} {path:22} {seconds} {self.row.bar:5.1f} {sent} {others}{verdict}"
+
+    def add(self, other: Result) -> None:
+        self.runs += other.runs
+        self.expected += other.expected
+        self.seconds += other.seconds
+        self.probes = max(self.probes, other.probes)
+        self.size = max(self.size, other.size)
+        self.unheard = max(self.unheard, other.unheard)
+        self.others += other.others
+
+
+_SENT = f"{'probes':>5} {'kB':>4} {'unheard':>7}"
+HEADING = f"{'networks':48} {'runs':5} {'path':22} {'median':>6} {'worst':>6} {'bar':>5} {_SENT}"
 
 
 def run_row(row: Row, runs: int, directory: Path) -> Result:
@@ -110,40 +98,23 @@ def run_row(row: Row, runs: int, directory: Path) -> Result:
     source = directory / "content"
     source.write_bytes(os.urandom(CONTENT_SIZE))
     with Lab(row.topology()) as lab:
-        options = start_servers(lab)
+        servers = start_servers(lab, directory)
+        relay = ["--relay", relay_url(lab)] if row.with_relay else []
         for _ in range(runs):
-            _add(result, *_transfer(lab, source, directory, options))
+            _add(result, *_transfer(lab, row.hosts, source, directory, servers, relay))
     return result
 
 
-def start_servers(lab: Lab) -> list[str]:
-    """`udpsend serve` at each address of the server, if there is one; the options for the peers."""
-    if "server" not in (host.name for host in lab.topology.hosts):
-        return []
-    options = []
-    for number in (0, 1):
-        address = lab.address("server", number)
-        program = [sys.executable, "-m", "udpsend", "serve", "--host", address]
-        server = lab.run("server", program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        assert server.stdout is not None
-        if not server.stdout.readline():
-            raise LabError(f"udpsend serve did not start on {address}")
-        named = f"[{address}]" if ":" in address else address
-        options += ["--stun", f"{named}:3478", *(["--broker", f"mqtt://{named}:1883"] if number == 0 else [])]
-    return options
-
-
-Report = dict[str, dict[str, Any]]
-
-
-def _transfer(lab: Lab, source: Path, directory: Path, options: list[str]) -> tuple[Report, Report]:
+def _transfer(
+    lab: Lab, hosts: tuple[str, str], source: Path, directory: Path, servers: list[str], relay: list[str]
+) -> tuple[Report, Report]:
     """What each side said, by event; `end` is the last."""
     target = directory / "received"
     target.mkdir(exist_ok=True)
     peer = [sys.executable, "-m", "tools.netlab.peer"]
     processes = [
-        lab.run(host, [*peer, side, path, *options], stdout=subprocess.PIPE)
-        for host, side, path in (("bob", "recv", target), ("alice", "send", source))
+        lab.run(host, [*peer, side, path, *servers, *more], stdout=subprocess.PIPE)
+        for host, side, path, more in ((hosts[1], "recv", target, []), (hosts[0], "send", source, relay))
     ]
     receiver, sender = (_report(process) for process in processes)
     return sender, receiver
@@ -176,19 +147,42 @@ def _add(result: Result, sender: Report, receiver: Report) -> None:
         result.seconds.append(max(times))
     else:
         result.others[", ".join(sorted(ends | kinds))] += 1
-    sent = [r["Statistics"]["counters"].get("probes, sent") for r in (sender, receiver) if "Statistics" in r]
-    result.probes += [int(max(sent))] if sent and None not in sent else []
+    for report in (sender, receiver):
+        counters = report["Statistics"]["counters"] if "Statistics" in report else {}
+        result.probes = max(result.probes, int(counters.get("probes, sent", 0)))
+        result.size = max(result.size, int(counters.get("probes, bytes sent", 0)))
+        result.unheard = max(result.unheard, int(counters.get("probes, most to one unheard", 0)))
 
 
-def main(runs: int, wanted: list[str]) -> int:
+def run_rows(rows: Sequence[Row], runs: int, jobs: int) -> Iterator[Result]:
+    """In their order, as they are done. `jobs` laboratories work at once, and PATIENT times as many wait."""
+    with ThreadPoolExecutor(jobs) as busy, ThreadPoolExecutor(PATIENT * jobs) as patient:
+        pools = [(row, patient if row.is_patient else busy) for row in rows]
+        shares = [(row, [pool.submit(_share, row, count) for count in _shares(runs)]) for row, pool in pools]
+        for row, futures in shares:
+            result = Result(row)
+            for future in futures:
+                result.add(future.result())
+            yield result
+
+
+def _shares(runs: int) -> Iterator[int]:
+    return (min(SHARE, runs - done) for done in range(0, runs, SHARE))
+
+
+def _share(row: Row, runs: int) -> Result:
+    with tempfile.TemporaryDirectory(prefix="udpsend-matrix-") as directory:
+        return run_row(row, runs, Path(directory))
+
+
+def main(runs: int, wanted: list[str], jobs: int) -> int:
     """Prints a line per row whose name has one of `wanted` in it (all rows if there are none). 1 if a row is not as it
     should be."""
+    rows = [row for row in ROWS.values() if not wanted or any(words in row.name for words in wanted)]
+    print(HEADING, flush=True)
     wrong = 0
-    for row in ROWS.values():
-        if wanted and not any(words in row.name for words in wanted):
-            continue
-        with tempfile.TemporaryDirectory(prefix="udpsend-matrix-") as directory:
-            result = run_row(row, runs, Path(directory))
+    for result in run_rows(rows, runs, jobs):
         wrong += not result.is_good
         print(result.line(), flush=True)
+    print(f"{len(rows) - wrong} of {len(rows)} rows as they should be")
     return 1 if wrong else 0

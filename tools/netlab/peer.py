@@ -1,4 +1,5 @@
-"""One end of a transfer, for the matrix: `python -m tools.netlab.peer send|recv PATH [--broker URL] [--stun SERVER]`.
+"""One end of a transfer, for the matrix: `python -m tools.netlab.peer send|recv PATH [--broker URL] [--stun SERVER]
+[--relay URL]`.
 
 Prints each event that the matrix looks at as a line of JSON, with the seconds since the peer was met, and at last the
 outcome: {"event": "Verified"} or {"event": error class, "text": ...}.
@@ -17,6 +18,7 @@ from udpsend.config import Config
 from udpsend.errors import UdpsendError
 
 CODE = "4821-marble-otter"
+PEER_TIMEOUT = 60.0
 
 
 class Log:
@@ -46,8 +48,11 @@ def main() -> None:
     parser.add_argument("path")
     parser.add_argument("--broker", action="append", default=[])
     parser.add_argument("--stun", action="append", default=[])
+    parser.add_argument("--relay")
     options = parser.parse_args()
-    config = Config(brokers=tuple(options.broker), stun_servers=tuple(options.stun), timeout=60.0)
+    config = Config(
+        brokers=tuple(options.broker), stun_servers=tuple(options.stun), relay=options.relay, timeout=PEER_TIMEOUT
+    )
     log = Log()
     try:
         if options.side == "send":

@@ -7,7 +7,7 @@ Ports on the same segment are joined: two by one veth pair, more by a bridge. Ea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .nat import NAT_KINDS
@@ -35,6 +35,9 @@ class Host:
     forwards: bool = False
     routes: tuple[tuple[str, str], ...] = ()
     """Further routes: destination, and `via ADDRESS` or a type such as `blackhole`."""
+    port_mapping: tuple[str, ...] = ()
+    """The protocols by which a router maps ports, of `pcp` (with NAT-PMP) and `upnp`; its address for that is
+    MAPPED_ADDRESS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +125,40 @@ def _site(host: str, router: str, kind: str, private: str, public: str, routed: 
     )
 
 
+# miniupnpd does nothing behind an address that is reserved for documentation, as all of the laboratory's are. So a
+# router that maps ports has one more, which exists inside of the laboratory only.
+MAPPED_ADDRESS = "44.128.0.2"
+
+
+def _with_port_mapping(router: Host, core: Host, protocols: tuple[str, ...]) -> tuple[Host, Host]:
+    """The router maps ports, and the core knows the way to its further address."""
+    lan, wan = router.ports
+    public = wan.addresses[0].split("/")[0]
+    wan = replace(wan, addresses=(*wan.addresses, f"{MAPPED_ADDRESS}/32"))
+    router = replace(router, ports=(lan, wan), port_mapping=protocols)
+    return router, replace(core, routes=(*core.routes, (f"{MAPPED_ADDRESS}/32", f"via {public}")))
+
+
 def internet(
-    nat_a: str = "masquerade", nat_b: str = "masquerade", *, same_private: bool = False, mtu: int = 1500
+    nat_a: str = "masquerade",
+    nat_b: str = "masquerade",
+    *,
+    same_private: bool = False,
+    mtu: int = 1500,
+    port_mapping: tuple[str, ...] = (),
 ) -> Topology:
     """alice and bob behind a router each, at two providers, and a server with two public addresses.
 
     Every path between two of them crosses the `core` router, so that a packet of small TTL can pass the own router and
     die before the other one, as on the internet. `same_private`: both homes use the same addresses inside. `mtu` is
-    that of the providers' lines.
+    that of the providers' lines. `port_mapping`: the protocols by which alice's router maps ports.
     """
     alice, router_a = _site("alice", "router-a", nat_a, "10.1.0.", "192.0.2.", "192.0.2.")
     private = "10.1.0." if same_private else "10.2.0."
     bob, router_b = _site("bob", "router-b", nat_b, private, "198.51.100.", "198.51.100.")
     core = _core(("wan-alice", "192.0.2."), ("wan-bob", "198.51.100."))
+    if port_mapping:
+        router_a, core = _with_port_mapping(router_a, core, port_mapping)
     return Topology(
         "internet",
         f"alice behind {nat_a}, bob behind {nat_b}, a public server",

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.punching.behaviour import NatBehaviour, parse_behaviour_untrusted
+from udpsend.punching.outbox import Tally
 from udpsend.punching.path import PathValidated, PunchFailed, SocketsWanted
 from udpsend.punching.puncher import Puncher
 from udpsend.punching.reasons import explain
@@ -72,7 +73,7 @@ class Negotiation:
         self.peer_behaviour = NatBehaviour()
         self.generation = 0
         self.probe_drops: Counter[str] = Counter()
-        self.probes_sent = 0
+        self._earlier = Tally()  # what went out in earlier punchings
         self._role = role
         self._random_bytes = random_bytes
         self._candidates = list(candidates)
@@ -205,13 +206,18 @@ class Negotiation:
 
     def _account(self, puncher: Puncher) -> None:
         self.probe_drops += puncher.drops
-        self.probes_sent += puncher.sent
+        self._earlier += puncher.tally
 
     def counters(self) -> dict[str, float]:
-        drops, sent = self.probe_drops, self.probes_sent
+        drops, tally = self.probe_drops, self._earlier
         if self._puncher is not None:
-            drops, sent = drops + self._puncher.drops, sent + self._puncher.sent
-        return {"probes, sent": sent, **{f"probes, {why}": n for why, n in drops.items()}}
+            drops, tally = drops + self._puncher.drops, tally + self._puncher.tally
+        return {
+            "probes, sent": tally.sent,
+            "probes, bytes sent": tally.size,
+            "probes, most to one unheard": tally.to_one_unheard,
+            **{f"probes, {why}": n for why, n in drops.items()},
+        }
 
     def _take_events(self) -> None:
         while self._puncher is not None and (event := self._puncher.next_event()) is not None:

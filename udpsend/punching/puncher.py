@@ -26,6 +26,7 @@ from udpsend.punching.candidates import addresses_through_relay, path_kind
 from udpsend.punching.channel import ProbeChannel
 from udpsend.punching.hard import Method, choose_method
 from udpsend.punching.nomination import Nomination
+from udpsend.punching.outbox import Outbox, Tally
 from udpsend.punching.pairs import MAX_INTERVAL, MAX_PAIRS, OPENER_TTL, Pair
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
@@ -34,10 +35,8 @@ from udpsend.wire.probe import TRANSACTION_SIZE, Probe, ProbeType
 
 PACE = 0.005  # seconds between requests; RFC 8445, section 14.2 asks for this much
 GRACE = 2.0  # for the CONFIRM of a nomination that came just before the timeout
-MAX_ANSWERS = 64  # that wait to be sent; the peer repeats what is lost
 RELAY_DELAY = 2.0  # seconds for a direct path to come up, before a relay is tried
 SLOWEST_PROBES = 150  # of one pair, where the timeout is longer than usual: with 16 pairs that is below MAX_SENT
-MAX_SENT = 4096  # probes of 80 bytes, requests and answers: 0.5 MB with IP and UDP headers
 
 PunchEvent = PathValidated | PunchFailed | SocketsWanted
 
@@ -62,9 +61,9 @@ class Puncher:
         first, and more only after `peer_opened`, or after so many seconds."""
         self.path: Path | None = None
         self.drops: Counter[str] = Counter()
-        self.sent = 0
         self._role = role
         self._channel = ProbeChannel(secret, role)
+        self._outbox = Outbox(self._channel, self.drops)
         self._random_bytes = random_bytes
         self._same_host = same_host
         self._main = main_socket
@@ -80,7 +79,6 @@ class Puncher:
         self._relayed: set[Address] = set()
         self._method: Method | None = None
         self._pace_at = now
-        self._answers: list[Transmit] = []
         self._events: list[PunchEvent] = []
         self._nomination = Nomination(role is Role.SENDER, self._send, self.drops)
 
@@ -141,7 +139,7 @@ class Puncher:
         pair.request_sent(transaction, now)
         pair.held = True
         pair.next_probe = self._hold_until
-        self._emit(Probe(ProbeType.REQUEST, transaction=transaction), pair.address, pair.local, OPENER_TTL)
+        self._outbox.put(Probe(ProbeType.REQUEST, transaction=transaction), pair.address, pair.local, OPENER_TTL)
 
     def sockets_opened(self, sockets: list[int], now: float) -> None:
         """The answer to SocketsWanted: the `local` of each, as many as there could be."""
@@ -169,14 +167,14 @@ class Puncher:
             self.drops["unknown address"] += 1
             return
         pair.received += 1
+        self._outbox.heard_from(arrival.address)
         self._probe_received(pair, probe, now)
         self._decide(now)
 
     def datagrams_to_send(self, now: float) -> list[Transmit]:
         if self.unfinished:
             self._request(now)
-        answers, self._answers = self._answers, []
-        return answers
+        return self._outbox.take()
 
     def _request(self, now: float) -> None:
         """What is due of the candidates, and of the method."""
@@ -192,7 +190,7 @@ class Puncher:
         if target is not None:
             # Its answer is not waited for: the peer's own request comes with it, and makes a pair.
             transaction = self._random_bytes(TRANSACTION_SIZE)
-            self._emit(Probe(ProbeType.REQUEST, transaction=transaction), *target)
+            self._outbox.put(Probe(ProbeType.REQUEST, transaction=transaction), *target)
 
     @property
     def _method_due(self) -> float:
@@ -229,6 +227,11 @@ class Puncher:
         pairs = self._pairs.values()
         heard = sum(pair.received > 0 for pair in pairs)
         return PunchFailed(len(self._signalled), heard, sum(pair.validated for pair in pairs))
+
+    @property
+    def tally(self) -> Tally:
+        """What was sent so far."""
+        return self._outbox.tally
 
     @property
     def unfinished(self) -> bool:
@@ -286,14 +289,5 @@ class Puncher:
     def _send(self, pair: Pair, probe: Probe) -> None:
         if not pair.may_send:
             self.drops["amplification limit"] += 1
-        elif self._emit(probe, pair.address, pair.local):
+        elif self._outbox.put(probe, pair.address, pair.local):
             pair.sent += 1
-
-    def _emit(self, probe: Probe, address: Address, local: int, ttl: int = 0) -> bool:
-        if len(self._answers) >= MAX_ANSWERS or self.sent >= MAX_SENT:
-            self.drops["too many answers"] += 1
-            return False
-        self.sent += 1
-        datagram = self._channel.seal(probe)
-        self._answers.append(Transmit([datagram], len(datagram), len(datagram), address, local, ttl))
-        return True
