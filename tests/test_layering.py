@@ -160,6 +160,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "udpsend.sealing",
     ),
     "ifaddr": ("udpsend.punching.candidates", "udpsend.rendezvous.multicast_groups"),
+    "msgspec": ("udpsend",),  # Struct, in place of dataclasses: a language feature, used wherever there are values
     "pathspec": ("udpsend.files.ignore",),
     "paho": ("udpsend.rendezvous.mqtt", "udpsend.rendezvous.broker_connection", "udpsend.doctor.places"),
     "segno": ("udpsend.cli",),
@@ -329,7 +330,8 @@ def test_modules_are_short() -> None:
     "arguments", [["--help"], *([command, "--help"] for command in ("send", "recv", "serve", "doctor"))]
 )
 def test_help_loads_nothing_slow(arguments: list[str]) -> None:
-    """What keeps `udpsend --help` quick, without a clock: of our packages, click alone is loaded for it."""
+    """What keeps `udpsend --help` quick, without a clock: of our packages, click and msgspec (7 ms)
+    are loaded for it, and no other."""
     script = (
         "import sys\n"
         "from udpsend.cli import main\n"
@@ -340,7 +342,7 @@ def test_help_loads_nothing_slow(arguments: list[str]) -> None:
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(finished.stderr.split())
     assert "click" in loaded
-    assert loaded & (set(DOORS) - {"click"} | {"asyncio", "logging", "ssl"}) == set()
+    assert loaded & (set(DOORS) - {"click", "msgspec"} | {"asyncio", "logging", "ssl"}) == set()
 
 
 @pytest.mark.parametrize(

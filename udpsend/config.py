@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
+
+from msgspec import Struct
 
 from udpsend.errors import UsageError
 
@@ -42,8 +43,7 @@ class Role(Enum):
         return Role.RECEIVER if self is Role.SENDER else Role.SENDER
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """How to find the other side and how to reach it. Every field has a default that works on most networks. Raises
     UsageError for values that cannot be; what is wrong with a server or an address is found when it is used."""
 

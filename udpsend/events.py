@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from msgspec import Struct
+
 
 class PathKind(Enum):
     """How direct a path is, best first. The value is what a user reads."""
@@ -17,8 +19,7 @@ class PathKind(Enum):
     RELAYED = "relayed"
 
 
-@dataclass(frozen=True, slots=True)
-class CodeReady:
+class CodeReady(Struct, frozen=True):
     """The code to tell the other side. Comes first, before anything is opened."""
 
     code: str
@@ -26,8 +27,7 @@ class CodeReady:
     """Why the code is easy to guess, as a warning for the user; None if it is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class MeetingPlace:
+class MeetingPlace(Struct, frozen=True):
     """A mailbox came up or went down. `name` is its URL without a password, or `local network`."""
 
     name: str
@@ -35,8 +35,7 @@ class MeetingPlace:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PublicAddress:
+class PublicAddress(Struct, frozen=True):
     """A STUN server told this side's address as seen from the internet, or (`address` None) did not answer."""
 
     server: str
@@ -44,8 +43,7 @@ class PublicAddress:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PortMapped:
+class PortMapped(Struct, frozen=True):
     """The router mapped a port to this side, by `protocol`; or it did not (`address` None, and why not)."""
 
     protocol: str
@@ -53,8 +51,7 @@ class PortMapped:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RelayReady:
+class RelayReady(Struct, frozen=True):
     """The relay gave this side an address; or it did not, or takes it away (`address` None, and why)."""
 
     relay: str
@@ -62,8 +59,7 @@ class RelayReady:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TextToCarry:
+class TextToCarry(Struct, frozen=True):
     """To be carried to the other side by hand, where there is no meeting place: 1 and 3 are the sender's, 2 is the
     receiver's."""
 
@@ -71,36 +67,31 @@ class TextToCarry:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class TextRejected:
+class TextRejected(Struct, frozen=True):
     """What was given as text `number` is not that text, and why."""
 
     number: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class WrongGuess:
+class WrongGuess(Struct, frozen=True):
     """Somebody came with another code. After `remaining` more of them this side gives up."""
 
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
-class PeerMet:
+class PeerMet(Struct, frozen=True):
     """The other side is there and knows the code. `phrase` is the same on both sides if nobody stands between."""
 
     phrase: str
 
 
-@dataclass(frozen=True, slots=True)
-class PathLost:
+class PathLost(Struct, frozen=True):
     """Nothing is heard from the other side any more. Another path is looked for, for minutes, and comes as another
     PathFound; if the old one comes back by itself, it is used."""
 
 
-@dataclass(frozen=True, slots=True)
-class PathFound:
+class PathFound(Struct, frozen=True):
     """The path that is used from here on: a direct one, or RELAYED where that was allowed. `round_trip` in seconds."""
 
     kind: PathKind
@@ -125,8 +116,7 @@ class Offered:
     """A message, and no file; it comes as TextReceived."""
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """The sender does not send `count` things that it was asked for; of the first ones the paths, and why. Both from
     the other side, on the receiving one."""
 
@@ -134,15 +124,13 @@ class Skipped:
     first: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """The receiver said yes. `already` bytes of an earlier attempt are there and are not sent again."""
 
     already: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """`done` of `total` bytes have arrived at the receiver (acknowledged, on the sending side). `total` is None while
     a stream goes on."""
 
@@ -150,13 +138,11 @@ class Progress:
     total: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Verifying:
+class Verifying(Struct, frozen=True):
     """All bytes are there; the hashes are being compared."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """The content at the receiver is the content that was read. `digest` is its BLAKE3 in hex."""
 
     name: str
@@ -172,15 +158,13 @@ class Verified:
     """Files that the receiver had already."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextReceived:
+class TextReceived(Struct, frozen=True):
     """A message from the other side, verified; Verified comes next. Escape it before printing."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(Struct, frozen=True):
     """Counters at the end, for `-v` and for tests: datagrams, records, losses, drops by reason."""
 
     counters: dict[str, float]

@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import cast
+
+from msgspec import Struct
 
 from udpsend.config import Config, Role
 from udpsend.errors import NoDirectPath, PeerNeverCame, UdpsendError
@@ -41,8 +42,7 @@ WATCH_INTERVAL = 1.0
 GIVE_UP = 300.0  # seconds without a word from the other side: a laptop may sleep for two minutes
 
 
-@dataclass(frozen=True, slots=True)
-class PathMoved:
+class PathMoved(Struct, frozen=True):
     """The old path was dead; the transfer goes on here."""
 
     path: Path

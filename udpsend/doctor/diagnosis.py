@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct, field, to_builtins
 
 from udpsend.wire.datagram import Address
 
@@ -32,8 +32,7 @@ class Ports(Enum):
     NOT_TOLD = "not told"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A broker or a STUN server. `seconds` until it could be used; None: not at all, and `detail` says why."""
 
     name: str
@@ -41,8 +40,7 @@ class Place:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Lifetime:
+class Lifetime(Struct, frozen=True):
     """Idle seconds: a mapping was still there after `alive`, and gone after `dead`."""
 
     alive: float | None = None
@@ -50,8 +48,7 @@ class Lifetime:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Nat:
+class Nat(Struct, frozen=True):
     """What is between this host and the internet, for one address family."""
 
     local: Address | None = None
@@ -76,15 +73,13 @@ class Nat:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PortMappingFound:
+class PortMappingFound(Struct, frozen=True):
     protocol: str = ""
     address: Address | None = None
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class System:
+class System(Struct, frozen=True):
     """This host: its addresses, and what its sockets do."""
 
     addresses: tuple[str, ...] = ()
@@ -97,8 +92,7 @@ class System:
     """UDP_GRO: it arrives as one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mtu:
+class Mtu(Struct, frozen=True):
     """IP packet sizes: what the interface takes, and the largest that a server answered, which is a lower bound, since
     servers have limits of their own. None where nothing told."""
 
@@ -106,8 +100,7 @@ class Mtu:
     path: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Struct, frozen=True):
     brokers: tuple[Place, ...] = ()
     stun_servers: tuple[Place, ...] = ()
     system: System = field(default_factory=System)
@@ -121,13 +114,6 @@ class Diagnosis:
     def to_json(self) -> dict[str, Any]:
         """Names as here; behaviours as RFC 4787 calls them."""
 
-        def plain(value: Any) -> Any:
-            if isinstance(value, Enum):
-                return value.value
-            if isinstance(value, dict):
-                return {key: plain(inner) for key, inner in value.items()}
-            return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-        found = plain(dataclasses.asdict(self))
-        assert isinstance(found, dict)  # noqa: S101 - asdict gives one
+        found = to_builtins(self)
+        assert isinstance(found, dict)  # noqa: S101 - of a Struct
         return found

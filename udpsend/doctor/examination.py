@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+from msgspec.structs import replace
 
 from udpsend.config import Config
 from udpsend.doctor.diagnosis import Diagnosis, Mtu, Nat, Place
@@ -67,7 +68,7 @@ def _examine_family(
     server = _first(addresses, in_order)
     mtu = examine_mtu(server, config.bind)
     if lifetime is not None and server is not None:
-        nat = dataclasses.replace(nat, lifetime=measure_lifetime(server, config.bind, lifetime))
+        nat = replace(nat, lifetime=measure_lifetime(server, config.bind, lifetime))
     return nat, in_order, mtu
 
 

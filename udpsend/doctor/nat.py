@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import secrets
 import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+
+from msgspec.structs import replace
 
 from udpsend.doctor.diagnosis import Behaviour, Lifetime, Nat, Ports
 from udpsend.doctor.stun_probe import CHANGE_BOTH, CHANGE_PORT, Answer, Question, StunProbe
@@ -54,10 +55,10 @@ def examine_nat(
         for at, other in teachers[:1]:
             mapping, more = _ask_other_address(probe, at, other, nat, mapping)
             ports += more
-        nat = dataclasses.replace(nat, mapping=mapping, ports=_ports(probe.port, ports))
+        nat = replace(nat, mapping=mapping, ports=_ports(probe.port, ports))
         filtering = _filtering(family, teachers[0][0], bind, nat) if teachers else Behaviour.NOT_TOLD
         hairpin = None if mapping is Behaviour.NONE else _hairpin(probe, first.mapped, bind)
-        return dataclasses.replace(nat, filtering=filtering, hairpin=hairpin), answers
+        return replace(nat, filtering=filtering, hairpin=hairpin), answers
 
 
 def _mapping(nat: Nat, seen: list[Address]) -> Behaviour:

@@ -6,8 +6,9 @@ either has to meet a port of the other by trying many; where both map at random,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from udpsend.doctor.diagnosis import Behaviour, Diagnosis, Nat, Ports
 
@@ -18,8 +19,7 @@ class Chance(Enum):
     NO = "no"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerKind:
+class PeerKind(Struct, frozen=True):
     """A network that the other side may be in. `filters_ports` and `symmetric` are what decides."""
 
     name: str
@@ -38,8 +38,7 @@ PEERS = (
 SAME_NETWORK, ORDINARY = PEERS[0], PEERS[4]
 
 
-@dataclass(frozen=True, slots=True)
-class Prospect:
+class Prospect(Struct, frozen=True):
     peer: PeerKind
     chance: Chance
     why: str = ""

@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend import events
 from udpsend.config import Config, Role
@@ -33,8 +34,7 @@ INTERVAL = 0.5  # seconds between two repetitions
 MAX_HEARD = 256  # numbers; a stranger may leave any amount
 
 
-@dataclass(frozen=True, slots=True)
-class PairReport:
+class PairReport(Struct, frozen=True):
     path: events.PathFound
     seconds: float
     """From when both were known to each other to the path."""

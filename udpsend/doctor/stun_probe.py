@@ -13,7 +13,8 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.wire.datagram import Address
@@ -32,8 +33,7 @@ _PADDING = 0xC0DE  # of the range that a server ignores where it does not know i
 _DONT_FRAGMENT = {socket.AF_INET: (socket.IPPROTO_IP, 10, 3), socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 3)}
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     server: Address
     change: int = 0
     response_port: int | None = None
@@ -41,8 +41,7 @@ class Question:
     """Bytes of the IP packet that carries it; 0: as it comes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     mapped: Address
     source: Address
     """Where it came from."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.errors import LocalFileError
 from udpsend.files.byte_space import EntrySet
@@ -16,8 +17,7 @@ from udpsend.files.names import quote
 MAX_RENAMES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """What to do with files that exist. Without any of these they are an error, which names the first."""
 
     overwrite: bool = False
@@ -30,8 +30,7 @@ class Policy:
     """Of files that are replaced, use what is the same."""
 
 
-@dataclass(slots=True)
-class Destination:
+class Destination(Struct):
     """What `look` found."""
 
     left_out: EntrySet

@@ -21,7 +21,8 @@ import os
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from udpsend.files.disk import open_own_file, sync_directory
 from udpsend.wire.ranges import RangeSet
@@ -59,8 +60,7 @@ def boot_id() -> str:
         return ""
 
 
-@dataclass(slots=True)
-class Contents:
+class Contents(Struct):
     """What a journal says of [0, size)."""
 
     present: RangeSet = field(default_factory=RangeSet)

@@ -8,15 +8,15 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.files.disk import open_directory
 from udpsend.files.journal import NEW_SUFFIX
 from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_SUFFIX
 
 
-@dataclass(frozen=True, slots=True)
-class Leftover:
+class Leftover(Struct, frozen=True):
     """A partial, or a journal without one."""
 
     name: str

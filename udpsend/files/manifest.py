@@ -12,8 +12,9 @@ import zlib
 from array import array
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.files.entries import MAX_SIZE, MAX_TOLD, Entry, Kind, Tree, entry_of, parse_entry_untrusted
@@ -30,8 +31,7 @@ _LENGTH = struct.Struct("!I")
 JSON = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """What is not sent, and why: the text completes 'it ...'."""
 
     path: str
@@ -181,8 +181,7 @@ class Manifest:
         return manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
+class Announced(Struct, frozen=True):
     """A manifest that does not go with the offer: so many bytes, packed, are the first of the byte space."""
 
     packed: int

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from udpsend.files.manifest import Announced, Manifest, parse_manifest_untrusted
 from udpsend.files.names import check_name_untrusted
@@ -15,16 +16,14 @@ from udpsend.files.names import check_name_untrusted
 MAX_TEXT = 64 << 10  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(Struct, frozen=True):
     name: str
 
     def to_json(self) -> dict[str, Any]:
         return {"stream": self.name}
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     size: int
 
     def to_json(self) -> dict[str, Any]:

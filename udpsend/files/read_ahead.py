@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.errors import PeerError
 from udpsend.files.hashing import BLOCK_SIZE, MAX_REPAIRS, HashingThread
@@ -26,8 +27,7 @@ FRESH_HASHES = 32  # waiting to be taken: then the loop is told
 FIRST_BLOCK = 1 << 17  # so that the first record need not wait for a whole one
 
 
-@dataclass(slots=True)
-class _Block:
+class _Block(Struct):
     start: int
     stop: int
     buffer: memoryview

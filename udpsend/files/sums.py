@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.errors import LocalFileError
 from udpsend.files.disk import local_error
@@ -18,8 +19,7 @@ MAX_SUMS = 1 << 30  # bytes of a file of sums
 _LINE = re.compile(r"(\\?)([0-9a-f]{64})  ?\*?(.+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     path: str
     problem: str | None
     """None if the content is what it was."""

@@ -17,7 +17,8 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.directories import FLAGS
@@ -81,15 +82,13 @@ def top_names(paths: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
     return tops
 
 
-@dataclass(slots=True)
-class _Directory:
+class _Directory(Struct):
     path: str
     ancestors: frozenset[tuple[int, int]]
     ignore: Ignore
 
 
-@dataclass(slots=True)
-class Walk:
+class Walk(Struct):
     """`entries` can be gone through once; `skipped` grows meanwhile, and has the first of `skipped_count`."""
 
     tops: dict[str, str]

@@ -8,8 +8,9 @@ be known beforehand ('hard'), but where the ports are neighbours the next ones a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.wire.candidate import Candidate, CandidateType, parse_candidate_untrusted
@@ -28,8 +29,7 @@ class MappingBehaviour(Enum):
     DEPENDENT = "dependent"
 
 
-@dataclass(frozen=True, slots=True)
-class NatBehaviour:
+class NatBehaviour(Struct, frozen=True):
     """IPv4 alone: IPv6 is not translated."""
 
     mapping: MappingBehaviour = MappingBehaviour.UNKNOWN

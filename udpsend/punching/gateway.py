@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 ROUTES = "/proc/net/route"  # of this network namespace; other systems have none, and then no gateway is known
 _UP_AND_GATEWAY = 0x3
@@ -15,8 +16,7 @@ _BEHIND_A_NAT = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Gateway:
+class Gateway(Struct, frozen=True):
     """Both IPv4."""
 
     address: str

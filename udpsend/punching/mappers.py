@@ -14,8 +14,9 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.punching import igd, pcp
@@ -35,8 +36,7 @@ class PortMapError(Exception):
     """No mapping. The text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class PortMapping:
+class PortMapping(Struct, frozen=True):
     protocol: str
     """`PCP`, `NAT-PMP` or `UPnP`."""
     address: Address
@@ -45,8 +45,7 @@ class PortMapping:
     """Seconds; 0 means for good, until it is deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouterPorts:
+class RouterPorts(Struct, frozen=True):
     pcp: int = pcp.PORT
     ssdp: int = igd.SSDP_PORT
 

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.config import Role
 from udpsend.errors import BadPacket
@@ -38,16 +39,14 @@ PUNCH_TIMEOUT = 11.5  # seconds; with what it takes to say so, the answer is the
 MAX_GENERATIONS = 200  # of punching in one session
 
 
-@dataclass(frozen=True, slots=True)
-class CandidatesWanted:
+class CandidatesWanted(Struct, frozen=True):
     """Gather this side's addresses again: `add_candidates` and `set_behaviour`."""
 
     by_peer: bool
     """It is the peer that looks for a path; so the mailboxes work."""
 
 
-@dataclass(frozen=True, slots=True)
-class SocketChosen:
+class SocketChosen(Struct, frozen=True):
     """Of the sockets that were opened, `local` is needed further (0: none)."""
 
     local: int

@@ -7,7 +7,8 @@ own addresses is used is the routing's choice.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from udpsend.events import PathKind
 from udpsend.wire.candidate import MAX_CANDIDATES
@@ -32,8 +33,7 @@ OPENER_TTL = 2
 _RANKS = {kind: rank for rank, kind in enumerate(PathKind)}
 
 
-@dataclass(slots=True)
-class Pair:
+class Pair(Struct):
     address: Address
     kind: PathKind
     signalled: bool

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from udpsend.events import PathKind
 from udpsend.wire.datagram import Address
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Struct, frozen=True):
     """A remote address that works both ways, from the socket `local`. `round_trip` in seconds, the best that was
     measured."""
 
@@ -19,22 +18,19 @@ class Path:
     local: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PathValidated:
+class PathValidated(Struct, frozen=True):
     """Both sides agree on this path. Comes once."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class SocketsWanted:
+class SocketsWanted(Struct, frozen=True):
     """Open so many more IPv4 sockets, and tell the puncher. All but that of the path may be closed after the end."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class PunchFailed:
+class PunchFailed(Struct, frozen=True):
     """No path within the timeout. `tried` addresses of the peer were probed; from `heard` of all addresses authentic
     probes of the peer came; `answered` answered ours."""
 

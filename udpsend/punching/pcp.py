@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 
@@ -61,8 +62,7 @@ class OnlyNatPmp(BadPacket):
     """The router answers PCP with version 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Struct, frozen=True):
     """An external port, for `lifetime` seconds. `host` is None where the answer does not tell it (NAT-PMP)."""
 
     host: str | None

@@ -17,8 +17,9 @@ import hashlib
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.punching.relay_frames import (
@@ -47,22 +48,19 @@ _FIRST_CHANNEL = 0x4000
 _UNAUTHORIZED, _STALE_NONCE = 401, 438
 
 
-@dataclass(frozen=True, slots=True)
-class Allocated:
+class Allocated(Struct, frozen=True):
     """Who sends to `address` reaches us, once permitted."""
 
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class RelayLost:
+class RelayLost(Struct, frozen=True):
     """There is no allocation, or none any more. `reason` is for the user."""
 
     reason: str
 
 
-@dataclass(slots=True)
-class _Request:
+class _Request(Struct):
     message: Message
     peer: Address | None
     due: float
@@ -71,8 +69,7 @@ class _Request:
     """How often it was made anew, for a realm or a nonce."""
 
 
-@dataclass(slots=True)
-class _Channel:
+class _Channel(Struct):
     number: int
     used: float
     refresh: float

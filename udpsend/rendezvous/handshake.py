@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from msgspec import Struct
 
 from udpsend.config import Role
 from udpsend.errors import BadPacket
@@ -57,8 +58,7 @@ class Agreement:
     phrase: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeerHello:
+class PeerHello(Struct, frozen=True):
     """What the other side sealed. It knows the code; it may still be hostile."""
 
     versions: list[int]

@@ -11,7 +11,8 @@ before it, so that forgeries which come later than the truth change nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.config import Role
 from udpsend.errors import BadPacket, UdpsendError
@@ -32,8 +33,7 @@ MAX_WRONG_GUESSES = 3  # a code of two words then falls to 1 attack in 560,000
 MAX_CONFIRMATIONS = 6  # each lets one sender test one guess; other pairs may share the nameplate, so it is not 1
 
 
-@dataclass(frozen=True, slots=True)
-class Met:
+class Met(Struct, frozen=True):
     """The one who knows the code."""
 
     peer: bytes

@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 from enum import Enum
 from typing import Union
+
+from msgspec import Struct
 
 from udpsend.config import Role
 from udpsend.errors import BadPacket
@@ -54,8 +55,7 @@ class Kind(Enum):
     ACK = "ack"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One message of any kind; fields that the kind does not have are empty."""
 
     kind: Kind

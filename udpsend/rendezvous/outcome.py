@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from udpsend.errors import PeerError, UdpsendError, WrongCode
 from udpsend.events import WrongGuess
 from udpsend.rendezvous.messages import JSON
@@ -18,15 +20,13 @@ class Agreed:
     hello: dict[str, JSON]
 
 
-@dataclass(frozen=True, slots=True)
-class SealedMessage:
+class SealedMessage(Struct, frozen=True):
     """A later message of the other side. Each comes once; the order may be another."""
 
     payload: dict[str, JSON]
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """There will be no agreement. What `messages_to_send` still gives tells the other side."""
 
     error: UdpsendError

@@ -7,8 +7,9 @@ most MAX_RUNS, a newcomer displaces only a run that is silent and got nowhere, a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.handshake import Handshake
@@ -32,8 +33,7 @@ class Stage(Enum):
     FAILED = "confirmation failed"
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     peer: bytes
     handshake: Handshake
     heard: float

@@ -27,8 +27,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket, UsageError
 from udpsend.wire.datagram import Address
@@ -55,8 +56,7 @@ class StunError(Exception):
     """The server told no address: it is silent, not to be found, or does not make sense. The text says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(Struct, frozen=True):
     server: str
     address: Address
     """Ours, as the server saw it."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from msgspec import Struct
 
 from udpsend.config import Role
 from udpsend.wire.packets import TAG_SIZE
@@ -17,8 +17,7 @@ IV_SIZE = 12
 Purpose = Literal["probe", "traffic"]
 
 
-@dataclass(frozen=True, slots=True)
-class DirectionKeys:
+class DirectionKeys(Struct, frozen=True):
     """What one side sends with and the other receives with."""
 
     key: bytes
@@ -27,8 +26,7 @@ class DirectionKeys:
     """Opens every datagram of this direction: strangers cannot guess it, so their datagrams are not looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPair:
+class KeyPair(Struct, frozen=True):
     send: DirectionKeys
     receive: DirectionKeys
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from udpsend.errors import BadPacket
 from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Arrival
@@ -22,8 +23,7 @@ from udpsend.wire.packets import KIND_RECORD, Header, pack_headers, parse_header
 MAX_PARTIALS = 64  # of at most MAX_TRAIN_SIZE bytes each
 
 
-@dataclass(frozen=True, slots=True)
-class SealedRecord:
+class SealedRecord(Struct, frozen=True):
     """A complete record, not authenticated. `ciphertext` may be a view that lives as long as its train."""
 
     number: int
@@ -31,8 +31,7 @@ class SealedRecord:
     ciphertext: memoryview
 
 
-@dataclass(slots=True)
-class _Partial:
+class _Partial(Struct):
     count: int
     runs: dict[int, bytes] = field(default_factory=dict)  # first fragment -> payloads, not overlapping
     have: int = 0  # bit i: fragment i is here

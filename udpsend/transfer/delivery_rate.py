@@ -6,13 +6,13 @@ Bytes are those on the wire; seconds; one sample for each acknowledgement, from 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.transfer.sent_records import SentRecord
 
 
-@dataclass(slots=True)  # not frozen: that costs a microsecond for each acknowledgement
-class RateSample:
+class RateSample(Struct):
     rate: float
     """Bytes per second over `interval`."""
     delivered: int

@@ -21,7 +21,8 @@ import base64
 import binascii
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket, UdpsendError
 from udpsend.transfer.control_stream import Json, Message
@@ -32,22 +33,19 @@ DIGEST_SIZE = 32
 MIN_AHEAD = 1 << 17  # bytes: less would not hold two records
 
 
-@dataclass(frozen=True, slots=True)
-class OfferReceived:
+class OfferReceived(Struct, frozen=True):
     """Receiver: answer with `accept` or `close`. The manifest is not checked yet."""
 
     manifest: Json
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestArrived:
+class ManifestArrived(Struct, frozen=True):
     """Receiver: the manifest that was asked for by `list`, not checked yet. Answer with `accept` or `close`."""
 
     packed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OfferAccepted:
+class OfferAccepted(Struct, frozen=True):
     """Sender: the receiver wants it, and has `already` bytes of it; the `missing` ranges will be read next."""
 
     already: int
@@ -56,37 +54,32 @@ class OfferAccepted:
     """Blocks (first, last excluded) that were compared in an earlier attempt."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlocksNeeded:
+class BlocksNeeded(Struct, frozen=True):
     """Sender: these ranges differ and will be sent again; their blocks' hashes are wanted anew."""
 
     ranges: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HashesArrived:
+class HashesArrived(Struct, frozen=True):
     """Receiver: the hashes of consecutive blocks, the first of which is number `first`."""
 
     first: int
     hashes: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ContentArrived:
+class ContentArrived(Struct, frozen=True):
     """Receiver: every byte is in the sink; its BLAKE3 must be `digest`. Answer with `verified` or `close`."""
 
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PeerVerified:
+class PeerVerified(Struct, frozen=True):
     """Sender: the receiver has it all, and its hash is ours. Answer with `close`. `digest` is that of all blocks."""
 
     digest: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """The last event. `error` is None after a verified transfer."""
 
     error: UdpsendError | None

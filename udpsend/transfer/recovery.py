@@ -10,7 +10,7 @@ Reordering is learned: a record that was declared lost and acknowledged later ra
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from udpsend.errors import BadPacket
 from udpsend.transfer.rtt import RttEstimator
@@ -22,8 +22,7 @@ MAX_PACKET_THRESHOLD = 300
 MAX_PROBE_TIMEOUT = 1.0  # an outage ends unannounced: look again every second
 
 
-@dataclass(slots=True)
-class AckOutcome:
+class AckOutcome(Struct):
     """What one acknowledgement changed."""
 
     acked: list[SentRecord] = field(default_factory=list)

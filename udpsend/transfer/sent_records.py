@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.wire.ranges import RangeSet
 
 
-@dataclass(slots=True)
-class SentRecord:
+class SentRecord(Struct):
     number: int
     time: float
     size: int

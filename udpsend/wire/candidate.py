@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.wire.datagram import Address
@@ -21,8 +22,7 @@ class CandidateType(Enum):
     RELAYED = "relay"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     type: CandidateType
     address: Address
 

@@ -13,7 +13,8 @@ tells what it is, after RFC 7983.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 Address = tuple[str, int]
 """Numeric host without brackets, and port. IPv6 if the host contains a colon."""
@@ -23,8 +24,7 @@ MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 MAX_TRAIN_SIZE = 65_507  # the largest UDP payload over IPv4; UDP_SEGMENT shares its limit
 
 
-@dataclass(slots=True)
-class Transmit:
+class Transmit(Struct):
     """`size` bytes in `views` to `address`, cut into datagrams of `segment_size`. The views are only valid until the
     next train is asked for."""
 
@@ -42,8 +42,7 @@ class Transmit:
         return (data[i : i + self.segment_size] for i in range(0, len(data), self.segment_size))
 
 
-@dataclass(slots=True)
-class Arrival:
+class Arrival(Struct):
     """`count` datagrams of `stride` bytes (the last may be shorter) from `address`.
 
     headers   at least count * HEADER_SIZE bytes: the opening of each datagram

@@ -16,8 +16,9 @@ keeps no more in flight than this and what the path itself holds, and nothing wh
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
 from enum import IntEnum
+
+from msgspec import Struct, field
 
 from udpsend.errors import BadPacket
 
@@ -47,8 +48,7 @@ class CloseCode(IntEnum):
     LOCAL_FILE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(Struct, frozen=True):
     ranges: tuple[tuple[int, int], ...]
     """(first, last) record numbers, both included, newest first, not touching."""
     delay: float
@@ -57,14 +57,12 @@ class Ack:
     window: int
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     code: CloseCode
     reason: str
 
 
-@dataclass(slots=True)
-class Frames:
+class Frames(Struct):
     """One opened record."""
 
     ack_eliciting: bool = False

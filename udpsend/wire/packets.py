@@ -13,7 +13,8 @@ fragment 0, so count, number and kind are authenticated, and so is the order of 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS
@@ -29,8 +30,7 @@ assert _HEADER.size == HEADER_SIZE  # noqa: S101 - a fact of this file, checked 
 _INDEXES = bytes(range(MAX_SEGMENTS))
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     kind: int
     tag: bytes
     number: int

@@ -16,9 +16,10 @@ is ignored, and so are flags that are not known.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv6Address, ip_address
+
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.events import PathKind
@@ -41,8 +42,7 @@ class ProbeType(IntEnum):
     CONFIRM = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     type: ProbeType
     validated: bool = False
     generation: int = 0

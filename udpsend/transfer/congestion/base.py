@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from udpsend.transfer.delivery_rate import RateSample
 from udpsend.transfer.rtt import RttEstimator
@@ -24,8 +25,7 @@ def initial_window(datagram_size: int) -> int:
 # times a second.
 
 
-@dataclass(slots=True)
-class AckedSample:
+class AckedSample(Struct):
     """One acknowledgement as the controller sees it."""
 
     now: float
@@ -48,8 +48,7 @@ class AckedSample:
     """Since the last acknowledgement the window kept something from leaving."""
 
 
-@dataclass(slots=True)
-class LostSample:
+class LostSample(Struct):
     """Records declared lost together."""
 
     now: float
