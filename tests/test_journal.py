@@ -195,3 +195,21 @@ def test_planted_files_are_not_written_through(tmp_path: Path, directory: int) -
     Journal(directory, NAME, IDENTITY, SIZE).close()
     assert victim.read_bytes() == b"precious"
     assert victim.stat().st_nlink == 1
+
+
+def test_is_written_anew_with_what_was_not_flushed(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "COMPACT_LINES", 5)
+    journal = Journal(directory, NAME, IDENTITY, SIZE)
+    journal.note([(500, 600)])
+    for i in range(20):
+        journal.record([(0, i + 1)])
+    journal.close()
+    again = Journal(directory, NAME, IDENTITY, SIZE)
+    assert (list(again.present), list(again.usable)) == ([(0, 20)], [(0, 20), (500, 600)])
+    again.doubt_written()
+    again.close()
+    last = Journal(directory, NAME, IDENTITY, SIZE)
+    assert list(last.usable) == list(last.present) == [(0, 20)]
+    last.close()

@@ -175,9 +175,19 @@ class Journal:
         fresh = [gap for start, stop in ranges for gap in self._noted.gaps(start, stop)]
         if not fresh or not self._boot:
             return
-        self._append([make_line(f"written {start} {stop} {self._boot}") for start, stop in fresh])
+        self._append([self._written_line(start, stop) for start, stop in fresh])
         for start, stop in fresh:
             self._noted.add(start, stop)
+
+    def doubt_written(self) -> None:
+        """What was not flushed cannot be any more: the kernel reports lost pages once. Raises OSError."""
+        for start, stop in list(self._noted):
+            for gap in self.present.gaps(start, stop):
+                self._noted.subtract(*gap)
+        self._rewrite([])
+
+    def _written_line(self, start: int, stop: int) -> bytes:
+        return make_line(f"written {start} {stop} {self._boot}")
 
     def record(self, ranges: Iterable[tuple[int, int]], checked: Iterable[tuple[int, bytes]] = ()) -> None:
         """Vouch for these ranges, too, whose data was flushed already, and for these blocks. Durable when it returns.
@@ -213,10 +223,14 @@ class Journal:
         fresh = self._name + NEW_SUFFIX
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh, dir_fd=self._directory)
+        fd = open_own_file(self._directory, fresh)
         os.close(self._fd)
-        self._fd = open_own_file(self._directory, fresh)
+        self._fd = fd
         self._begin()
         self._append([_present_line(start, stop) for start, stop in self.present])
+        if self._boot:
+            unflushed = (gap for start, stop in self._noted for gap in self.present.gaps(start, stop))
+            self._append([self._written_line(start, stop) for start, stop in unflushed])
         self._append([make_line(f"checked {index} {digest.hex()}") for index, digest in self.checked.items()])
         self._append(lines)
         os.fdatasync(self._fd)

@@ -2,8 +2,8 @@
 
 1. `open_sink` opens the directory once, refuses what exists, locks the partial, reads the journal, checks the space.
 2. `room` gives the loop a place to decrypt a record into, `write` keeps of it what is new.
-3. A thread writes and hashes it (write_behind.py), and every 64 MiB or second flushes the partial and then tells the
-   journal which bytes are on the disk. Only those are believed by the next attempt.
+3. A thread writes and hashes it (write_behind.py), notes in the journal what was written, and every 64 MiB or second
+   flushes the partial and then tells it which bytes are on the disk. Only those are believed after a power cut.
 4. `finish` compares the hashes, flushes, sets mode and time, and renames into place without replacing anything; or
    `abandon` keeps partial and journal for the next attempt.
 """
@@ -32,7 +32,6 @@ from udpsend.wire.ranges import RangeSet
 
 FLUSH_SIZE = 64 << 20  # bytes; at 1 GB/s a kill then costs 1 % of 10 GB, and a flush is one call in 64 ms
 FLUSH_INTERVAL = 1.0  # seconds
-NOTE_SIZE = 8 << 20  # bytes; at most so much, and what is in memory, is lost with this process
 STOP_TIMEOUT = 5.0  # seconds to wait for the last flush when the transfer is given up
 # A path of 1 GB/s and 200 ms that loses every fifth datagram has some 30,000 gaps; more is a peer that means harm.
 MAX_PIECES = 1 << 18
@@ -85,7 +84,7 @@ class Sink:
         self._lock = threading.Lock()
         self._have = RangeSet(self.present)
         self._flushed = self.received
-        self._noted = self._flushed
+        self._unnoted = RangeSet()
         self._flush_failed = False
         self._flush_due = time.monotonic() + FLUSH_INTERVAL
         self._on_room: Callable[[], None] = lambda: None
@@ -171,9 +170,11 @@ class Sink:
 
     def _write_all(self, offset: int, view: memoryview) -> int:
         try:
-            return self._partial.write(offset, view)
+            count = self._partial.write(offset, view)
         except OSError as error:
             raise disk.local_error(error, "write", self._partial.name) from error
+        self._unnoted.add(offset, offset + count)
+        return count
 
     def _read_back(self, offset: int, view: memoryview) -> None:
         try:
@@ -182,22 +183,25 @@ class Sink:
             raise disk.local_error(error, "read back", self._partial.name) from error
 
     def _flush_if_due(self, written: RangeSet) -> None:
+        if self._unnoted:
+            self._guarded(lambda: self._partial.note(list(self._unnoted)))
+            self._unnoted.clear()
         fresh = written.total - self._flushed
-        if not fresh:
-            return
-        now = time.monotonic()
-        if fresh >= FLUSH_SIZE or now >= self._flush_due:
+        if fresh and (fresh >= FLUSH_SIZE or time.monotonic() >= self._flush_due):
             self._flush(written)
             self._flush_due = time.monotonic() + FLUSH_INTERVAL
-        elif abs(written.total - self._noted) >= NOTE_SIZE:
-            self._guarded(lambda: self._partial.note(list(written)))
-            self._noted = written.total
 
     def _flush(self, written: RangeSet) -> None:
         blocks = self._behind.blocks
         checked = [(index, blocks.of(index)) for index in self._behind.take_checked()]
-        self._guarded(lambda: self._partial.flush(list(written), checked))
-        self._flushed = self._noted = written.total
+        try:
+            self._guarded(lambda: self._partial.flush(list(written), checked))
+        except LocalFileError:
+            with contextlib.suppress(OSError):
+                self._partial.journal.doubt_written()
+            raise
+        self._flushed = written.total
+        self._unnoted.clear()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

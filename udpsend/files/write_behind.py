@@ -8,8 +8,7 @@
 4. A block that fills slowly is asked for by the thread: what has arrived does not wait in memory for the rest.
 5. Hashes are compared with the sender's as these come. A block that differs is as if it had not arrived: it is asked
    for again.
-6. When the disk is behind and all blocks are taken, `room` gives None: the loop drops data records, unacknowledged,
-   and tells the sender to wait.
+6. When the disk is behind and all blocks are taken, `room` gives None: the loop drops records, and has the sender wait.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from udpsend.errors import PeerError, TransferFailed
-from udpsend.files.hashing import BLOCK_SIZE, DIGEST_SIZE, MAX_REPAIRS, HashingThread
+from udpsend.files.hashing import BLOCK_SIZE, DIGEST_SIZE, MAX_REPAIRS, POLL_INTERVAL, HashingThread
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import RangeSet
@@ -29,7 +28,8 @@ LOW_BLOCKS = 5  # free ones: below that the sender is told to wait
 # A block full of records of the smallest size has 900 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
 MAX_WAITING = 1 << 18  # hashes of blocks that are not there, or that the thread has not looked at
-BLOCK_AGE = 0.5  # seconds after which the thread asks for a block that is not full
+# Seconds after which the thread asks for a block that is not full: what a kill costs. Above 250 MB/s it is full then.
+BLOCK_AGE = 0.004
 
 
 class _Block:
@@ -45,7 +45,7 @@ class WriteBehind(HashingThread):
     """`write(offset, view)` writes at least one byte and returns how many, `read(offset, view)` fills the view,
     `turn(written)` is called between blocks and while waiting with what was written, `on_room` from the thread when
     `room` and `take_differing` had better be called: there is room again, a block is due, or differs, or it failed.
-    `known` are the hash blocks that were compared before."""
+    `known` are the hash blocks compared before."""
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class WriteBehind(HashingThread):
         self._due: _Block | None = None  # the block that the thread asks for
         self._seen: _Block | None = None  # the block that the thread saw not full,
         self._seen_at = 0.0  # and when first
+        self._is_idle = False  # the thread waits for a block to begin
         for first, last in self.blocks.done.gaps(0, self.blocks.count):
             self._unread.extend(index for index in range(first, last) if self._is_written(index))
         self._thread.start()
@@ -90,10 +91,9 @@ class WriteBehind(HashingThread):
         """Where to decrypt the next record, or None while the disk is behind. Raises LocalFileError."""
         if self.failure is not None:
             raise self.failure
-        if self._due is not None:
-            due, self._due = self._due, None
-            if due is self._block:  # not handed over meanwhile
-                self.flush()
+        due, self._due = self._due, None
+        if due is not None and due is self._block:  # not handed over meanwhile
+            self.flush()
         block = self._block or self._next_block()
         if block is None:
             return None
@@ -109,12 +109,13 @@ class WriteBehind(HashingThread):
         assert block is not None  # noqa: S101 - room() gave it
         if not size:
             return
-        start = block.position + begin
-        segments = block.segments
+        start, segments = block.position + begin, block.segments
         if segments and segments[-1][2] == start and segments[-1][0] + start - segments[-1][1] == offset:
             segments[-1][2] = start + size
         else:
             segments.append([offset, start, start + size])
+            if self._is_idle:
+                self._wake.set()
 
     def end_record(self) -> None:
         """The next record goes behind what was kept."""
@@ -228,7 +229,9 @@ class WriteBehind(HashingThread):
         block.position = HEADROOM
         self._seen = None
         self._free.append(block)
-        self._tell_waiting()
+        if self._waited_for:
+            self._waited_for = False
+            self._on_room()
 
     def _is_written(self, index: int) -> bool:
         return self.written.covers(*self.blocks.range_of(index))
@@ -282,13 +285,15 @@ class WriteBehind(HashingThread):
             self._due = block
             self._on_room()
 
+    def _pause(self) -> None:
+        self._is_idle = True
+        block = self._block  # looked at after that: it may have begun just before
+        self._is_idle = block is None or not block.segments
+        self._wake.wait(POLL_INTERVAL if self._is_idle else min(BLOCK_AGE, POLL_INTERVAL))
+        self._wake.clear()
+
     def _is_unsettled(self) -> bool:
         return bool(self._theirs) or not self._finished.is_set()
-
-    def _tell_waiting(self) -> None:
-        if self._waited_for:
-            self._waited_for = False
-            self._on_room()
 
     def _failed_or_done(self) -> None:
         if self.failure is not None:  # also to who does not wait yet: nothing comes after this
