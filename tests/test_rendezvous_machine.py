@@ -53,6 +53,16 @@ def test_either_may_come_first(first: Role, later: float) -> None:
     assert_agreed(one, other)
 
 
+@pytest.mark.parametrize("later", [0.01, 0.1, 0.24])
+def test_who_missed_the_first_hello_does_not_wait_for_the_next(later: float) -> None:
+    """The receiver came up after the sender had said hello, as when both are started together."""
+    room = Mailroom(1, delay=0.005)
+    sender = room.join(Role.SENDER, CODE)
+    room.run(limit=later)
+    receiver = room.join(Role.RECEIVER, CODE)
+    assert room.run(lambda: both_agreed(sender, receiver), limit=0.1)
+
+
 def test_after_agreement_they_are_silent() -> None:
     room = Mailroom(1)
     sender, receiver = pair(room)

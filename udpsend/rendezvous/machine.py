@@ -39,6 +39,8 @@ from udpsend.rendezvous.repeat import Repeat
 __all__ = ["Agreed", "Failed", "Rendezvous", "RendezvousEvent", "SealedMessage", "WrongGuess"]
 
 HELLO_SPACING = 0.25  # between the hellos that strangers provoke
+GREETED = 8  # strangers whose first hello is answered sooner,
+GREETING_PATIENCE = 0.06  # seconds in which one who has heard ours says more, where the broker is not far away
 REMEMBERED_MESSAGES = 1024
 
 
@@ -58,6 +60,7 @@ class Rendezvous:
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._hello_repeat = Repeat()
         self._hello_repeat.at_once(now)
+        self._greeted: set[bytes] = set()
         self._version_watch = VersionWatch()
         self._meeting = Meeting(role, code, self._instance, random_bytes)
         self._channel: Channel | None = None
@@ -160,6 +163,7 @@ class Rendezvous:
             self._received_after_agreement_untrusted(message, self._channel, now)
         elif message.kind is Kind.PAKE:
             self._meeting.pake_received_untrusted(message, now)
+            self._hello_repeat.calmed()
         elif message.kind is Kind.SEALED and message.number == 0:
             self._meeting.sealed_received_untrusted(message, now)
         elif message.kind is Kind.FAIL:
@@ -173,7 +177,11 @@ class Rendezvous:
         elif self._meeting.hello_received_untrusted(message.origin, now):
             return
         # They may have come after our last hello.
-        self._hello_repeat.provoked(now, HELLO_SPACING)
+        if message.origin not in self._greeted and len(self._greeted) < GREETED:
+            self._greeted.add(message.origin)
+            self._hello_repeat.provoked(now, HELLO_SPACING, GREETING_PATIENCE)
+        else:
+            self._hello_repeat.provoked(now, HELLO_SPACING)
 
     def _received_after_agreement_untrusted(self, message: Message, channel: Channel, now: float) -> None:
         if message.origin != channel.peer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 FIRST_INTERVAL = 1.0
 LAST_INTERVAL = 5.0
 GROWTH = 1.5
+INFINITY = float("inf")
 
 
 class Repeat:
@@ -12,25 +13,31 @@ class Repeat:
 
     def __init__(self) -> None:
         self.due: float | None = None
+        self._planned: float | None = None
         self._said = float("-inf")
         self._interval = FIRST_INTERVAL
 
     def at_once(self, now: float) -> None:
         """There is something new to say, or a new way to say it."""
         self.due, self._interval = now, FIRST_INTERVAL
+        self._planned = self.due
 
-    def provoked(self, now: float, spacing: float) -> None:
-        """Somebody asked for it: sooner than planned, `spacing` after the last time."""
-        soon = max(now, self._said + spacing)
+    def provoked(self, now: float, spacing: float, patience: float = INFINITY) -> None:
+        """Somebody asked for it: sooner than planned, `spacing` after the last time, or `patience` from now."""
+        soon = max(now, min(self._said + spacing, now + patience))
         self.due = soon if self.due is None else min(self.due, soon)
+
+    def calmed(self) -> None:
+        """Who asked for it has it: as planned before."""
+        self.due = self._planned
 
     def is_due(self, now: float) -> bool:
         return self.due is not None and now >= self.due
 
     def said(self, now: float, again: bool) -> None:
         self._said = now
-        self.due = now + self._interval if again else None
+        self.due = self._planned = now + self._interval if again else None
         self._interval = min(self._interval * GROWTH, LAST_INTERVAL)
 
     def stop(self) -> None:
-        self.due = None
+        self.due = self._planned = None

@@ -208,16 +208,18 @@ class _PacketReader(ReaderAdapter):  # type: ignore[misc]
 
 
 class _Writer(StreamWriterAdapter):  # type: ignore[misc]
-    """amqtt's writer. It never waits: amqtt has one task per message for each client, and they would pile up."""
+    """amqtt's writer. It never waits: amqtt has one task per message for each client, and they would pile up. Nor does
+    it tell of a client that is gone, at which amqtt would forget what it has published: the reader finds out."""
 
     def write(self, data: bytes) -> None:
+        if self._writer.is_closing():
+            return
         super().write(data)
         if self._writer.transport.get_write_buffer_size() > MAX_UNREAD:
             self._writer.transport.abort()
 
     async def drain(self) -> None:
-        if self._writer.is_closing():
-            raise ConnectionResetError
+        pass
 
     async def close(self) -> None:
         self.is_closed = True

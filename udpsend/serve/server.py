@@ -180,6 +180,8 @@ def _bind_all(
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if kind == socket.SOCK_STREAM:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # For the connections too, which asyncio leaves as they are where the listener names no protocol.
+                bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 bound.bind((address[0], port, *address[2:]))
             except OSError as error:
