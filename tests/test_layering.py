@@ -143,6 +143,7 @@ EDGES = (
     "udpsend.punching.portmap",
     "udpsend.punching.mappers",
     "udpsend.punching.gateway",
+    "udpsend.punching.hops",
 )
 MAY_IMPORT_EDGES = ("udpsend.shell", "udpsend.discovery", "udpsend.relaying", "udpsend.doctor", *EDGES)
 ASKS_THE_SYSTEM = "udpsend.punching.candidates"  # for interfaces and the host's identity, which the session is given

@@ -16,7 +16,7 @@ from tests.routers import EXTERNAL, GATEWAY, IgdRouter, nat_pmp_answer, pcp_answ
 from tests.servers import LOOPBACK, UdpServer, wait_until
 from udpsend.errors import BadPacket
 from udpsend.punching import gateway, igd, pcp, portmap
-from udpsend.punching.gateway import default_gateway, find_gateway, needs_mapping
+from udpsend.punching.gateway import default_gateway, find_gateway, is_behind_nat
 from udpsend.punching.mappers import PortMapping, RouterPorts
 from udpsend.punching.portmap import PortMapper
 
@@ -348,4 +348,4 @@ def test_no_gateway_without_a_route_table(monkeypatch: pytest.MonkeyPatch) -> No
     ("own", "needed"), [("10.1.0.70", True), ("100.64.0.1", True), ("192.0.2.2", False), ("127.0.0.1", False)]
 )
 def test_only_hosts_with_private_addresses_need_a_mapping(own: str, needed: bool) -> None:
-    assert needs_mapping(own) is needed
+    assert is_behind_nat(own) is needed

@@ -28,7 +28,8 @@ from tests.sim import (
 from udpsend.config import Role
 from udpsend.events import PathKind
 from udpsend.punching.channel import PROBE_SIZE
-from udpsend.punching.puncher import Path, PathValidated, Puncher, PunchFailed
+from udpsend.punching.path import Path, PathValidated, PunchFailed
+from udpsend.punching.puncher import Puncher
 from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival
 from udpsend.wire.packets import KIND_PROBE, parse_header_untrusted

@@ -28,8 +28,9 @@ from tests.sim import (
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.punching.behaviour import MappingBehaviour, NatBehaviour, judge_behaviour, parse_behaviour_untrusted
-from udpsend.punching.hard import FAN_ROUNDS, FAN_SOCKETS, MAX_SEARCH, PORTS, Fan, PortSearch, choose_method
-from udpsend.punching.puncher import PathValidated, Puncher, PunchFailed, SocketsWanted
+from udpsend.punching.hard import FAN_SOCKETS, MAX_SEARCH, PORTS, Fan, PortSearch, choose_method
+from udpsend.punching.path import PathValidated, PunchFailed, SocketsWanted
+from udpsend.punching.puncher import Puncher
 from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address
 
@@ -53,6 +54,8 @@ class Peer:
     failed: bool = False
     local: int = 0
 
+    hops: tuple[int, bool] = (1, True)
+
     def discover(self) -> None:
         self.socket = self.host.bind(4000, Recorder)
         seen: dict[str, Address | None] = {}
@@ -63,7 +66,7 @@ class Peer:
             host, port = self.socket.endpoint.received[-1][2].decode().split()
             seen[server] = (host, int(port))
         self.candidates = [Candidate(CandidateType.HOST, (ip, 4000)) for ip in self.host.interfaces]
-        self.behaviour = judge_behaviour(self.candidates, seen)
+        self.behaviour = judge_behaviour(self.candidates, seen, self.hops)
         reflexive = {address for address in seen.values() if address is not None}
         self.candidates += [Candidate(CandidateType.SERVER_REFLEXIVE, address) for address in sorted(reflexive)]
 
@@ -72,12 +75,16 @@ class Peer:
         self.puncher = Puncher(bytes(32), self.role, now, self.net.random_bytes(self.host.name), False, hold=hold)
         self.puncher.add_local_candidates(self.candidates, now)
         self.puncher.add_remote_candidates(peer.candidates, now)
-        self.puncher.set_behaviours(self.behaviour, peer.behaviour)
+        self.puncher.set_behaviours(self.behaviour, peer.behaviour, now)
         self.socket.on_event = self._on_event
         self.socket.replace(self.puncher)
 
     def hear_word(self) -> None:
         self.puncher.peer_opened(self.net.now)
+        self.socket.drive()
+
+    def hear_another_word(self) -> None:
+        self.puncher.peer_spoke(self.net.now)
         self.socket.drive()
 
     @property
@@ -110,6 +117,19 @@ def two_homes(seed: int, first: NatKind, second: NatKind) -> tuple[Network, Peer
         peer.discover()
         peers.append(peer)
     return net, peers[0], peers[1]
+
+
+def behind_two_layers(seed: int, routers: int) -> tuple[Network, Peer, Peer]:
+    """A home router behind a carrier's NAT that lets strays in, and such a host on the other side. The first side
+    believes that so many `routers` of its own translate."""
+    net, _, b = two_homes(seed, MASQUERADE_OPEN, MASQUERADE_OPEN)
+    carrier = net.gateway("carrier", "203.0.3.1", MASQUERADE_OPEN, delay=0.025)
+    home = net.gateway("inner", "100.64.0.2", PORT_RESTRICTED, above=carrier)
+    host = net.host("inside")
+    home.attach(host, "192.168.9.10")
+    a = Peer(net, host, Role.SENDER, home, hops=(routers, True))
+    a.discover()
+    return net, a, b
 
 
 def punch(net: Network, a: Peer, b: Peer, *, hold: float = 0.0, word: float | None = None) -> float | None:
@@ -208,9 +228,9 @@ def test_two_symmetric_nats_fail_in_time_and_without_a_search(seed: int) -> None
 
 @pytest.mark.parametrize(("hard", "bar"), [(SYMMETRIC, 3.0), (SYMMETRIC_RANDOM, 10.0)])
 def test_the_search_of_a_host_that_lets_strays_in(seed: int, hard: NatKind, bar: float) -> None:
-    """What comes from the fan with full TTL takes the place of its own answers: half of the fan does not get there."""
+    """What comes from the fan with full TTL would take the place of its own answers."""
     taken = []
-    for number in range(10):
+    for number in range(20):
         net, a, b = two_homes(seed + number, MASQUERADE_OPEN, hard)
         seconds = punch(net, a, b, hold=1.0, word=0.1)
         assert seconds is not None, f"seed {seed + number}"
@@ -227,6 +247,32 @@ def test_openers_and_a_word_prevent_the_early_packet_race(seed: int, second: Nat
         assert seconds < 1.0
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_openers_cross_all_routers_of_the_own_side(seed: int, swap: bool) -> None:
+    for number in range(20):
+        net, a, b = behind_two_layers(seed + number, routers=2)
+        first, second = (b, a) if swap else (a, b)
+        seconds = punch(net, first, second, hold=1.0, word=0.1)
+        assert seconds is not None, f"seed {seed + number}"
+        assert seconds < 1.0
+
+
+def test_openers_that_cross_one_router_of_two_do_not_help(seed: int) -> None:
+    net, a, b = behind_two_layers(seed, routers=1)
+    assert punch(net, a, b, hold=1.0, word=0.1) is None
+
+
+def test_openers_go_further_once_it_is_known_how_far() -> None:
+    outside = Candidate(CandidateType.SERVER_REFLEXIVE, ("203.0.113.1", 4000))
+    puncher = Puncher(bytes(32), Role.SENDER, 0.0, bytes, False, hold=1.0)
+    puncher.add_remote_candidates([outside], 0.0)
+    assert [transmit.ttl for transmit in puncher.datagrams_to_send(0.0)] == [2]
+    for routers, ttls in ((1, []), (2, [3]), (2, []), (1, [])):
+        known = NatBehaviour(MappingBehaviour.INDEPENDENT, ("203.0.113.2", 4000), routers=routers)
+        puncher.set_behaviours(known, NatBehaviour(), 0.1)
+        assert [transmit.ttl for transmit in puncher.datagrams_to_send(0.1)] == ttls
+
+
 def test_without_openers_a_stray_breaks_the_mapping(seed: int) -> None:
     net, a, b = two_homes(seed, MASQUERADE_OPEN, MASQUERADE_OPEN)
     assert punch(net, a, b) is None
@@ -236,7 +282,16 @@ def test_without_the_peers_word_the_hold_ends(seed: int) -> None:
     net, a, b = two_homes(seed, PORT_RESTRICTED, PORT_RESTRICTED)
     seconds = punch(net, a, b, hold=1.0)
     assert seconds is not None
-    assert 1.0 < seconds < 2.0
+    assert 2.0 < seconds < 3.0
+
+
+def test_with_other_words_of_the_peer_the_hold_ends_sooner(seed: int) -> None:
+    net, a, b = two_homes(seed, PORT_RESTRICTED, PORT_RESTRICTED)
+    for peer in (a, b):
+        net.after(0.2, peer.hear_another_word)
+    seconds = punch(net, a, b, hold=1.0)
+    assert seconds is not None
+    assert 1.2 < seconds < 2.0
 
 
 def test_openers_do_not_reach_the_other_home(seed: int) -> None:
@@ -271,7 +326,7 @@ def test_a_search_starts_with_the_next_ports_if_they_are_in_order() -> None:
 
 
 def test_a_fan_with_fewer_sockets_than_wanted_goes_round_and_ends() -> None:
-    fan = Fan(("203.0.113.1", 5000), 0.0, 0.0)
+    fan = Fan(("203.0.113.1", 5000), 0.0, 0.0, (2, 3, 0))
     assert fan.sockets_wanted == FAN_SOCKETS
     assert fan.take(1.0) is None
     assert fan.due == float("inf")
@@ -280,8 +335,8 @@ def test_a_fan_with_fewer_sockets_than_wanted_goes_round_and_ends() -> None:
     while fan.due < float("inf"):
         target = fan.take(fan.due)
         assert target is not None
-        used.append(target[1])
-    assert used == [3, 4] * FAN_ROUNDS
+        used.append(target[1:])
+    assert used == [(3, 2), (4, 2), (3, 3), (4, 3), (3, 0), (4, 0)]
 
 
 def test_no_method_without_sockets_or_for_two_of_a_kind() -> None:

@@ -1,7 +1,8 @@
 """Where this side can be reached, found while the session runs: each address is a candidate, told as it is known.
 
 1. The interfaces, at once.
-2. STUN servers, on the session's own socket; from what they see also what the NAT does.
+2. STUN servers, on the session's own socket; from what they see also what the NAT does. The first answer shows a
+   host on the internet: how many routers on the way there may translate.
 3. A port mapping from the router.
 4. A relay, where one was asked for.
 
@@ -11,6 +12,7 @@ another one by now.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from socket import AF_INET6
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ from udpsend.net.udp import UdpEndpoint
 from udpsend.punching.behaviour import NatBehaviour, judge_behaviour
 from udpsend.punching.candidates import gather_host_candidates
 from udpsend.punching.gateway import find_gateway
+from udpsend.punching.hops import routers_that_translate
 from udpsend.rendezvous.stun_round import Seen, StunRound
 from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival
@@ -58,6 +61,9 @@ class Discovery:
             config.stun_servers, endpoint.send_datagram, call_soon, self._address_known, self._nat_known
         )
         self._asked_stun = 0.0
+        self._seen: Seen | None = None  # by the servers of the latest round
+        self._hops: tuple[int, bool] | None = (1, False)  # None while they are being counted
+        self._is_counted = False
         self._port_mapper: PortMapper | None = None
         self._relaying: Relaying | None = None
         self.is_complete = False
@@ -76,6 +82,7 @@ class Discovery:
             )
 
     def again(self) -> None:
+        self._is_counted = False
         self.candidates = gather_host_candidates(self._endpoint.ports, self._config.bind) + self._lasting
         self._on_candidates(self.candidates)
         self._ask_stun_servers()
@@ -91,6 +98,8 @@ class Discovery:
             self._ask_stun_servers()
 
     def stun_received(self, datagram: bytes, address: Address) -> None:
+        if not self._is_counted and ":" not in address[0]:
+            self._count_routers(address[0])
         self._stun.datagram_received(datagram, address)
 
     def turn(self, now: float, received: Callable[[Arrival, float], None]) -> None:
@@ -123,8 +132,29 @@ class Discovery:
             self._found(Candidate(CandidateType.SERVER_REFLEXIVE, public.address))
 
     def _nat_known(self, seen: Seen) -> None:
-        self.is_complete = True
-        self._on_behaviour(judge_behaviour(self.candidates, seen))
+        self._seen = seen
+        self._settle()
+
+    def _count_routers(self, target: str) -> None:
+        self._is_counted = True
+        self._hops = None
+        bind = self._config.bind
+
+        def count() -> None:
+            hops = routers_that_translate(target, bind)
+            self._call_soon(lambda: self._hops_known(hops))
+
+        threading.Thread(target=count, name="udpsend-hops", daemon=True).start()
+
+    def _hops_known(self, hops: tuple[int, bool]) -> None:
+        self._hops = hops
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._seen is not None and self._hops is not None:
+            seen, self._seen = self._seen, None
+            self.is_complete = True
+            self._on_behaviour(judge_behaviour(self.candidates, seen, self._hops))
 
     def _map_port(self) -> None:
         port = self._endpoint.ports.get(4)

@@ -94,13 +94,23 @@ def destroy(tag: str) -> None:
     """Ends every process in the namespaces of the lab `tag` and removes them. No error if there are none."""
     names = _namespaces(tag)
     for name in names:
-        for pid in _command("ip", "netns", "pids", name).split():
+        for pid in _unless_gone(name, "ip", "netns", "pids", name).split():
             try:
                 os.kill(int(pid), signal.SIGKILL)
             except ProcessLookupError:
                 continue
     for name in names:
-        _command("ip", "netns", "del", name)
+        _unless_gone(name, "ip", "netns", "del", name)
+
+
+def _unless_gone(namespace: str, *argv: str) -> str:
+    """What the command printed; nothing if somebody else has taken the namespace away: a sweep of another process."""
+    try:
+        return _command(*argv)
+    except LabError:
+        if Path(f"/run/netns/{namespace}").exists():
+            raise
+        return ""
 
 
 def sweep() -> None:

@@ -51,6 +51,11 @@ def _relayed(nat_a: str, nat_b: str) -> Row:
     return Row(f"{nat_a} with a relay / {nat_b}", lambda: internet(nat_a, nat_b), _RELAYED, 3.0, with_relay=True)
 
 
+def _open_layers() -> Topology:
+    """Strays get into the carrier's NAT, and into the other side's own."""
+    return layers("masquerade", "masquerade-open", "masquerade-open")
+
+
 def _rows() -> Iterator[Row]:
     for nat_a, nat_b in combinations_with_replacement(ORDINARY, 2):
         yield _internet(nat_a, nat_b, _TRANSLATED, 1.5)
@@ -70,6 +75,7 @@ def _rows() -> Iterator[Row]:
     yield _internet("masquerade", "masquerade", _TRANSLATED, 1.5, same_private=True)
     yield _internet("masquerade", "port-restricted", _TRANSLATED, 1.5, mtu=1280)
     yield Row("two layers / masquerade", layers, _TRANSLATED, 1.5)
+    yield Row("two layers, the outer open / masquerade-open", _open_layers, _TRANSLATED, 1.5)
     yield Row("two layers / symmetric-random", lambda: layers(other="symmetric-random"), _TRANSLATED, SEARCH_BAR)
     yield Row("same host, no server", lan, "this host", 0.5, hosts=("alice", "alice"))
     yield Row("one LAN, no server", lan, _LAN, 0.5)

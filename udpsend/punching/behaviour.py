@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from udpsend.errors import BadPacket
 from udpsend.wire.candidate import Candidate, CandidateType, parse_candidate_untrusted
@@ -37,6 +38,10 @@ class NatBehaviour(Struct, frozen=True):
     """As a server saw it; of several, the one with the highest port."""
     sequential: bool = False
     """DEPENDENT: the next mapping probably gets one of the next ports."""
+    routers: int = 1
+    """How many on this side's way out may translate, at least. Its openers have to pass them; nobody is told."""
+    routers_are_all: bool = False
+    """Further ones were looked for, and there are none (`hops.py`)."""
 
     @property
     def is_hard(self) -> bool:
@@ -61,8 +66,16 @@ class NatBehaviour(Struct, frozen=True):
                 return f"a symmetric NAT with {order} ports"
 
 
-def judge_behaviour(own: Sequence[Candidate], seen: Mapping[str, Address | None]) -> NatBehaviour:
-    """From what the servers said, by server; None for one that did not answer."""
+def judge_behaviour(
+    own: Sequence[Candidate], seen: Mapping[str, Address | None], hops: tuple[int, bool] = (1, False)
+) -> NatBehaviour:
+    """From what the servers said, by server; None for one that did not answer. `hops`: the routers that may
+    translate, and whether these are all."""
+    routers, are_all = hops
+    return replace(_judge(own, seen), routers=routers, routers_are_all=are_all)
+
+
+def _judge(own: Sequence[Candidate], seen: Mapping[str, Address | None]) -> NatBehaviour:
     addresses = sorted((a for a in seen.values() if a is not None and ":" not in a[0]), key=lambda a: a[1])
     if not addresses:
         return NatBehaviour(MappingBehaviour.SILENT if seen else MappingBehaviour.UNKNOWN)

@@ -31,10 +31,11 @@ def find_gateway(bind: str | None = None) -> Gateway | None:
     except (OSError, ValueError):
         return None
     own = None if router is None else _own_address(router, bind)
-    return None if router is None or own is None or not needs_mapping(own) else Gateway(router, own)
+    return None if router is None or own is None or not is_behind_nat(own) else Gateway(router, own)
 
 
-def needs_mapping(own: str) -> bool:
+def is_behind_nat(own: str) -> bool:
+    """Of a network that hosts behind a NAT have."""
     return any(ipaddress.ip_address(own) in network for network in _BEHIND_A_NAT)
 
 

@@ -8,8 +8,9 @@ and the two have a pair like any other. After n probes none has met one with (1 
 174, 98 % after 980, all but one of 200,000 after 3,072 (the arithmetic of birthdays).
 
 What reaches an easy side whose router ties early packets to itself spoils not only that port: all that it sends to new
-ports from then on leaves from another port. So the first round has the small TTL of openers. The later ones have not:
-the symmetric NAT may be a carrier's, too far away for that.
+ports from then on leaves from another port. So the rounds have the small TTL of openers. Where it is not sure how many
+routers translate on the hard side, the second round crosses one more; the last, when almost all searches are over, has
+full TTL.
 
 Where the ports were seen to go up in order, the next ones come first: the hard side's main socket has a port among
 them, which is opened with a small TTL, too. Then come those of its further sockets, which follow.
@@ -23,18 +24,16 @@ port 2 m. With m = a + b and n = m + b the two cross, whatever a and b are: each
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from udpsend.config import Role
 from udpsend.punching.behaviour import NatBehaviour
-from udpsend.punching.pairs import OPENER_TTL
 from udpsend.wire.datagram import Address
 
 FAN_SOCKETS = 256
 FAN_PACE = 0.002
 FAN_INTERVAL = 3.5  # before the mapping of a NAT that forgets after 5 s is gone; 99 % of all searches are over by then
-FAN_ROUNDS = 3
 SEARCH_PACE = 0.0025
 MAX_SEARCH = 3072  # ports
 NEXT = 64  # of them, where ports go up in order, for the hard side's main socket
@@ -111,12 +110,14 @@ class PortSearch:
 class Fan:
     """The hard side."""
 
-    def __init__(self, outside: Address, start: float, hold: float) -> None:
+    def __init__(self, outside: Address, start: float, hold: float, ttls: Sequence[int]) -> None:
+        """`ttls`: one for each round."""
         self.sockets_wanted = FAN_SOCKETS
         self.begun = False
         self.hold = hold
         self.due = start + PATIENCE_RANDOM
         self._target = outside
+        self._ttls = ttls
         self._sockets: list[int] = []
         self._sent = 0
         self._round_start = 0.0
@@ -126,17 +127,17 @@ class Fan:
         if not self._sockets:
             self.due = math.inf
             return None
-        index = self._sent % len(self._sockets)
+        number, index = divmod(self._sent, len(self._sockets))
         if index == 0:
             self._round_start = now
         self._sent += 1
         if index + 1 < len(self._sockets):
             self.due = now + FAN_PACE
-        elif self._sent < FAN_ROUNDS * len(self._sockets):
+        elif number + 1 < len(self._ttls):
             self.due = self._round_start + FAN_INTERVAL
         else:
             self.due = math.inf
-        return self._target, self._sockets[index], OPENER_TTL if self._sent <= len(self._sockets) else 0
+        return self._target, self._sockets[index], self._ttls[number]
 
     def sockets_opened(self, sockets: list[int], now: float) -> None:
         self.sockets_wanted = 0
@@ -165,6 +166,11 @@ class Crossing:
         """It wants none."""
 
 
+def _ttls(own: NatBehaviour) -> tuple[int, int, int]:
+    opener = own.routers + 1
+    return opener, opener if own.routers_are_all else opener + 1, 0
+
+
 def choose_method(
     role: Role, own: NatBehaviour, peer: NatBehaviour, main: int, start: float, random_bytes: Callable[[int], bytes]
 ) -> Method | None:
@@ -176,5 +182,5 @@ def choose_method(
             return None
         return Crossing(peer.outside, main, start, 1 if role is Role.SENDER else 2)
     if own.is_hard:
-        return Fan(peer.outside, start, HOLD_SEQUENTIAL if own.sequential else 0.0)
+        return Fan(peer.outside, start, HOLD_SEQUENTIAL if own.sequential else 0.0, _ttls(own))
     return PortSearch(peer, peer.outside, main, start, random_bytes(8))

@@ -34,7 +34,7 @@ from udpsend.sealing.keys import derive_generation
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType, parse_candidate_untrusted
 from udpsend.wire.datagram import Address, Arrival, Transmit
 
-HOLD = 1.0  # seconds for the peer's word that it has opened: a round trip through the mailbox, mostly
+HOLD = 1.0  # seconds from the peer's first word to the one that it has opened: a round trip through the mailbox, mostly
 PUNCH_TIMEOUT = 11.5  # seconds; with what it takes to say so, the answer is there within 12
 MAX_GENERATIONS = 200  # of punching in one session
 
@@ -85,6 +85,7 @@ class Negotiation:
         self._main = 0  # the socket that the session uses
         self._opened_more = False
         self._known: list[Address] = []  # the peer's, as far as it told
+        self._is_opened_told = True
         self._peer_opened: set[Address] = set()
         self._words: list[dict[str, object]] = []
         self._events: deque[NegotiationEvent] = deque()
@@ -129,7 +130,8 @@ class Negotiation:
             return
         if punch > self.generation:
             self._begin(punch, now, by_peer=True)
-        if punch == self.generation:
+        if punch == self.generation and self._puncher is not None:
+            self._puncher.peer_spoke(now)
             self._take_untrusted(word, now)
 
     def words_to_send(self) -> list[dict[str, object]]:
@@ -258,14 +260,17 @@ class Negotiation:
         self._puncher.add_remote_candidates(candidates, now)
         fresh = [c.address for c in candidates if not c.is_ipv6 and c.address not in self._known]
         self._known = (self._known + fresh)[: 2 * MAX_CANDIDATES]
-        # The openers leave in this turn of the loop, the word after them.
         if fresh:
-            self._tell({"opened": [[host, port] for host, port in self._known]})
+            self._is_opened_told = False
 
     def _behaviours_changed(self, now: float) -> None:
         if self._puncher is None or self.behaviour is None:
             return
-        self._puncher.set_behaviours(self.behaviour, self.peer_behaviour)
+        self._puncher.set_behaviours(self.behaviour, self.peer_behaviour, now)
+        # The openers leave in this turn of the loop, the word after them: not before it is known how far they must get.
+        if not self._is_opened_told:
+            self._is_opened_told = True
+            self._tell({"opened": [[host, port] for host, port in self._known]})
         own = {c.address for c in self._candidates if not c.is_ipv6 and c.type is not CandidateType.LOOPBACK}
         if own <= self._peer_opened:
             self._puncher.peer_opened(now)

@@ -7,7 +7,8 @@ came is counted for itself: it is what a peer could turn against somebody else.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from udpsend.punching.channel import PROBE_SIZE, ProbeChannel
 from udpsend.wire.datagram import Address, Transmit
@@ -18,8 +19,7 @@ MAX_SENT = 4096  # probes, requests and answers
 IPV4_OVERHEAD, IPV6_OVERHEAD = 28, 48  # bytes of IP and UDP headers
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """What was sent, by one punching or by several."""
 
     sent: int = 0

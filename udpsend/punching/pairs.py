@@ -24,12 +24,6 @@ MAX_TRANSACTIONS = 16  # of one pair; at MAX_INTERVAL an answer may take 8 s
 # from there, we send at most three times what came from it.
 MAX_AMPLIFICATION = 3
 
-# A Linux host that masquerades and lets strays in ties the peer's early packet to itself, and what we then send there
-# leaves from another port. So the first packet to an address behind a NAT has hops enough to make our own router expect
-# answers, and not enough to reach the peer's; the rest waits until the peer says that it has done the same. One router
-# is crossed with 2, and the next drops it.
-OPENER_TTL = 2
-
 _RANKS = {kind: rank for rank, kind in enumerate(PathKind)}
 
 

@@ -26,8 +26,9 @@ from udpsend.punching.candidates import addresses_through_relay, path_kind
 from udpsend.punching.channel import ProbeChannel
 from udpsend.punching.hard import Method, choose_method
 from udpsend.punching.nomination import Nomination
+from udpsend.punching.openers import Openers
 from udpsend.punching.outbox import Outbox, Tally
-from udpsend.punching.pairs import MAX_INTERVAL, MAX_PAIRS, OPENER_TTL, Pair
+from udpsend.punching.pairs import MAX_INTERVAL, MAX_PAIRS, Pair
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival, Transmit
@@ -39,8 +40,6 @@ RELAY_DELAY = 2.0  # seconds for a direct path to come up, before a relay is tri
 SLOWEST_PROBES = 150  # of one pair, where the timeout is longer than usual: with 16 pairs that is below MAX_SENT
 
 PunchEvent = PathValidated | PunchFailed | SocketsWanted
-
-__all__ = ["Path", "PathValidated", "PunchEvent", "PunchFailed", "Puncher", "SocketsWanted"]
 
 
 class Puncher:
@@ -58,7 +57,7 @@ class Puncher:
         hold: float = 0.0,
     ) -> None:
         """`main_socket` is the `local` of what is sent to candidates. With `hold`, those of kind INTERNET get an opener
-        first, and more only after `peer_opened`, or after so many seconds."""
+        first (`openers.py`)."""
         self.path: Path | None = None
         self.drops: Counter[str] = Counter()
         self._role = role
@@ -68,7 +67,6 @@ class Puncher:
         self._same_host = same_host
         self._main = main_socket
         self._start = now
-        self._hold_until = now + hold
         self._deadline = now + timeout
         self._max_interval = max(MAX_INTERVAL, timeout / SLOWEST_PROBES)
         self._last_deadline = now + timeout + 2 * GRACE
@@ -80,6 +78,7 @@ class Puncher:
         self._method: Method | None = None
         self._pace_at = now
         self._events: list[PunchEvent] = []
+        self._openers = Openers(now, hold, self._request_to)
         self._nomination = Nomination(role is Role.SENDER, self._send, self.drops)
 
     def add_local_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
@@ -110,8 +109,8 @@ class Puncher:
             if pair is not None:
                 pair.signalled = True
                 self._signalled.add(candidate.address)
-                if pair.kind is PathKind.INTERNET and now < self._hold_until:
-                    self._open(pair, now)
+                if pair.kind is PathKind.INTERNET:
+                    self._openers.open(pair, now)
         self._pair_through_relay(now)
 
     def _pair_through_relay(self, now: float) -> None:
@@ -120,26 +119,23 @@ class Puncher:
             if pair is not None:
                 pair.signalled = True
 
-    def peer_opened(self, now: float) -> None:
-        """The peer's router expects what comes from here."""
-        if now >= self._hold_until:
-            return
-        self._hold_until = max(now, self._start + (self._method.hold if self._method is not None else 0.0))
-        for pair in self._pairs.values():
-            if pair.held:
-                pair.start_over(self._hold_until)
+    def peer_spoke(self, now: float) -> None:
+        self._openers.peer_spoke(self._pairs.values(), now)
 
-    def set_behaviours(self, own: NatBehaviour, peer: NatBehaviour) -> None:
+    def peer_opened(self, now: float) -> None:
+        hold = self._method.hold if self._method is not None else 0.0
+        self._openers.peer_opened(self._pairs.values(), hold, now)
+
+    def set_behaviours(self, own: NatBehaviour, peer: NatBehaviour, now: float) -> None:
         """What both NATs do. May come at any time, and again as more is known; what has begun goes on."""
+        self._openers.cross(own.routers, self._pairs.values(), now)
         if self._method is None or not self._method.begun:
             self._method = choose_method(self._role, own, peer, self._main, self._start, self._random_bytes)
 
-    def _open(self, pair: Pair, now: float) -> None:
+    def _request_to(self, pair: Pair, ttl: int, now: float) -> None:
         transaction = self._random_bytes(TRANSACTION_SIZE)
         pair.request_sent(transaction, now)
-        pair.held = True
-        pair.next_probe = self._hold_until
-        self._outbox.put(Probe(ProbeType.REQUEST, transaction=transaction), pair.address, pair.local, OPENER_TTL)
+        self._send(pair, Probe(ProbeType.REQUEST, pair.validated, transaction=transaction), ttl)
 
     def sockets_opened(self, sockets: list[int], now: float) -> None:
         """The answer to SocketsWanted: the `local` of each, as many as there could be."""
@@ -181,9 +177,7 @@ class Puncher:
         pair = self._next_pair() if now >= self._pace_at else None
         if pair is not None and pair.next_probe <= now:
             self._pace_at = now + PACE
-            transaction = self._random_bytes(TRANSACTION_SIZE)
-            pair.request_sent(transaction, now)
-            self._send(pair, Probe(ProbeType.REQUEST, pair.validated, transaction=transaction))
+            self._request_to(pair, 0, now)
         if self._method is None or self._method.sockets_wanted or now < self._method_due:
             return
         target = self._method.take(now)
@@ -197,7 +191,7 @@ class Puncher:
         """Not while a pair works: if that fails, the method goes on."""
         if self._method is None or any(pair.validated for pair in self._pairs.values()):
             return math.inf
-        return max(self._method.due, self._hold_until)
+        return max(self._method.due, self._openers.until)
 
     def next_timer(self) -> float | None:
         if not self.unfinished:
@@ -286,8 +280,8 @@ class Puncher:
         eligible = (pair for pair in self._pairs.values() if pair.may_send)
         return min(eligible, key=lambda pair: (pair.next_probe, pair.rank), default=None)
 
-    def _send(self, pair: Pair, probe: Probe) -> None:
+    def _send(self, pair: Pair, probe: Probe, ttl: int = 0) -> None:
         if not pair.may_send:
             self.drops["amplification limit"] += 1
-        elif self._outbox.put(probe, pair.address, pair.local):
+        elif self._outbox.put(probe, pair.address, pair.local, ttl):
             pair.sent += 1
