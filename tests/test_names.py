@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket, LocalFileError
-from udpsend.files.names import check_own_name, check_path_untrusted, journal_name, partial_name, quote
+from udpsend.files.names import (
+    are_ordinary,
+    check_name_untrusted,
+    check_own_name,
+    check_path_untrusted,
+    journal_name,
+    partial_name,
+    quote,
+)
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "hostile_names.json").read_text())
 HOSTILE = [(vector["name"], vector["reason"]) for vector in VECTORS["hostile"]]
@@ -106,3 +114,21 @@ def test_quoted_text_shows_what_it_is() -> None:
     assert quote("été.txt") == "'été.txt'"
     assert quote("a\x1b[2J\n") == r"'a\x1b[2J\n'"
     assert quote("photo\u202egpj.exe") == r"'photo\u202egpj.exe'"
+
+
+def test_many_names_at_once_are_judged_as_each_of_them() -> None:
+    assert not are_ordinary([""])
+    for name in (name for name, _ in HOSTILE if "/" not in name):
+        assert not are_ordinary([name])
+        assert not are_ordinary(["a", name])
+        assert not are_ordinary([name, "b"])
+    assert are_ordinary(["README.md", ".hidden", "console", "a" * 200, "nul_"])
+    assert are_ordinary([])
+
+
+@settings(deadline=None, print_blob=True)
+@given(st.lists(st.text(st.sampled_from("aCoNuUlLpt19.-_ \n\0é$~"), max_size=6), max_size=5))
+def test_what_is_ordinary_is_allowed(names: list[str]) -> None:
+    if are_ordinary(names):
+        for name in names:
+            check_name_untrusted(name)

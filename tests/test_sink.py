@@ -21,7 +21,7 @@ import pytest
 
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk, hashing, sink, write_behind
-from udpsend.files.entries import Entry
+from udpsend.files.entries import File
 from udpsend.files.existing import Policy
 from udpsend.files.hashing import content_digest
 from udpsend.files.journal import make_header, make_line, parse_journal
@@ -53,7 +53,7 @@ def no_leaks() -> Iterator[None]:
 
 
 def offer(size: int, mode: int = 0o640, mtime_ns: int = MTIME, name: str = NAME) -> Manifest:
-    return Manifest((Entry(name, size, mode, mtime_ns),))
+    return Manifest((File(name, size, mode, mtime_ns, 0),))
 
 
 def view(data: bytes) -> memoryview:
@@ -277,12 +277,12 @@ def test_random_ends_never_lose_or_invent(tmp_path: Path, rng: random.Random) ->
 CHILD = f"""
 import random, sys, time
 from udpsend.files import sink, write_behind
-from udpsend.files.entries import Entry
+from udpsend.files.entries import File
 from udpsend.files.manifest import Manifest
 sink.FLUSH_SIZE, sink.FLUSH_INTERVAL, write_behind.BLOCK_SIZE = 1 << 16, 0.005, 1 << 15
 seed, size = int(sys.argv[2]), int(sys.argv[3])
 data = random.Random(1).randbytes(size)
-receiver = sink.open_sink(Manifest((Entry("a.bin", size, 0o640, {MTIME}),)), sys.argv[1])
+receiver = sink.open_sink(Manifest((File("a.bin", size, 0o640, {MTIME}, 0),)), sys.argv[1])
 order = list(range(0, size, 8192))
 if seed % 2:
     random.Random(seed).shuffle(order)

@@ -49,7 +49,7 @@ def test_reads_ranges_and_hashes(tmp_path: Path, size: int) -> None:
     data = make(tmp_path / "a.bin", size)
     os.chmod(tmp_path / "a.bin", 0o4751)  # noqa: S103 - what must not be passed on
     opened = open_source(tmp_path / "a.bin")
-    entry = opened.manifest.entries[0]
+    entry = opened.manifest.file(0)
     assert (entry.path, entry.size, entry.mode) == ("a.bin", size, 0o751)
     assert entry.mtime_ns == (tmp_path / "a.bin").stat().st_mtime_ns
     start(opened)
@@ -249,6 +249,6 @@ def test_modes_never_carry_more_than_permissions(tmp_path: Path) -> None:
     make(tmp_path / "a", 1)
     os.chmod(tmp_path / "a", 0o7777)  # noqa: S103 - what must not be passed on
     opened = open_source(tmp_path / "a")
-    assert opened.manifest.entries[0].mode == 0o777
+    assert opened.manifest.file(0).mode == 0o777
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o7777
     opened.close()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.trees import RECORD, compare, make_tree, move, over_the_wire, picture, transfer
 from udpsend.errors import LocalFileError
-from udpsend.files.entries import Kind
+from udpsend.files.entries import Directory, File
 from udpsend.files.existing import Policy, free_name
 from udpsend.files.hashing import BLOCK_SIZE
 from udpsend.files.sink import open_sink
@@ -38,10 +38,10 @@ def no_leaks() -> Iterator[None]:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def offered(*paths: Path, **options: object) -> dict[str, Kind]:
+def offered(*paths: Path, **options: object) -> dict[str, type]:
     source = open_source(*paths, **options)  # type: ignore[arg-type]
     source.close()
-    return {entry.path: entry.kind for entry in source.manifest}
+    return {entry.path: type(entry) for entry in source.manifest}
 
 
 def skipped(*paths: Path) -> dict[str, str]:
@@ -116,12 +116,12 @@ def test_follow_sends_what_links_point_to(tmp_path: Path) -> None:
     (root / "sub/loop").symlink_to("..")
     kinds = offered(root, follow=True)
     assert kinds == {
-        "d": Kind.DIRECTORY,
-        "d/dir": Kind.DIRECTORY,
-        "d/out": Kind.FILE,
-        "d/sub": Kind.DIRECTORY,
-        "d/dir/x": Kind.FILE,
-        "d/sub/x": Kind.FILE,
+        "d": Directory,
+        "d/dir": Directory,
+        "d/out": File,
+        "d/sub": Directory,
+        "d/dir/x": File,
+        "d/sub/x": File,
     }
     (tmp_path / "here").mkdir()
     transfer([root], tmp_path / "here", follow=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from udpsend import events
-from udpsend.files.entries import Kind
+from udpsend.files.entries import File
 from udpsend.files.manifest import Manifest
 from udpsend.files.offers import Stream, Text
 
@@ -20,7 +20,7 @@ class _Listing:
 
     def __iter__(self) -> Iterator[tuple[str, int | None]]:
         for entry in self._manifest:
-            yield entry.path, entry.size if entry.kind is Kind.FILE else None
+            yield entry.path, entry.size if isinstance(entry, File) else None
 
 
 def offered_event(manifest: Manifest | Stream | Text) -> events.Offered:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket
-from udpsend.files.entries import MAX_SIZE, Entry
+from udpsend.files.entries import MAX_SIZE, File
 from udpsend.files.journal import make_header, make_line, parse_journal
 from udpsend.files.manifest import Manifest, parse_manifest_untrusted
 from udpsend.files.names import check_path_untrusted
@@ -48,7 +48,7 @@ def test_any_value_is_a_manifest_or_a_bad_packet(value: Any) -> None:
 @settings(deadline=None, print_blob=True)
 @given(st.integers(0, 6), values)
 def test_one_field_of_a_good_manifest_exchanged(index: int, value: Any) -> None:
-    form: dict[str, Any] = Manifest((Entry("a", 5, 0o644, 1),)).to_json()
+    form: dict[str, Any] = Manifest((File("a", 5, 0o644, 1, 0),)).to_json()
     form["entries"][0][index : index + 1] = [value]
     with contextlib.suppress(BadPacket):
         manifest = parse_manifest_untrusted(form)

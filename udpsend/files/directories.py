@@ -27,6 +27,7 @@ class Directories:
         self._top = top
         self._flags = FLAGS if follow else FLAGS | os.O_NOFOLLOW
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._latest: tuple[str, int] = ("", root)
 
     def descriptor(self, path: str) -> int:
         """Of the directory `path` ('' is the root), valid until the next call. Raises OSError."""
@@ -41,6 +42,7 @@ class Directories:
         self._open[path] = fd
         if len(self._open) > KEPT:
             os.close(self._open.popitem(last=False)[1])
+            self._latest = "", self._root
         return fd
 
     def _enter(self, above: int, name: str) -> int:
@@ -55,13 +57,19 @@ class Directories:
     def locate(self, path: str) -> tuple[int, str]:
         """(descriptor of the directory of `path`, its last component): what calls with `dir_fd` take."""
         parent, _, name = path.rpartition("/")
-        return self.descriptor(parent), name
+        latest, fd = self._latest
+        if parent != latest:
+            fd = self.descriptor(parent)
+            self._latest = parent, fd
+        return fd, name
 
     def forget(self, path: str) -> None:
         """It is about to be moved, with all below it."""
+        self._latest = "", self._root
         for known in [known for known in self._open if known == path or known.startswith(path + "/")]:
             os.close(self._open.pop(known))
 
     def close(self) -> None:
+        self._latest = "", self._root
         while self._open:
             os.close(self._open.popitem()[1])

@@ -10,7 +10,7 @@ from msgspec import Struct
 from udpsend.errors import LocalFileError
 from udpsend.files.byte_space import EntrySet
 from udpsend.files.directories import Directories
-from udpsend.files.entries import Entry, Kind
+from udpsend.files.entries import Directory, Entry, File, Link
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 
@@ -59,11 +59,11 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
                 continue
             if policy.rename:
                 found.names[name] = free_name(root, name)
-            elif entry.kind is Kind.DIRECTORY and stat.S_ISDIR(status.st_mode):
+            elif isinstance(entry, Directory) and stat.S_ISDIR(status.st_mode):
                 there.add(entry.path)
             elif policy.skip and is_same(entry, status, fd, name):
                 found.left_out.add(number)
-            elif not policy.overwrite or entry.kind is Kind.DIRECTORY or stat.S_ISDIR(status.st_mode):
+            elif not policy.overwrite or isinstance(entry, Directory) or stat.S_ISDIR(status.st_mode):
                 count += 1
                 refused = refused or [refusal(entry, status)]
     finally:
@@ -76,9 +76,9 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
 
 def is_same(entry: Entry, status: os.stat_result, fd: int, name: str) -> bool:
     """By size and time; a file system that keeps whole seconds only is given the benefit of the doubt."""
-    if entry.kind is Kind.LINK:
+    if isinstance(entry, Link):
         return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=fd) == entry.target
-    if entry.kind is not Kind.FILE or not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+    if not isinstance(entry, File) or not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
         return False
     if status.st_mtime_ns % 1_000_000_000 == 0:
         return status.st_mtime_ns == entry.mtime_ns // 1_000_000_000 * 1_000_000_000
@@ -90,7 +90,7 @@ def refusal(entry: Entry, status: os.stat_result) -> str:
         return (
             f"A directory named {quote(entry.path)} is there already: receive into another directory, or use --rename."
         )
-    if entry.kind is Kind.DIRECTORY:
+    if isinstance(entry, Directory):
         return f"{quote(entry.path)} is there already, and is no directory: receive into another one, or use --rename."
     return (
         f"{quote(entry.path)} exists already: receive into another directory, "

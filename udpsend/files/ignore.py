@@ -39,9 +39,12 @@ class Ignore:
         more._specs = (*self._specs, (len(path) + 1, _spec(lines)))
         return more
 
+    def __bool__(self) -> bool:
+        return self._user is not None or self._gitignore
+
     def matches(self, path: str, is_directory: bool) -> bool:
         """Whether it is not to be sent. The innermost .gitignore that says anything decides."""
-        if self._user is None and not self._gitignore:
+        if not self:
             return False
         name = path + "/" if is_directory else path
         if self._user is not None and self._user.match_file(name):

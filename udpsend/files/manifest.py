@@ -10,14 +10,25 @@ import json
 import struct
 import zlib
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from udpsend.errors import BadPacket
-from udpsend.files.entries import MAX_SIZE, MAX_TOLD, Entry, Kind, Tree, entry_of, parse_entry_untrusted
+from udpsend.files.entries import (
+    MAX_SIZE,
+    MAX_TOLD,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Tree,
+    encode_entries,
+    parse_entries_untrusted,
+)
 
 MAX_ENTRIES = 1 << 22
 MAX_PACKED = 64 << 20  # bytes of all pages
@@ -57,40 +68,32 @@ class Manifest:
         self._parsed: OrderedDict[int, list[Entry]] = OrderedDict()
         self._tree = Tree(self.twins)
         self._identity = hashlib.sha256(b"udpsend manifest 2")
-        page: list[Entry] = []
-        for entry in entries:
-            self._check(entry)
-            page.append(entry)
-            if len(page) == PAGE:
-                self._add_page(page)
-                page = []
-        if page:
-            self._add_page(page)
+        rest = iter(entries)
+        while page := list(islice(rest, PAGE)):
+            self._check_untrusted(page)
+            self._keep_page(encode_entries(page))
         self._tree = Tree(self.twins)
         self.identity = self._identity.hexdigest()
         """64 hex digits that bind everything in it: what an earlier attempt left is only believed for the same one.
         Each side computes it; it is not sent."""
 
-    def _check(self, entry: Entry) -> None:
-        if self._tree.add_untrusted(entry) or not self.runs:
-            self.runs.append((entry.parent, self.count))
-        self.sizes.append(entry.size)
-        self.size += entry.size
-        if entry.kind is Kind.FILE:
-            self.files += 1
-        elif entry.kind is Kind.DIRECTORY:
-            self.directories += 1
-        else:
-            self.links += 1
-        self.count += 1
-        self.name = self.name or entry.path
+    def _check_untrusted(self, page: list[Entry]) -> None:
+        if not self.runs:
+            self.name = page[0].path
+            self.runs.append(("", 0))
+        self.runs += [(directory, self.count + index) for directory, index in self._tree.add_untrusted(page)]
+        sizes = [entry.size for entry in page]
+        self.sizes.extend(sizes)
+        self.size += sum(sizes)
+        kinds = Counter(map(type, page))
+        self.files += kinds[File]
+        self.directories += kinds[Directory]
+        self.links += kinds[Link]
+        self.count += len(page)
         if self.size > MAX_SIZE:
             raise BadPacket("the manifest is too large")
         if self.count > MAX_ENTRIES:
             raise BadPacket(f"the manifest has more than {MAX_ENTRIES} entries")
-
-    def _add_page(self, page: list[Entry]) -> None:
-        self._keep_page(json.dumps([entry.to_list() for entry in page], separators=(",", ":")).encode())
 
     def _keep_page(self, text: bytes, packed: bytes = b"") -> None:
         self._identity.update(text)
@@ -108,6 +111,12 @@ class Manifest:
 
     def __getitem__(self, number: int) -> Entry:
         return self._page(number // PAGE)[number % PAGE]
+
+    def file(self, number: int) -> File:
+        """One of those that have bytes."""
+        entry = self[number]
+        assert isinstance(entry, File)  # noqa: S101 - nothing else has any
+        return entry
 
     def in_runs(self, wanted: Container[str]) -> Iterator[tuple[int, Entry]]:
         """The entries, with their numbers, of those directories that are in `wanted` when their turn comes."""
@@ -134,7 +143,7 @@ class Manifest:
     def _page(self, index: int) -> list[Entry]:
         page = self._parsed.get(index)
         if page is None:
-            page = [entry_of(value) for value in json.loads(zlib.decompress(self._pages[index]))]
+            page = parse_entries_untrusted(zlib.decompress(self._pages[index]))
             self._parsed[index] = page
             if len(self._parsed) > CACHED_PAGES:
                 self._parsed.popitem(last=False)
@@ -146,7 +155,7 @@ class Manifest:
         if not self.skipped_count:
             told = {}
         if self.count <= PAGE:
-            entries = [entry.to_list() for entry in self]
+            entries = to_builtins(self.entries)
             if len(json.dumps(entries)) <= MAX_INLINE:
                 return {"entries": entries, **told}
         return {"packed": self.packed_size, "count": self.count, "size": self.size, **told}
@@ -170,11 +179,10 @@ class Manifest:
                 raise BadPacket("the manifest is cut")
             at += length
             text = _inflate_untrusted(packed)
-            page = _page_untrusted(text)
+            page = parse_entries_untrusted(text)
             if len(page) > PAGE or (len(page) < PAGE and at < len(data)) or not page:
                 raise BadPacket("a page of the manifest has a wrong length")
-            for entry in page:
-                manifest._check(entry)
+            manifest._check_untrusted(page)
             manifest._keep_page(text, packed)
         manifest._tree = Tree(manifest.twins)
         manifest.identity = manifest._identity.hexdigest()
@@ -198,7 +206,7 @@ def parse_manifest_untrusted(value: object) -> Manifest | Announced:
     skipped, skipped_count = _skipped_untrusted(value)
     match value:
         case {"entries": [*entries]} if 1 <= len(entries) <= PAGE:
-            return Manifest([parse_entry_untrusted(entry) for entry in entries], skipped, skipped_count)
+            return Manifest(parse_entries_untrusted(entries), skipped, skipped_count)
         case {"packed": int(packed), "count": int(count), "size": int(size)}:
             if not 0 < packed <= MAX_PACKED or not 0 < count <= MAX_ENTRIES or not 0 <= size <= MAX_SIZE:
                 raise BadPacket("the manifest is too large")
@@ -230,13 +238,3 @@ def _inflate_untrusted(packed: bytes) -> bytes:
     if not inflate.eof or inflate.unused_data:
         raise BadPacket("a page of the manifest is too long")
     return text
-
-
-def _page_untrusted(text: bytes) -> list[Entry]:
-    try:
-        page = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadPacket("a page of the manifest cannot be read") from error
-    if not isinstance(page, list):
-        raise BadPacket("a page of the manifest is no list")
-    return [parse_entry_untrusted(value) for value in page]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Container
+from collections.abc import Container, Iterable, Sequence
 
 from udpsend.errors import BadPacket, LocalFileError
 
@@ -36,6 +36,11 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
 # Nothing else is wrong with these: most names, checked in one step.
 _ORDINARY = re.compile(r"[A-Za-z0-9._+@,=#()\[\]~-]{0,199}[A-Za-z0-9_+@,=#()\[\]~-]")
+# The same of any number of names, each with '/' after it; what else is reserved has other characters, too.
+_ALL_ORDINARY = re.compile(
+    r"(?:(?!(?i:con|prn|aux|nul|(?:com|lpt)[0-9])[./])"
+    r"[A-Za-z0-9._+@,=#()\[\]~-]{0,199}[A-Za-z0-9_+@,=#()\[\]~-]/)*+"
+)
 _OWN = "is one that udpsend uses for unfinished files"
 # UAX 9: marks, embeddings, overrides and isolates can show a name as another one ('gpj.exe' as 'exe.jpg').
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -91,11 +96,18 @@ def check_target_untrusted(path: str, target: str, tops: Container[str]) -> None
             raise BadPacket(f"is that of a link to a name that {reason}")
 
 
-def twin_key(name: str) -> str:
+def are_ordinary(names: Sequence[str]) -> bool:
+    """Whether all of these components are allowed, as nearly all are; one step for any number of them."""
+    joined = "/".join([*names, ""])
+    return _ALL_ORDINARY.fullmatch(joined) is not None and OWN_MARK not in joined.lower()
+
+
+def twin_keys(names: Sequence[str]) -> Iterable[str]:
     """Equal for names that are one file where case and the form of accents do not count (Unicode 3.13, D145)."""
-    if name.isascii():
-        return name.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+    joined = "/".join(names)
+    if joined.isascii():
+        return joined.lower().split("/")
+    return (unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold()) for name in names)
 
 
 def check_own_name(name: str) -> str:

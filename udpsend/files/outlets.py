@@ -13,7 +13,7 @@ from typing import Protocol
 
 from udpsend.errors import PeerError
 from udpsend.files.disk import local_error
-from udpsend.files.entries import Entry
+from udpsend.files.entries import File
 from udpsend.files.existing import Policy
 from udpsend.files.hashing import POLL_INTERVAL
 from udpsend.files.partial import Partial
@@ -93,7 +93,7 @@ class FileOutlet:
         self._directory = directory
         self._name = name
         self._at = 0
-        entry = Entry(name, 0, 0o666, time.time_ns())
+        entry = File(name, 0, 0o666, time.time_ns(), 0)
         # An identity that nobody else has: there is no second attempt at the same stream.
         with _errors("write", name):
             policy = Policy(overwrite=policy.overwrite, rename=policy.rename)

@@ -13,9 +13,11 @@ import stat
 import time
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
-from udpsend.files.entries import MODE_BITS, Entry
+from udpsend.files.entries import MODE_BITS, File
 from udpsend.files.existing import Policy, free_name, refusal
 from udpsend.files.journal import Journal
 from udpsend.files.names import journal_name, partial_name, quote
@@ -26,7 +28,7 @@ SIZE_LIMIT = 1 << 63
 class Partial:
     """An open, locked partial of one file in one directory. Its methods raise OSError or LocalFileError."""
 
-    def __init__(self, directory: str | os.PathLike[str], entry: Entry, identity: str, policy: Policy) -> None:
+    def __init__(self, directory: str | os.PathLike[str], entry: File, identity: str, policy: Policy) -> None:
         """`identity` binds what may be resumed. Refuses what exists (but for the policy), what does not fit, and a
         partial that another process is receiving."""
         name, size = entry.path, entry.size
@@ -166,7 +168,7 @@ class Partial:
     def ends_with(self, size: int, mtime_ns: int) -> None:
         """Of what had no size when it began."""
         self.size = size
-        self._entry = self._entry._replace(size=size, mtime_ns=mtime_ns)
+        self._entry = replace(self._entry, size=size, mtime_ns=mtime_ns)
 
     def place(self) -> str:
         """Give it its mode and time and, durably, its name, which is returned."""

@@ -14,7 +14,7 @@ import time
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
 from udpsend.files.directories import Directories
-from udpsend.files.entries import MODE_BITS, Entry, Kind
+from udpsend.files.entries import MODE_BITS, Directory, Entry
 from udpsend.files.existing import Destination, Policy, refusal
 from udpsend.files.manifest import Manifest
 
@@ -27,7 +27,8 @@ def move_into_place(root: int, staging: int, manifest: Manifest, destination: De
         for number, entry in manifest.in_runs(merged):
             if number not in destination.left_out and _move(old, new, entry, destination, policy):
                 merged.add(entry.path)
-        fresh = [manifest[n] for n, size in enumerate(manifest.sizes) if not size and _is_fresh(manifest[n], merged)]
+        empty = (manifest[number] for number, size in enumerate(manifest.sizes) if not size)
+        fresh = [entry for entry in empty if isinstance(entry, Directory) and entry.path not in merged]
         umask = disk.current_umask()
         for entry in reversed(fresh):
             _finish_directory(new, destination.path_of(entry.path), entry, umask)
@@ -45,9 +46,9 @@ def _move(old: Directories, new: Directories, entry: Entry, destination: Destina
         status = os.stat(new_name, dir_fd=to, follow_symlinks=False)
     except FileNotFoundError:
         status = None
-    if status is not None and entry.kind is Kind.DIRECTORY and stat.S_ISDIR(status.st_mode):
+    if status is not None and isinstance(entry, Directory) and stat.S_ISDIR(status.st_mode):
         return True
-    if policy.overwrite and entry.kind is not Kind.DIRECTORY:
+    if policy.overwrite and not isinstance(entry, Directory):
         os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=to)
         return False
     try:
@@ -57,11 +58,7 @@ def _move(old: Directories, new: Directories, entry: Entry, destination: Destina
     return False
 
 
-def _is_fresh(entry: Entry, merged: set[str]) -> bool:
-    return entry.kind is Kind.DIRECTORY and entry.path not in merged
-
-
-def _finish_directory(new: Directories, path: str, entry: Entry, umask: int) -> None:
+def _finish_directory(new: Directories, path: str, entry: Directory, umask: int) -> None:
     """Last of all, from the innermost outwards: one that its owner may not write to would not let us in."""
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=new.descriptor(path))
     try:

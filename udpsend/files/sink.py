@@ -50,7 +50,7 @@ def open_sink(manifest: Manifest, directory: str | os.PathLike[str], policy: Pol
     try:
         # One file needs no directory, unless it is there already and is to be left out.
         if manifest.is_single_file and not policy.skip:
-            partial = Partial(directory, manifest[0], manifest.identity, policy)
+            partial = Partial(directory, manifest.file(0), manifest.identity, policy)
         else:
             partial = Staging(directory, manifest, policy)
     except OSError as error:

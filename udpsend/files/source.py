@@ -23,7 +23,7 @@ from udpsend.files.byte_space import ByteSpace, EntrySet
 from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
 from udpsend.files.disk import local_error
-from udpsend.files.entries import Entry
+from udpsend.files.entries import File
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 from udpsend.files.read_ahead import ReadAhead
@@ -63,7 +63,7 @@ class Source:
         """Raises LocalFileError for what can be said at once."""
         self.manifest = Manifest()
         self._tops = top_names(paths)
-        self._follow = follow
+        self._flags = FLAGS if follow else FLAGS | os.O_NOFOLLOW
         self._pinned: dict[str, int] = {}
         self._walk = Walk(self._tops, self._pinned, follow, exclude, gitignore)
         self._directories = Directories(-1, top=self._open_top, follow=follow)
@@ -174,24 +174,25 @@ class Source:
                 at += length
 
     def _read_file(self, number: int, offset: int, view: memoryview) -> None:
-        entry = self.manifest[number]
+        entry = self.manifest.file(number)
         try:
-            fd = self._file(number, entry)
-            whole = len(view) == entry.size
-            if not whole:
+            if len(view) == entry.size and number not in self._open and entry.path not in self._pinned:
+                self._read_whole(entry, view)
+            else:
                 self._in_pieces.add(number)
-            while len(view):
-                count = os.preadv(fd, (view,), offset)
-                if not count:
-                    raise _changed(entry, "became shorter")
-                offset += count
-                view = view[count:]
-            if whole and number in self._open:
-                os.close(self._open.pop(number))
+                _read(self._file(number, entry), entry, offset, view)
         except OSError as error:
             raise local_error(error, "read", entry.path) from error
 
-    def _file(self, number: int, entry: Entry) -> int:
+    def _read_whole(self, entry: File, view: memoryview) -> None:
+        fd = self._open_file(entry)
+        try:
+            self._compare(entry, os.fstat(fd))
+            _read(fd, entry, 0, view)
+        finally:
+            os.close(fd)
+
+    def _file(self, number: int, entry: File) -> int:
         """Raises OSError, LocalFileError."""
         fd = self._open.get(number)
         if fd is None:
@@ -209,23 +210,23 @@ class Source:
             os.close(self._open.popitem(last=False)[1])
         return fd
 
-    def _open_file(self, entry: Entry) -> int:
-        if not entry.parent:
+    def _open_file(self, entry: File) -> int:
+        if "/" not in entry.path:
             return os.open(self._tops[entry.path], FLAGS)
         directory, name = self._directories.locate(entry.path)
-        return os.open(name, FLAGS | (0 if self._follow else os.O_NOFOLLOW), dir_fd=directory)
+        return os.open(name, self._flags, dir_fd=directory)
 
     def _open_top(self, name: str) -> int:
         return os.open(self._tops[name], DIRECTORY_FLAGS)
 
-    def _compare(self, entry: Entry, status: os.stat_result) -> None:
+    def _compare(self, entry: File, status: os.stat_result) -> None:
         if status.st_size != entry.size:
             raise _changed(entry, "grew" if status.st_size > entry.size else "became shorter")
         if status.st_mtime_ns != entry.mtime_ns or version_of(status) != entry.version:
             raise _changed(entry, "changed")
 
     def _check_end(self, number: int) -> None:
-        entry = self.manifest[number]
+        entry = self.manifest.file(number)
         pinned = self._pinned.get(entry.path)
         try:
             fd = pinned if pinned is not None else self._file(number, entry)
@@ -259,5 +260,13 @@ class Source:
         self._pinned.clear()
 
 
-def _changed(entry: Entry, what: str) -> LocalFileError:
+def _read(fd: int, entry: File, offset: int, view: memoryview) -> None:
+    while (count := os.preadv(fd, (view,), offset)) < len(view):
+        if not count:
+            raise _changed(entry, "became shorter")
+        offset += count
+        view = view[count:]
+
+
+def _changed(entry: File, what: str) -> LocalFileError:
     return LocalFileError(f"{quote(entry.path)} {what} while it was sent: send it again when nothing writes to it.")

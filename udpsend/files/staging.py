@@ -23,7 +23,7 @@ from udpsend.files import disk
 from udpsend.files.byte_space import ByteSpace, EntrySet
 from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
-from udpsend.files.entries import MODE_BITS, Entry
+from udpsend.files.entries import MODE_BITS, Directory, Entry, File, Link
 from udpsend.files.existing import Policy, look
 from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
@@ -33,6 +33,7 @@ from udpsend.files.placing import move_into_place
 
 KEPT = 16  # open files
 FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+CREATE = os.O_CREAT | FLAGS
 
 
 class Staging:
@@ -167,10 +168,10 @@ class Staging:
         return at
 
     def _write_file(self, number: int, offset: int, view: memoryview) -> None:
-        entry = self._manifest[number]
+        entry = self._manifest.file(number)
         if len(view) == entry.size and number not in self._open:
             # Its mode from the beginning, the umask applied by the system; who creates a file may write to it.
-            fd = self._open_file(entry, os.O_WRONLY, entry.mode | stat.S_IRUSR)
+            fd = self._open_file(entry, CREATE | os.O_WRONLY, entry.mode | stat.S_IRUSR)
             try:
                 if os.pwrite(fd, view, 0) != len(view):
                     disk.write_all(fd, view, 0)
@@ -182,28 +183,28 @@ class Staging:
         else:
             disk.write_all(self._file(number, entry), view, offset)
 
-    def _open_file(self, entry: Entry, flags: int, mode: int = 0o600) -> int:
+    def _open_file(self, entry: File, flags: int = CREATE | os.O_RDWR, mode: int = 0o600) -> int:
         directory, name = self._directories.locate(entry.path)
         try:
-            return os.open(name, flags | FLAGS | os.O_CREAT, mode, dir_fd=directory)
+            return os.open(name, flags, mode, dir_fd=directory)
         except PermissionError:  # read-only already, from an earlier attempt
             fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=directory)
             try:
                 os.fchmod(fd, 0o600)
             finally:
                 os.close(fd)
-            return os.open(name, flags | FLAGS, dir_fd=directory)
+            return os.open(name, flags, dir_fd=directory)
 
-    def _file(self, number: int, entry: Entry) -> int:
+    def _file(self, number: int, entry: File) -> int:
         fd = self._open.get(number)
         if fd is None:
-            fd = self._open[number] = self._open_file(entry, os.O_RDWR)
+            fd = self._open[number] = self._open_file(entry)
             if len(self._open) > KEPT:
                 os.close(self._open.popitem(last=False)[1])
                 self._dirty = True
         return fd
 
-    def _finish_file(self, fd: int, entry: Entry) -> None:
+    def _finish_file(self, fd: int, entry: File) -> None:
         os.fchmod(fd, (entry.mode & MODE_BITS & ~self._umask) | stat.S_IRUSR)
         disk.set_time(fd, entry.mtime_ns)
 
@@ -211,8 +212,7 @@ class Staging:
         """Fill `view` with what was written at `offset`."""
         at = 0
         for number, start, length in self.space.pieces(offset, offset + len(view)):
-            entry = self._manifest[number]
-            fd = self._file(number, entry)
+            fd = self._file(number, self._manifest.file(number))
             part = view[at : at + length]
             at += length
             while len(part):
@@ -260,20 +260,20 @@ class Staging:
 
     def _complete(self, number: int, entry: Entry) -> None:
         """What has no bytes, and what came in pieces."""
-        match entry.kind.value:
-            case "d":
+        match entry:
+            case Directory():
                 self._directories.descriptor(entry.path)
-            case "l":
+            case Link():
                 directory, name = self._directories.locate(entry.path)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
                 os.symlink(entry.target, name, dir_fd=directory)
                 with contextlib.suppress(OSError, OverflowError, NotImplementedError):
                     os.utime(name, ns=(time.time_ns(), entry.mtime_ns), dir_fd=directory, follow_symlinks=False)
-            case _:
+            case File():
                 fd = self._open.get(number)
                 if fd is None:
-                    fd = self._open_file(entry, os.O_RDWR)
+                    fd = self._open_file(entry)
                     try:
                         self._finish_file(fd, entry)
                     finally:

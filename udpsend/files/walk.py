@@ -23,10 +23,11 @@ from msgspec import Struct, field
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.directories import FLAGS
 from udpsend.files.disk import local_error
-from udpsend.files.entries import MAX_TOLD, MAX_VERSION, MODE_BITS, Entry, Kind
+from udpsend.files.entries import LONG_PATH, MAX_TOLD, MAX_VERSION, MODE_BITS, Directory, Entry, File, Link
 from udpsend.files.ignore import Ignore
 from udpsend.files.manifest import Skipped
 from udpsend.files.names import (
+    are_ordinary,
     check_name_untrusted,
     check_own_name,
     check_path_untrusted,
@@ -42,6 +43,8 @@ _KINDS = {
 }
 
 
+OWN_FILE = stat.S_IFREG | stat.S_IRUSR  # and the bits that say so:
+KIND_AND_OWNER = stat.S_IFMT(0xFFFF) | stat.S_IRUSR
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
@@ -51,9 +54,8 @@ def version_of(status: os.stat_result) -> int:
     return (status.st_ino * 0x9E3779B97F4A7C15 + status.st_ctime_ns * 0xC2B2AE3D27D4EB4F) >> 16 & MAX_VERSION
 
 
-def file_entry(path: str, status: os.stat_result) -> Entry:
-    mode = stat.S_IMODE(status.st_mode) & MODE_BITS
-    return Entry(path, status.st_size, mode, status.st_mtime_ns, version=version_of(status))
+def file_entry(path: str, status: os.stat_result) -> File:
+    return File(path, status.st_size, status.st_mode & MODE_BITS, status.st_mtime_ns, version_of(status))
 
 
 def top_names(paths: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
@@ -147,10 +149,14 @@ class Walk(Struct):
             self._skip(directory.path, "cannot be listed")
             return
         ignore = directory.ignore.below(directory.path, fd, names)
+        quick = are_ordinary(names) and not ignore and len(directory.path) < LONG_PATH
         for name in names:
             path = f"{directory.path}/{name}"
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=self.follow)
+                if quick and status.st_mode & KIND_AND_OWNER == OWN_FILE and status.st_uid == self._user:
+                    yield file_entry(path, status)
+                    continue
             except OSError:
                 status = None
             if status is None:
@@ -188,7 +194,7 @@ class Walk(Struct):
                 except BadPacket:
                     self._skip(path, "is a link that leads out of what is sent")
                 else:
-                    return Entry(path, 0, MODE_BITS, status.st_mtime_ns, Kind.LINK, target)
+                    return Link(path, target, status.st_mtime_ns)
             else:
                 self._skip(path, _KINDS.get(kind, "is of an unknown kind"))
         except BadPacket as error:
@@ -203,7 +209,7 @@ class Walk(Struct):
         if self.follow:
             ancestors |= {(status.st_dev, status.st_ino)}
         self._queue.append(_Directory(path, ancestors, ignore))
-        return Entry(path, 0, stat.S_IMODE(status.st_mode) & MODE_BITS, status.st_mtime_ns, Kind.DIRECTORY)
+        return Directory(path, status.st_mode & MODE_BITS, status.st_mtime_ns)
 
     def _skip(self, path: str, why: str) -> None:
         self.skipped_count += 1
