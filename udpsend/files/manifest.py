@@ -13,7 +13,7 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Struct, to_builtins
 
@@ -114,9 +114,8 @@ class Manifest:
 
     def file(self, number: int) -> File:
         """One of those that have bytes."""
-        entry = self[number]
-        assert isinstance(entry, File)  # noqa: S101 - nothing else has any
-        return entry
+        page = self._parsed.get(number // PAGE) or self._page(number // PAGE)
+        return cast(File, page[number % PAGE])
 
     def in_runs(self, wanted: Container[str]) -> Iterator[tuple[int, Entry]]:
         """The entries, with their numbers, of those directories that are in `wanted` when their turn comes."""

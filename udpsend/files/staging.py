@@ -163,25 +163,27 @@ class Staging:
         """Put `view` where it belongs. Returns how many bytes: all."""
         at = 0
         for number, start, length in self.space.pieces(offset, offset + len(view)):
-            self._write_file(number, start, view[at : at + length])
+            part = view[at : at + length]
             at += length
+            entry = self._manifest.file(number)
+            if length == entry.size and number not in self._open:
+                self._write_whole(entry, part)
+                self._finished.add(number)
+            else:
+                disk.write_all(self._file(number, entry), part, start)
         return at
 
-    def _write_file(self, number: int, offset: int, view: memoryview) -> None:
-        entry = self._manifest.file(number)
-        if len(view) == entry.size and number not in self._open:
-            # Its mode from the beginning, the umask applied by the system; who creates a file may write to it.
-            fd = self._open_file(entry, CREATE | os.O_WRONLY, entry.mode | stat.S_IRUSR)
-            try:
-                if os.pwrite(fd, view, 0) != len(view):
-                    disk.write_all(fd, view, 0)
-                disk.set_time(fd, entry.mtime_ns)
-            finally:
-                os.close(fd)
-            self._finished.add(number)
-            self._dirty = True
-        else:
-            disk.write_all(self._file(number, entry), view, offset)
+    def _write_whole(self, entry: File, view: memoryview) -> None:
+        """Each step counts for 100,000 of them: it has its mode from the beginning, the umask applied by the system;
+        who creates a file may write to it."""
+        fd = self._open_file(entry, CREATE | os.O_WRONLY, entry.mode | stat.S_IRUSR)
+        try:
+            if os.pwrite(fd, view, 0) != len(view):
+                disk.write_all(fd, view, 0)
+            disk.set_time(fd, entry.mtime_ns)
+        finally:
+            os.close(fd)
+        self._dirty = True
 
     def _open_file(self, entry: File, flags: int = CREATE | os.O_RDWR, mode: int = 0o600) -> int:
         directory, name = self._directories.locate(entry.path)
