@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from udpsend.errors import LocalFileError
-from udpsend.files import disk
+from udpsend.files import disk, room
 from udpsend.files.byte_space import ByteSpace, EntrySet
 from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
@@ -67,8 +67,8 @@ class Staging:
             if not self.journal.usable and not (self.journal.stale and self._is_current()):
                 self._begin()
             try:
-                self._check_twins()
-                self._check_space()
+                room.check_twins(self._root, manifest)
+                room.check_space(self._root, manifest, self.size - self.journal.there.total, bool(self.journal.usable))
             except LocalFileError:
                 if not self.journal.there:
                     self.discard()
@@ -123,39 +123,6 @@ class Staging:
                 shutil.rmtree(name, dir_fd=self._root)
             else:
                 os.unlink(name, dir_fd=self._root)
-
-    def _check_twins(self) -> None:
-        """Two names that this file system takes for one."""
-        if not self._manifest.twins:
-            return
-        probe = ".udpsend-Probe-\u00e9"
-        os.close(os.open(probe, os.O_CREAT | os.O_WRONLY | FLAGS, 0o600, dir_fd=self._root))
-        try:
-            for other in (probe.swapcase(), ".udpsend-Probe-e\u0301"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.stat(other, dir_fd=self._root)
-                    one, two = self._manifest.twins[0]
-                    raise LocalFileError(
-                        f"{quote(one)} and {quote(two)} would be one file here, since this file system does not tell "
-                        "such names apart: receive on another one."
-                    )
-        finally:
-            os.unlink(probe, dir_fd=self._root)
-
-    def _check_space(self) -> None:
-        status = os.fstatvfs(self._root)
-        needed = self.size - self.journal.there.total
-        free = disk.free_bytes(self._root)
-        if free is not None and needed > free:
-            raise LocalFileError(
-                f"Not enough space: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB "
-                "are free. Free some space, or choose another directory."
-            )
-        if status.f_files and not self.journal.usable and len(self._manifest) > status.f_favail:
-            raise LocalFileError(
-                f"Not enough room: {len(self._manifest):,} files and directories are offered, and this file system "
-                f"can take {status.f_favail:,} more. Choose another directory."
-            )
 
     # the transfer
 

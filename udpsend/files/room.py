@@ -1,0 +1,48 @@
+"""Whether a directory can take what is offered: names that its file system tells apart, bytes, inodes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from udpsend.errors import LocalFileError
+from udpsend.files import disk
+from udpsend.files.manifest import Manifest
+from udpsend.files.names import quote
+
+PROBE = ".udpsend-Probe-\u00e9"
+FLAGS = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def check_twins(root: int, manifest: Manifest) -> None:
+    """Two names that this file system takes for one. Raises LocalFileError, OSError."""
+    if not manifest.twins:
+        return
+    os.close(os.open(PROBE, FLAGS, 0o600, dir_fd=root))
+    try:
+        for other in (PROBE.swapcase(), PROBE.replace("\u00e9", "e\u0301")):
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(other, dir_fd=root)
+                one, two = manifest.twins[0]
+                raise LocalFileError(
+                    f"{quote(one)} and {quote(two)} would be one file here, since this file system does not tell "
+                    "such names apart: receive on another one."
+                )
+    finally:
+        os.unlink(PROBE, dir_fd=root)
+
+
+def check_space(root: int, manifest: Manifest, needed: int, has_files: bool) -> None:
+    """`needed` bytes are not there yet. Raises LocalFileError, OSError."""
+    status = os.fstatvfs(root)
+    free = disk.free_bytes(root)
+    if free is not None and needed > free:
+        raise LocalFileError(
+            f"Not enough space: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB "
+            "are free. Free some space, or choose another directory."
+        )
+    if status.f_files and not has_files and len(manifest) > status.f_favail:
+        raise LocalFileError(
+            f"Not enough room: {len(manifest):,} files and directories are offered, and this file system "
+            f"can take {status.f_favail:,} more. Choose another directory."
+        )
