@@ -28,6 +28,7 @@ from tests.sim import (
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.punching.behaviour import MappingBehaviour, NatBehaviour, judge_behaviour, parse_behaviour_untrusted
+from udpsend.punching.deadline import Deadline
 from udpsend.punching.hard import FAN_SOCKETS, MAX_SEARCH, PORTS, Fan, PortSearch, choose_method
 from udpsend.punching.path import PathValidated, PunchFailed, SocketsWanted
 from udpsend.punching.puncher import Puncher
@@ -406,3 +407,69 @@ def test_what_servers_say_tells_the_mapping(seen: dict[str, Address | None], exp
 def test_what_is_no_behaviour_is_refused(value: object) -> None:
     with pytest.raises(BadPacket):
         parse_behaviour_untrusted(value)
+
+
+# how long to look
+
+
+def give_up_at(own: NatBehaviour, peer: NatBehaviour, *candidates: Candidate, has_more: bool = False) -> float:
+    """Of a puncher that hears nothing; the candidates are the peer's, known from the start."""
+    puncher = Puncher(bytes(32), Role.SENDER, 0.0, bytes, False, 11.5, has_more=has_more)
+    puncher.add_local_candidates([Candidate(CandidateType.HOST, ("192.168.1.5", 4000))], 0.0)
+    puncher.add_local_candidates([Candidate(CandidateType.HOST, ("2001:db8::5", 4000))], 0.0)
+    puncher.add_remote_candidates([Candidate(CandidateType.LOOPBACK, ("::1", 4000)), *candidates], 0.0)
+    puncher.set_behaviours(own, peer, 0.0)
+    now = 0.0
+    while puncher.unfinished:
+        puncher.datagrams_to_send(now)
+        timer = puncher.next_timer()
+        assert timer is not None
+        now = max(now, timer)
+        puncher.timer_expired(now)
+    return now
+
+
+RANDOM = NatBehaviour(MappingBehaviour.DEPENDENT, ("203.0.113.1", 5000))
+ORDERED = NatBehaviour(MappingBehaviour.DEPENDENT, ("203.0.113.3", 5000), True)
+EASY = NatBehaviour(MappingBehaviour.INDEPENDENT, ("203.0.113.2", 5000))
+SILENT = NatBehaviour(MappingBehaviour.SILENT)
+OUTSIDE = Candidate(CandidateType.SERVER_REFLEXIVE, ("203.0.113.9", 4000))
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "seconds"),
+    [
+        (RANDOM, RANDOM, 5.0),
+        (RANDOM, ORDERED, 5.0),
+        (SILENT, EASY, 5.0),
+        (EASY, SILENT, 5.0),
+        (EASY, EASY, 5.0),  # one outside address: no hairpin, or it had come up
+        (ORDERED, NatBehaviour(MappingBehaviour.DEPENDENT, ("203.0.113.4", 5000), True), 11.5),
+        (EASY, RANDOM, 11.5),
+        (NatBehaviour(), EASY, 11.5),
+    ],
+)
+def test_where_nothing_can_come_up_it_is_said_soon(own: NatBehaviour, peer: NatBehaviour, seconds: float) -> None:
+    assert give_up_at(own, peer, OUTSIDE) == seconds
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        Candidate(CandidateType.MAPPED, ("203.0.113.9", 4001)),
+        Candidate(CandidateType.RELAYED, ("203.0.113.9", 4001)),
+        Candidate(CandidateType.HOST, ("2001:db8::9", 4001)),
+    ],
+)
+def test_where_something_else_may_come_up_it_is_waited_for(further: Candidate) -> None:
+    assert give_up_at(RANDOM, RANDOM, OUTSIDE, further) == 11.5
+    assert give_up_at(RANDOM, RANDOM, OUTSIDE, has_more=True) == 11.5
+
+
+def test_candidates_that_come_late_have_their_time() -> None:
+    deadline = Deadline(0.0, 11.5, has_more=False)
+    deadline.behaviours_known(RANDOM, RANDOM)
+    for now, until in ((2.0, 5.0), (4.5, 6.5), (11.0, 11.5)):
+        deadline.candidates_known([OUTSIDE], now, own=True)
+        assert deadline.at(is_heard=False) == until
+        assert deadline.at(is_heard=True) == 11.5

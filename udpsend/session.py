@@ -80,14 +80,15 @@ class Session:
         self._config = config
         self._timeout = timeout
         self._give_up = now + timeout
-        drops: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter()
         patience = timeout if by_hand and role is Role.SENDER else PUNCH_TIMEOUT
-        self._negotiation = Negotiation(role, random_bytes, candidates, host_token, drops, patience)
+        self._negotiation = Negotiation(
+            role, random_bytes, candidates, host_token, self._drops, patience, config.relay is not None
+        )
         hello = _payload(self._negotiation.hello())
         self.manual = ManualRendezvous(role, code, now, random_bytes, hello) if by_hand else None
         self._rendezvous = self.manual or Rendezvous(role, code, now, random_bytes, hello)
         self._mailbox_timer = self._rendezvous.next_timer()
-        self._drops = drops
         self._secret: bytes | None = None
         self._watch_at = math.inf
         self.connection: Connection | None = None
@@ -151,8 +152,7 @@ class Session:
             self._close(error)
 
     def counters(self) -> dict[str, float]:
-        counters: dict[str, float] = {f"mailbox, {why}": n for why, n in self._rendezvous.drops.items()}
-        counters |= {f"mailbox, {why}": n for why, n in self._drops.items()}
+        counters = {f"mailbox, {why}": float(n) for why, n in (self._rendezvous.drops + self._drops).items()}
         counters |= self._negotiation.counters()
         if self.connection is not None:
             counters |= self.connection.counters()

@@ -5,6 +5,7 @@ dictionary with some of these words:
 
     candidates   [[type, host, port], ...]    addresses of the one who says it; more may follow
     host         text                         the host token (`candidates.py`)
+    relay        true                         a relay was asked for, and may be found later
     nat          [mapping, host, port, order] its NAT (`behaviour.py`)
     opened       [[host, port], ...]          addresses of the other side that it knows and has sent openers to
     punch        number                       which punching this is about; 0 if it is not said
@@ -66,8 +67,9 @@ class Negotiation:
         host_token: str,
         drops: Counter[str],
         patience: float = PUNCH_TIMEOUT,
+        awaits_relay: bool = False,
     ) -> None:
-        """`patience` is how many seconds to look for the first path."""
+        """`patience` is how many seconds to look for the first path. `awaits_relay`: this side asked for one."""
         self.behaviour: NatBehaviour | None = None
         self.peer_behaviour = NatBehaviour()
         self.generation = 0
@@ -79,6 +81,8 @@ class Negotiation:
         self._host_token = host_token
         self._drops = drops
         self._patience = patience
+        self._awaits_relay = awaits_relay
+        self._has_more = awaits_relay or patience != PUNCH_TIMEOUT
         self._secret = b""
         self._same_host = False
         self._puncher: Puncher | None = None
@@ -95,6 +99,8 @@ class Negotiation:
     def hello(self) -> dict[str, object]:
         """For the handshake."""
         hello: dict[str, object] = {"candidates": _to_json(self._candidates), "host": self._host_token}
+        if self._awaits_relay:
+            hello["relay"] = True
         if self.behaviour is not None:
             hello["nat"] = self.behaviour.to_json()
         return hello
@@ -119,6 +125,7 @@ class Negotiation:
     def agreed(self, secret: bytes, hello: Mapping[str, object], now: float) -> None:
         self._secret = secret
         self._same_host = hello.get("host") == self._host_token
+        self._has_more |= hello.get("relay") is True
         self._start(now)
         self._take_untrusted(hello, now)
 
@@ -200,8 +207,9 @@ class Negotiation:
         self._peer_opened.clear()
         secret = derive_generation(self._secret, self.generation)
         patience = self._patience if self.generation == 0 else PUNCH_TIMEOUT
+        has_more = self._has_more or self.generation > 0
         self._puncher = Puncher(
-            secret, self._role, now, self._random_bytes, self._same_host, patience, main_socket=self._main, hold=HOLD
+            secret, self._role, now, self._random_bytes, self._same_host, patience, self._main, HOLD, has_more=has_more
         )
         self._puncher.add_local_candidates(self._candidates, now)
 

@@ -24,6 +24,7 @@ from udpsend.events import PathKind
 from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.candidates import addresses_through_relay, path_kind
 from udpsend.punching.channel import ProbeChannel
+from udpsend.punching.deadline import Deadline
 from udpsend.punching.hard import Method, choose_method
 from udpsend.punching.nomination import Nomination
 from udpsend.punching.openers import Openers
@@ -35,7 +36,6 @@ from udpsend.wire.datagram import Address, Arrival, Transmit
 from udpsend.wire.probe import TRANSACTION_SIZE, Probe, ProbeType
 
 PACE = 0.005  # seconds between requests; RFC 8445, section 14.2 asks for this much
-GRACE = 2.0  # for the CONFIRM of a nomination that came just before the timeout
 RELAY_DELAY = 2.0  # seconds for a direct path to come up, before a relay is tried
 SLOWEST_PROBES = 150  # of one pair, where the timeout is longer than usual: with 16 pairs that is below MAX_SENT
 
@@ -55,9 +55,11 @@ class Puncher:
         timeout: float = 12.0,
         main_socket: int = 0,
         hold: float = 0.0,
+        *,
+        has_more: bool = True,
     ) -> None:
         """`main_socket` is the `local` of what is sent to candidates. With `hold`, those of kind INTERNET get an opener
-        first (`openers.py`)."""
+        first (`openers.py`). Without `has_more` it may give up sooner (`deadline.py`)."""
         self.path: Path | None = None
         self.drops: Counter[str] = Counter()
         self._role = role
@@ -67,9 +69,8 @@ class Puncher:
         self._same_host = same_host
         self._main = main_socket
         self._start = now
-        self._deadline = now + timeout
+        self._deadline = Deadline(now, timeout, has_more=has_more)
         self._max_interval = max(MAX_INTERVAL, timeout / SLOWEST_PROBES)
-        self._last_deadline = now + timeout + 2 * GRACE
         self._failed = False
         self._local: list[Candidate] = []
         self._pairs: dict[tuple[Address, int], Pair] = {}
@@ -84,6 +85,7 @@ class Puncher:
     def add_local_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
         """This side's own: they tell how direct the peer's addresses are."""
         self._local += candidates
+        self._deadline.candidates_known(candidates, now, own=True)
         for candidate in candidates:
             self._pairs.pop((candidate.address, self._main), None)
         for pair in self._pairs.values():
@@ -92,6 +94,7 @@ class Puncher:
 
     def add_remote_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
         """The peer's, in any number of portions. Beyond MAX_CANDIDATES in all they are ignored."""
+        self._deadline.candidates_known(candidates, now, own=False)
         own = {candidate.address for candidate in self._local}
         for candidate in candidates:
             if len(self._signalled) >= MAX_CANDIDATES:
@@ -128,6 +131,7 @@ class Puncher:
 
     def set_behaviours(self, own: NatBehaviour, peer: NatBehaviour, now: float) -> None:
         """What both NATs do. May come at any time, and again as more is known; what has begun goes on."""
+        self._deadline.behaviours_known(own, peer)
         self._openers.cross(own.routers, self._pairs.values(), now)
         if self._method is None or not self._method.begun:
             self._method = choose_method(self._role, own, peer, self._main, self._start, self._random_bytes)
@@ -193,17 +197,21 @@ class Puncher:
             return math.inf
         return max(self._method.due, self._openers.until)
 
+    @property
+    def _give_up_at(self) -> float:
+        return self._deadline.at(is_heard=any(pair.received for pair in self._pairs.values()))
+
     def next_timer(self) -> float | None:
         if not self.unfinished:
             return None
-        timer = min(self._deadline, self._nomination.timer, self._method_due)
+        timer = min(self._give_up_at, self._nomination.timer, self._method_due)
         pair = self._next_pair()
         return timer if pair is None else min(timer, max(pair.next_probe, self._pace_at))
 
     def timer_expired(self, now: float) -> None:
         if not self.unfinished:
             return
-        if now >= self._deadline:
+        if now >= self._give_up_at:
             self._failed = True
             self._events.append(self.failure())
             return
@@ -247,7 +255,7 @@ class Puncher:
                     self.drops["unasked response"] += 1
             case ProbeType.NOMINATE if not self._nomination.decides and self.path is None:
                 if self._nomination.nominate_received(pair, probe, now):
-                    self._deadline = max(self._deadline, min(now + GRACE, self._last_deadline))
+                    self._deadline.nominated(now)
             case ProbeType.NOMINATED if self._nomination.decides and self._nomination.is_current(pair, probe):
                 self._nomination.confirm(pair)
                 self._path_agreed(pair)

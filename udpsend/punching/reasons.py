@@ -12,6 +12,13 @@ def explain(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
     return f"The other side is there, but no direct path to it was found:\n{sides}.\n{_remedy(own, peer, failed)}"
 
 
+def is_hopeless(own: NatBehaviour, peer: NatBehaviour) -> bool:
+    """No path will come up later, if none has come up at once."""
+    if _is_silent(own) or _is_silent(peer) or _is_one_nat(own, peer):
+        return True
+    return own.is_hard and peer.is_hard and not (own.sequential and peer.sequential)
+
+
 def _remedy(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
     silent = [name for name, nat in (("this side", own), ("the other side", peer)) if _is_silent(nat)]
     if silent:
@@ -21,7 +28,7 @@ def _remedy(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
             "Two symmetric NATs cannot meet. IPv6, a port mapping in one router, another network, or a relay (--relay) "
             "on one side helps."
         )
-    if own.outside and peer.outside and own.outside[0] == peer.outside[0]:
+    if _is_one_nat(own, peer):
         return "Both are behind one NAT that leads nobody back inside: the same local network, IPv6 or --relay helps."
     if failed.heard:
         return "Its packets arrive here, ours do not arrive there: a firewall there. IPv6 or a relay (--relay) helps."
@@ -31,6 +38,10 @@ def _remedy(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
         f"None of its {failed.tried} addresses answered: a firewall is in the way. IPv6, a port mapping, another "
         "network or a relay (--relay) on one side helps."
     )
+
+
+def _is_one_nat(own: NatBehaviour, peer: NatBehaviour) -> bool:
+    return own.outside is not None and peer.outside is not None and own.outside[0] == peer.outside[0]
 
 
 def _is_silent(nat: NatBehaviour) -> bool:
