@@ -1,4 +1,8 @@
-"""Networks that change while a file is on its way, with the program and real NATs: the transfer goes on."""
+"""Networks that change while a file is on its way, with the program and real NATs: the transfer goes on.
+
+How long that takes, `make netlab` measures. Here nothing depends on the speed of the machine: the change comes when a
+third has arrived, and a transfer that had begun anew would have sent that third twice.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,20 @@ import pytest
 
 from tools.netlab import missing_requirements
 from tools.netlab.changes import CHANGES, run_change
+from tools.netlab.servers import missing_program
 
-pytestmark = pytest.mark.skipif(missing_requirements() is not None, reason=str(missing_requirements()))
+_REASON = missing_requirements() or missing_program("mosquitto", "turnserver")
+pytestmark = pytest.mark.skipif(_REASON is not None, reason=str(_REASON))
 
 SIZE = 12_000_000
-LAST_ROUND_TRIPS = 1_500_000  # bytes: what was in flight and is lost, and the overhead of all the rest
+SENT_BEFORE = SIZE // 3
 
 
-@pytest.mark.parametrize(("name", "paths"), [("hard-nat-rebinds", 2), ("new-address", 2), ("broker-gone", 1)])
+@pytest.mark.parametrize(
+    ("name", "paths"), [("nat-rebinds", 2), ("hard-nat-rebinds", 2), ("new-address", 2), ("broker-gone", 1)]
+)
 def test_a_transfer_survives(name: str, paths: int, tmp_path: Path) -> None:
     outcome = run_change(CHANGES[name], tmp_path, SIZE)
     assert outcome.ends == ("Verified", "Verified"), outcome.line()
-    assert outcome.paths == paths, outcome.line()
-    assert outcome.extra_bytes < SIZE / 10 + LAST_ROUND_TRIPS, outcome.line()
+    assert outcome.paths >= paths, outcome.line()
+    assert outcome.extra_bytes < SENT_BEFORE, outcome.line()

@@ -1,8 +1,9 @@
 """What happens to a network while a file is on its way, and whether the transfer survives it.
 
-For each of `CHANGES`: a laboratory whose lines carry 5 MB/s, a transfer of 30 MB, the change as soon as there is a path
-and a second has passed, and the outcome: verified or not, how long it took beyond the undisturbed time, how many paths
-there were, and how much was sent beyond the content.
+For each of `CHANGES`: a laboratory whose lines carry 5 MB/s, a transfer of 30 MB, the change when a third of it has
+arrived, and the outcome: verified or not, how long it took beyond the undisturbed time, how many paths there were, and
+how much was sent beyond the content. The sender is stopped while the change is made, so that it always comes in the
+midst of the transfer, however slow the machine is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .lab import Lab
-from .servers import start_servers
+from .servers import Started, start_servers
 from .topology import Topology, internet
 
 CONTENT_SIZE = 30_000_000
@@ -28,6 +28,7 @@ RATE = "40mbit"
 SPEED = 5e6  # bytes per second
 PATIENCE = 180.0
 OUTAGE = 30.0
+SLEEP = 130.0  # a router that masquerades has forgotten a stream after 120
 _BLOCK = """
 table inet outage {
     chain everything {
@@ -52,8 +53,19 @@ def _new_address(lab: Lab) -> None:
 def _outage(lab: Lab) -> None:
     """Nothing passes alice's router."""
     lab.output("router-a", ["nft", "-f", "-"], _BLOCK)
-    time.sleep(OUTAGE)
+
+
+def _end_of_outage(lab: Lab) -> None:
     lab.output("router-a", ["nft", "delete", "table", "inet", "outage"])
+
+
+def _sleep(lab: Lab) -> None:
+    """bob's computer sleeps."""
+    lab.signal("bob", "tools.netlab.peer", signal.SIGSTOP)
+
+
+def _wake(lab: Lab) -> None:
+    lab.signal("bob", "tools.netlab.peer", signal.SIGCONT)
 
 
 def _no_broker(lab: Lab) -> None:
@@ -64,12 +76,14 @@ def _no_broker(lab: Lab) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`bar`: seconds that it may take beyond the undisturbed time."""
+    """`bar`: seconds that it may take beyond the undisturbed time and beyond what the change `lasts`."""
 
     name: str
     happens: Callable[[Lab], None]
     topology: Callable[[], Topology]
     bar: float
+    lasts: float = 0.0
+    ends: Callable[[Lab], None] | None = None
 
 
 _PORT_RESTRICTED = "port-restricted"
@@ -79,7 +93,8 @@ CHANGES = {
         Change("nat-rebinds", _rebind, lambda: internet(_PORT_RESTRICTED, _PORT_RESTRICTED), 15.0),
         Change("hard-nat-rebinds", _rebind, lambda: internet("symmetric-sequential", "masquerade"), 15.0),
         Change("new-address", _new_address, lambda: internet(_PORT_RESTRICTED, "masquerade"), 15.0),
-        Change("outage-30s", _outage, lambda: internet("masquerade", "masquerade"), OUTAGE + 15.0),
+        Change("outage-30s", _outage, lambda: internet(), 15.0, OUTAGE, _end_of_outage),
+        Change("sleep-130s", _sleep, lambda: internet(), 15.0, SLEEP, _wake),
         Change("broker-gone", _no_broker, lambda: internet("masquerade", _PORT_RESTRICTED), 5.0),
     )
 }
@@ -115,31 +130,32 @@ def run_change(change: Change, directory: Path, size: int = CONTENT_SIZE) -> Out
         for router in ("router-a", "router-b"):
             words = f"qdisc add dev wan root tbf rate {RATE} burst 64k latency 100ms"
             lab.output(router, ["tc", *words.split()])
-        options = start_servers(lab, directory)
+        options = [*start_servers(lab, directory), "--mark", str(size // 3)]
         peer = [sys.executable, "-m", "tools.netlab.peer"]
-        with open(directory / "recv.log", "wb") as log:
-            receiver = lab.run("bob", [*peer, "recv", target, *options], stdout=log)
-        sender = lab.run("alice", [*peer, "send", source, *options], stdout=subprocess.PIPE)
-        assert sender.stdout is not None
-        said: list[dict[str, Any]] = []
-        while not said or said[-1]["event"] not in ("PathFound", "NoDirectPath", "PeerNeverCame"):
-            said.append(json.loads(sender.stdout.readline()))
+        receiver = Started(lab, "bob", [*peer, "recv", target, *options], directory / "recv.log")
+        sender = Started(lab, "alice", [*peer, "send", source, *options], directory / "send.log")
+        sender.wait_for_text('"Underway"')
         start = time.monotonic()
-        time.sleep(1.0)
+        lab.signal("alice", "tools.netlab.peer", signal.SIGSTOP)
         change.happens(lab)
-        output, _ = sender.communicate(timeout=PATIENCE)
-        receiver.wait(PATIENCE)
+        lab.signal("alice", "tools.netlab.peer", signal.SIGCONT)
+        if change.ends is not None:
+            time.sleep(change.lasts)
+            change.ends(lab)
+        said, heard = (_lines(end.finish(patience=PATIENCE)) for end in (sender, receiver))
         seconds = time.monotonic() - start
-    said += [json.loads(line) for line in output.splitlines()]
-    heard = [json.loads(line) for line in (directory / "recv.log").read_bytes().splitlines()]
     counters = next(entry["counters"] for entry in said if entry["event"] == "Statistics")
     return Outcome(
         change,
         (said[-1]["event"], heard[-1]["event"]),
-        seconds - size / SPEED,
+        seconds - change.lasts - (size - size // 3) / SPEED,
         sum(entry["event"] == "PathFound" for entry in said),
         int(counters.get("bytes sent", 0)) - size,
     )
+
+
+def _lines(printed: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
 
 
 def main(wanted: list[str]) -> int:

@@ -78,10 +78,10 @@ class Started:
                 raise LabError(f"{self._what} never said {text!r}:\n{self.printed()}")
             time.sleep(0.01)
 
-    def finish(self, expected: int = 0) -> str:
+    def finish(self, expected: int = 0, patience: float = PATIENCE) -> str:
         """Waits for its end with this exit code; what it has printed."""
         try:
-            code = self._process.wait(PATIENCE)
+            code = self._process.wait(patience)
         except subprocess.TimeoutExpired:
             raise LabError(f"{self._what} does not end:\n{self.printed()}") from None
         if code != expected:
