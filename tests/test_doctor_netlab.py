@@ -74,3 +74,15 @@ def test_a_pair_behind_two_nats(tmp_path: Path) -> None:
             printed = doctor.finish()
             assert "The pair has a direct path after" in printed
             assert "This side has an ordinary NAT, the other an ordinary NAT." in printed
+
+
+def test_a_pair_without_a_direct_path(tmp_path: Path) -> None:
+    with laboratory(internet("symmetric-random", "symmetric-random")) as lab:
+        start_mosquitto(lab, "server", tmp_path)
+        start_coturn(lab, "server", tmp_path)
+        words = ("doctor", "--code", "4821-marble-otter", *options(lab))
+        doctors = [udpsend(lab, host, tmp_path / f"{host}.log", *words) for host in ("alice", "bob")]
+        nat = "a symmetric NAT with random ports"
+        for doctor in doctors:
+            printed = doctor.finish(5)
+            assert f"was found: this side has {nat}, the other {nat}. Two symmetric NATs cannot meet." in printed

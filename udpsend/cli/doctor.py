@@ -96,7 +96,7 @@ def _try_pair(terminal: Terminal, code: str, config: Any, as_json: bool) -> tupl
     try:
         report = library.try_pair(code, config, display)
     except NoDirectPath as error:
-        terminal.warning(str(error))
+        terminal.warning(" ".join(str(error).splitlines()))
         return {"path": None, "reason": str(error)}, False
     finally:
         display.close()
