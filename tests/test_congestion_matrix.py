@@ -22,6 +22,7 @@ MEGABYTE = 1e6
 @pytest.mark.parametrize(
     ("cell", "seconds"),
     [
+        (Cell(10, 0.001, 0.01, 4), 8),  # holds less than a datagram
         (Cell(10, 0.020, 0.0, 1), 8),
         (Cell(10, 0.020, 0.03, 1), 8),
         (Cell(10, 0.100, 0.01, 4), 12),

@@ -14,6 +14,9 @@ INFINITY = float("inf")
 
 STARTUP_PACING_GAIN = 2.77
 PACING_MARGIN = 0.99
+# Where the least window is more than the path holds, a lost datagram leaves another one in the queue, and that is as
+# long as the round trip: 1 % drains it too slowly (10 Mbit/s x 1 ms).
+TINY_PATH_PACING_MARGIN = 0.97
 MIN_PIPE_DATAGRAMS = 4
 HEADROOM = 0.2  # the draft's 0.15 takes two thirds of the path from CUBIC where the buffer holds one BDP
 PROBE_RTT_GAIN = 0.5
@@ -78,6 +81,11 @@ class Model:
         return MIN_PIPE_DATAGRAMS * self.size
 
     @property
+    def is_path_tiny(self) -> bool:
+        """The path holds less than the least window. Unknown before the pipe has been full."""
+        return self.path.full_reached and self.bdp() < self.min_window
+
+    @property
     def probe_rtt_window(self) -> float:
         return max(self.bdp(PROBE_RTT_GAIN), self.min_window)
 
@@ -117,7 +125,7 @@ class Model:
         self.pacing_rate = STARTUP_PACING_GAIN * initial_window(self.size) / smoothed_rtt
 
     def set_pacing_rate(self, gain: float) -> None:
-        rate = gain * self.bandwidth * PACING_MARGIN
+        rate = gain * self.bandwidth * (TINY_PATH_PACING_MARGIN if self.is_path_tiny else PACING_MARGIN)
         if self.path.full_reached or rate > self.pacing_rate:
             self.pacing_rate = rate
 

@@ -128,9 +128,9 @@ class BandwidthProbe:
         if now > self._cycle_start + self._wait:
             return True
         model = self._model
-        if model.state is not State.CRUISE:
-            # The draft also cuts down short for its Reno-like pace: on paths that hold few datagrams the queue of one
-            # probe would never drain before the next.
+        if model.state is not State.CRUISE or model.is_path_tiny:
+            # The draft also cuts down short for its Reno-like pace, and probes each round trip where a path holds one
+            # datagram: the queue of one probe would never drain before the next.
             return False
         rounds = min(model.bdp() / model.size, model.window / model.size, RENO_ROUNDS)
         return self._rounds >= rounds * self._patience
