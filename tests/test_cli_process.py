@@ -135,6 +135,25 @@ def test_a_terminal_without_the_picture(on_terminal: Callable[..., tuple[int, st
     assert not set(text) & set("▀▄█")
 
 
+@pytest.mark.parametrize(
+    ("command", "length", "is_drawn"),
+    [
+        (["send", "f", "--manual"], 300, True),
+        (["recv", "my code", "--manual", "--yes"], 300, True),
+        (["send", "f", "--manual", "--no-qr"], 300, False),
+        (["recv", "my code", "--manual", "--yes"], 1500, False),  # wider than 100 columns
+    ],
+)
+def test_a_text_to_carry_is_drawn_where_it_fits(
+    on_terminal: Callable[..., tuple[int, str]], command: list[str], length: int, is_drawn: bool
+) -> None:
+    text = "udpsend1.2." + "x" * length
+    status, shown = on_terminal(script(command, [events.TextToCarry(2, text)]))
+    assert status == 0
+    assert text in shown
+    assert bool(set(shown) & set("▀▄█")) is is_drawn
+
+
 def test_questions_on_a_terminal(on_terminal: Callable[..., tuple[int, str]]) -> None:
     answers = {"Code:": "my code\n", "[y/N]": "y\n"}
     status, text = on_terminal(script(["recv"], offer=events.Offered("f.txt", 5), then=SAY_ANSWERS), answers)

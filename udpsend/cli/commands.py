@@ -225,7 +225,7 @@ def recv(
 
         return ask_for(terminal, offer, directory)
 
-    display = Display(terminal, Role.RECEIVER, config, by_hand=manual)
+    display = Display(terminal, Role.RECEIVER, config, qr=manual, by_hand=manual)
     library_receive = udpsend.receive
     collect_rarely()
     try:

@@ -5,6 +5,7 @@ The order in which a person sees things: the code, who came, by which path, what
 
 from __future__ import annotations
 
+import shutil
 from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -63,6 +64,7 @@ class Display:
             case events.TextToCarry(number, text):
                 self._terminal.note(f"Text {number} of 3, to be given to the other side as it is:")
                 self._terminal.result(text, even_if_quiet=True)
+                self._show_qr(text)
             case events.TextRejected(number, reason):
                 self._terminal.warning(f"that is not the other side's text {number}: {reason}. Give it again.")
             case events.WrongGuess(remaining):
@@ -110,8 +112,7 @@ class Display:
             terminal.result(event.code, even_if_quiet=True)
             return
         terminal.result(f"Code: {event.code}")
-        if self._qr and terminal.out.is_terminal and terminal.err.is_terminal:
-            self._show_qr(event.code)
+        self._show_qr(event.code)
         command, hides_password = command_for_other_side(event.code, self._config, by_hand=self._by_hand)
         terminal.result("On the other machine:")
         terminal.result(f"    {command}")
@@ -119,10 +120,14 @@ class Display:
             terminal.note(f"(with the broker's password in place of {PASSWORD_PLACEHOLDER})")
         terminal.note("Waiting for the other side (Ctrl-C stops) ...")
 
-    def _show_qr(self, code: str) -> None:
-        rows = qr_rows(code)
-        if self._terminal.out.can_show("".join(rows)):
-            self._terminal.picture(rows)
+    def _show_qr(self, text: str) -> None:
+        """For people who watch, and only if it is not wider than what they see."""
+        terminal = self._terminal
+        if not self._qr or terminal.verbosity < 0 or not (terminal.out.is_terminal and terminal.err.is_terminal):
+            return
+        rows = qr_rows(text)
+        if len(rows[0]) <= shutil.get_terminal_size().columns and terminal.out.can_show("".join(rows)):
+            terminal.picture(rows)
 
     def _show_debug(
         self, event: events.MeetingPlace | events.PublicAddress | events.PortMapped | events.Statistics

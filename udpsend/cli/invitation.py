@@ -38,7 +38,7 @@ def qr_rows(text: str) -> list[str]:
     import segno
 
     drawing = io.StringIO()
-    segno.make_qr(text).terminal(drawing, border=2, compact=True)
+    segno.make_qr(text, error="L").terminal(drawing, border=2, compact=True)
     return drawing.getvalue().splitlines()
 
 
