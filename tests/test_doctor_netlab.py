@@ -10,6 +10,7 @@ import pytest
 
 from tests.netlab_fixtures import MQTT_PORT, STUN_PORT, laboratory, start_coturn, start_mosquitto, udpsend
 from tools.netlab import NAT_KINDS, Lab, internet
+from tools.netlab.topology import layers
 
 KINDS = ("none", "firewall", "full-cone", "address-restricted", "masquerade", "symmetric-random")
 
@@ -51,6 +52,15 @@ def test_lifetime_of_a_mapping(tmp_path: Path) -> None:
     assert lifetime["dead"] is not None
     assert lifetime["dead"] >= 3
     assert lifetime["alive"] < lifetime["dead"]
+
+
+def test_a_home_router_behind_a_carriers(tmp_path: Path) -> None:
+    with laboratory(layers("masquerade", "masquerade-open")) as lab:
+        start_mosquitto(lab, "server", tmp_path)
+        start_coturn(lab, "server", tmp_path)
+        assert examine(lab, tmp_path)["ipv4"]["routers"] == 2
+        printed = udpsend(lab, "alice", tmp_path / "doctor.log", "doctor", *options(lab)).finish()
+    assert "2 routers, one behind the other" in printed
 
 
 def test_udp_that_does_not_get_out(tmp_path: Path) -> None:

@@ -155,7 +155,10 @@ def times(seed: int, runs: int, first: NatKind, second: NatKind) -> list[float]:
         net, a, b = two_homes(seed + number, first, second)
         seconds = punch(net, a, b)
         assert seconds is not None, f"seed {seed + number}"
-        assert max(a.puncher.tally.sent, b.puncher.tally.sent) <= 4096
+        for peer in (a, b):
+            assert peer.puncher.tally.sent <= 4096
+            assert peer.puncher.tally.size <= 1_000_000
+            assert peer.puncher.tally.to_one_unheard <= 32
         taken.append(seconds)
     return taken
 

@@ -42,7 +42,10 @@ def test_from_meeting_to_verified(seed: int, first: NatKind, second: NatKind, ba
     for side in sessions.sides:
         assert side.met_at is not None
         assert side.found[0][0] - side.met_at < bar
-        assert side.session.counters()["probes, sent"] <= 4096
+        counters = side.session.counters()
+        assert counters["probes, sent"] <= 4096
+        assert counters["probes, bytes sent"] <= 1_000_000
+        assert counters["probes, most to one unheard"] <= 32
 
 
 def test_two_symmetric_nats_are_named_with_a_remedy(seed: int) -> None:

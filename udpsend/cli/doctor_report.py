@@ -45,6 +45,8 @@ def _router_rows(diagnosis: Diagnosis, nat: Nat) -> list[str]:
     rows = [nat.public[0] if nat.public else "lets no UDP through"]
     if nat.is_open_to_udp:
         rows.append("hard NAT" if nat.is_symmetric else "easy NAT" if nat.mapping is not Behaviour.NOT_TOLD else "NAT")
+    if nat.routers > 1:
+        rows.append(f"{nat.routers} routers, one behind the other")
     if diagnosis.port_mapping.address is not None:
         rows.append(f"maps ports ({diagnosis.port_mapping.protocol})")
     return rows

@@ -59,6 +59,8 @@ class Nat(Struct, frozen=True):
     ports: Ports = Ports.NOT_TOLD
     hairpin: bool | None = None
     lifetime: Lifetime | None = None
+    routers: int = 1
+    """That may translate, at least: with two, a carrier's NAT behind the one at home."""
 
     @property
     def is_open_to_udp(self) -> bool:

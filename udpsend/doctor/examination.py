@@ -14,6 +14,7 @@ from udpsend.doctor.nat import examine_nat, measure_lifetime
 from udpsend.doctor.places import examine_broker, examine_relay, resolve
 from udpsend.doctor.stun_probe import Answer
 from udpsend.doctor.system import examine_mtu, examine_port_mapping, examine_system
+from udpsend.punching.hops import routers_that_translate
 from udpsend.punching.relay_url import parse_relay_url
 from udpsend.rendezvous.mqtt import parse_broker_url
 from udpsend.rendezvous.stun import parse_stun_server
@@ -69,6 +70,8 @@ def _examine_family(
     mtu = examine_mtu(server, config.bind)
     if lifetime is not None and server is not None:
         nat = replace(nat, lifetime=measure_lifetime(server, config.bind, lifetime))
+    if family == socket.AF_INET and server is not None:
+        nat = replace(nat, routers=routers_that_translate(server[0], config.bind)[0])
     return nat, in_order, mtu
 
 
