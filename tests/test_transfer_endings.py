@@ -179,6 +179,18 @@ def test_after_the_last_word_the_owner_is_woken_at_once(seed: int) -> None:
     assert connection.next_timer() is None
 
 
+def test_who_ends_need_not_repeat_it_where_it_is_heard(seed: int) -> None:
+    running = started(seed, 0.1, delay=0.002, rate=100e6)
+    now = running.network.now
+    running.sender.connection.close(Close(CloseCode.CANCELLED, ""), now, Cancelled("Stopped."))
+    running.sender.drive()
+    running.run(1)
+    assert running.sender.closed_at - now < 0.02, "a round trip; without an answer it takes two intervals of 0.02 s"
+    mine, theirs = running.errors()
+    assert isinstance(mine, Cancelled)
+    assert isinstance(theirs, Refused)
+
+
 def test_the_last_word_fits_into_a_message_of_the_mailboxes() -> None:
     """Paths may be as long as 4 KiB, and four times that as escapes."""
     close = last_word(LocalFileError("Cannot write '" + "\U0001f4a9" * 4000 + "'."))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from udpsend.cli import main
+from udpsend.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

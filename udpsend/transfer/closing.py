@@ -1,4 +1,4 @@
-"""The end of a connection: say CLOSE a few times, since nobody acknowledges it, and be gone."""
+"""The end of a connection: say CLOSE a few times, or until the other side says it, and be gone."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ class Closing:
     def start(self, close: Close, now: float) -> None:
         if self._close is None:
             self._close, self._left, self._next = close, REPEATS, now
+
+    def answer(self, now: float) -> None:
+        """The other side has closed: say once that it was heard, so that it need not repeat itself."""
+        if self._close is None:
+            self._close, self._left, self._next = Close(CloseCode.DONE, ""), 1, now
 
     def take(self, now: float) -> Close | None:
         """The frame to send now."""
