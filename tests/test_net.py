@@ -120,6 +120,26 @@ def test_trains_of_every_shape(sender: PortableSocket, receiver: PortableSocket,
     cross(sender, receiver, [train(random, *shape) for _ in range(3)])
 
 
+def test_the_same_views_again(sender: PortableSocket, receiver: PortableSocket, seed: int) -> None:
+    """As a connection sends them: one buffer, the same list of its pieces for records of one length."""
+    random = Random(seed)
+    buffer = bytearray(44 * 1472)
+    pieces = memoryview(buffer)
+    other = bound(PortableSocket)
+    lists: dict[tuple[int, int, int], list[memoryview | bytes]] = {}
+    for segment, count, last in [(1472, 44, 1472)] * 4 + [(1472, 44, 700)] * 3 + [(1472, 44, 1472), (900, 20, 900)] * 3:
+        datagrams = train(random, segment, count, last)
+        buffer[: segment * (count - 1) + last] = b"".join(datagrams)
+        cuts = [(i * segment, i * segment + (segment if i < count - 1 else last)) for i in range(count)]
+        views = lists.setdefault((segment, count, last), [])
+        views.extend(() if views else (v for a, b in cuts for v in (pieces[a : a + 16], pieces[a + 16 : b])))
+        for target in (receiver, other, receiver):
+            sender.send(Transmit(views, segment, segment * (count - 1) + last, address_of(target)))
+            assert receive(target, count, address_of(sender)) == datagrams
+    assert not sender.counters
+    other.close()
+
+
 def test_strides_that_change(sender: PortableSocket, receiver: PortableSocket, seed: int) -> None:
     random = Random(seed)
     trains = []

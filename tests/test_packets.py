@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, Arrival, Transmit, is_stun
-from udpsend.wire.packets import KIND_PROBE, KIND_RECORD, MAX_NUMBER, Header, pack_headers, parse_header_untrusted
+from udpsend.wire.packets import (
+    KIND_PROBE,
+    KIND_RECORD,
+    MAX_NUMBER,
+    Header,
+    RecordHeaders,
+    number_untrusted,
+    pack_headers,
+    parse_header_untrusted,
+)
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "wire.json").read_text())
 
@@ -83,3 +92,17 @@ def test_first_bytes_tell_the_kinds_apart() -> None:
     assert KIND_PROBE > 223
     assert Arrival.of([b""], ("10.0.0.1", 1)).first_byte() == -1
     assert Arrival.of([b"\7"], ("10.0.0.1", 1)).first_byte() == 7
+
+
+@given(st.lists(st.tuples(st.integers(0, MAX_NUMBER), st.integers(1, MAX_SEGMENTS)), min_size=1, max_size=20))
+def test_headers_rewritten_in_place_are_those_packed_anew(records: list[tuple[int, int]]) -> None:
+    tag = b"secret!"
+    headers = RecordHeaders(tag)
+    followed = [((number + 1) % 256, count) for number, count in records]
+    for number, count in [step for pair in zip(records, followed, strict=True) for step in pair]:
+        first = headers.set(number, count)
+        packed = pack_headers(KIND_RECORD, tag, number, 0, count, count)
+        assert headers.buffer[: len(packed)] == packed
+        assert first == packed[:HEADER_SIZE]
+        assert first.startswith(headers.opening)
+        assert number_untrusted(first) == number

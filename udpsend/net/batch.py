@@ -7,60 +7,30 @@ of it. The vectors that they take are built once, for one size of datagram, and 
 from __future__ import annotations
 
 import ctypes
-import errno
-import os
-import socket
 import sys
 from array import array
 from typing import Literal
 
+from udpsend.net.libc import (
+    CONTROL_SIZE,
+    NAME_SIZE,
+    Header,
+    IoVec,
+    Message,
+    Names,
+    address_of,
+    last_error,
+    pack_name,
+)
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Arrival, Transmit
 
-NAME_SIZE = 28  # sizeof(struct sockaddr_in6)
-CONTROL_SIZE = 32  # one control message with an int
 MAX_DATAGRAM = 65_536
-
-
-class _IoVec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class _Header(ctypes.Structure):
-    """struct msghdr"""
-
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint32),
-        ("vectors", ctypes.c_void_p),
-        ("vector_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _Message(ctypes.Structure):
-    """struct mmsghdr"""
-
-    _fields_ = (("header", _Header), ("length", ctypes.c_uint32))
-
-
-def load() -> ctypes.CDLL:
-    """The C library with both calls. Raises OSError where it has them not."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "recvmmsg") or not hasattr(libc, "sendmmsg"):
-        raise OSError(errno.ENOSYS, "no recvmmsg")
-    return libc
-
-
-def _address_of(buffer: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
 def _fields(messages: memoryview, code: Literal["I", "L"], offset: int) -> memoryview:
     """The field at `offset` of all messages, as a strided view."""
     view = messages.cast(code)
-    return view[offset // view.itemsize :: ctypes.sizeof(_Message) // view.itemsize]
+    return view[offset // view.itemsize :: ctypes.sizeof(Message) // view.itemsize]
 
 
 class SendBatch:
@@ -70,11 +40,11 @@ class SendBatch:
         self._fd, self._call = fd, libc.sendmmsg
         self._data = memoryview(bytearray(MAX_DATAGRAM))
         self._name = memoryview(bytearray(NAME_SIZE))
-        self._vectors = (_IoVec * MAX_SEGMENTS)()
-        self._messages = (_Message * MAX_SEGMENTS)()
+        self._vectors = (IoVec * MAX_SEGMENTS)()
+        self._messages = (Message * MAX_SEGMENTS)()
         for message, i in zip(self._messages, range(MAX_SEGMENTS), strict=True):
-            message.header.name = _address_of(self._name)
-            message.header.vectors = ctypes.addressof(self._vectors) + i * ctypes.sizeof(_IoVec)
+            message.header.name = address_of(self._name)
+            message.header.vectors = ctypes.addressof(self._vectors) + i * ctypes.sizeof(IoVec)
             message.header.vector_count = 1
         self._segment_size = 0
         self._address: Address | None = None
@@ -88,23 +58,22 @@ class SendBatch:
             self._data[:size] = b"".join(transmit.views)
             self._prepare(segment, transmit.address)
         self._vectors[count - 1].length = size - (count - 1) * segment
-        first = ctypes.byref(self._messages, sent * ctypes.sizeof(_Message))
+        first = ctypes.byref(self._messages, sent * ctypes.sizeof(Message))
         done: int = self._call(self._fd, first, count - sent, 0)
         self._vectors[count - 1].length = segment
         if done < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+            raise last_error()
         return sent + done
 
     def _prepare(self, segment: int, address: Address) -> None:
         if segment != self._segment_size:
             self._segment_size = segment
-            base = _address_of(self._data)
+            base = address_of(self._data)
             for vector, i in zip(self._vectors, range(MAX_SEGMENTS), strict=True):
                 vector.base, vector.length = base + i * segment, segment
         if address != self._address:
             self._address = address
-            name = _pack_name(address)
+            name = pack_name(address)
             self._name[: len(name)] = name
             for message in self._messages:
                 message.header.name_length = len(name)
@@ -120,28 +89,28 @@ class ReceiveBatch:
         self._overflow = memoryview(bytearray(MAX_SEGMENTS * MAX_DATAGRAM))  # pages come when they are touched
         self._names = memoryview(bytearray(MAX_SEGMENTS * NAME_SIZE))
         self._control = memoryview(bytearray(MAX_SEGMENTS * CONTROL_SIZE))
-        self._vectors = (_IoVec * (3 * MAX_SEGMENTS))()
-        self._messages = (_Message * MAX_SEGMENTS)()
-        names, control = _address_of(self._names), _address_of(self._control)
+        self._vectors = (IoVec * (3 * MAX_SEGMENTS))()
+        self._messages = (Message * MAX_SEGMENTS)()
+        names, control = address_of(self._names), address_of(self._control)
         for message, i in zip(self._messages, range(MAX_SEGMENTS), strict=True):
             message.header.name = names + i * NAME_SIZE
-            message.header.vectors = ctypes.addressof(self._vectors) + 3 * i * ctypes.sizeof(_IoVec)
+            message.header.vectors = ctypes.addressof(self._vectors) + 3 * i * ctypes.sizeof(IoVec)
             message.header.vector_count = 3
             message.header.control = control + i * CONTROL_SIZE
         raw = memoryview(self._messages).cast("B")
-        self._lengths = _fields(raw, "I", _Message.length.offset)
-        self._name_lengths = _fields(raw, "I", _Header.name_length.offset)
-        self._control_lengths = _fields(raw, "L", _Header.control_length.offset)
+        self._lengths = _fields(raw, "I", Message.length.offset)
+        self._name_lengths = _fields(raw, "I", Header.name_length.offset)
+        self._control_lengths = _fields(raw, "L", Header.control_length.offset)
         self._full_names = memoryview(array("I", [NAME_SIZE] * MAX_SEGMENTS))
         self._full_controls = memoryview(array("L", [CONTROL_SIZE] * MAX_SEGMENTS))
-        self._known: tuple[bytes, Address] = (b"", ("", 0))
+        self._sources = Names()
         self.stride = 0
 
     def expect(self, stride: int) -> None:
         """Scatter what comes next as datagrams of this size."""
         self.stride = stride
         payload = stride - HEADER_SIZE
-        headers, payloads, overflow = map(_address_of, (self._headers, self._payloads, self._overflow))
+        headers, payloads, overflow = map(address_of, (self._headers, self._payloads, self._overflow))
         self._count = min(MAX_SEGMENTS, len(self._payloads) // payload)
         for i in range(self._count):
             base = 3 * i
@@ -157,8 +126,7 @@ class ReceiveBatch:
         self._control_lengths[:] = self._full_controls
         count: int = self._call(self._fd, self._messages, self._count, 0, None)
         if count < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+            raise last_error()
         lengths = self._lengths[:count].tolist()
         names = self._names[: count * NAME_SIZE]
         first = bytes(names[:NAME_SIZE])
@@ -166,7 +134,7 @@ class ReceiveBatch:
         if max(lengths) > self.stride or names != first * count or any(self._control_lengths[:count].tolist()):
             return [self._sort(i, length) for i, length in enumerate(lengths)]
         # Trains end where a datagram is shorter.
-        source = self._source(first)
+        source = self._sources.address(first)
         short = [i for i, length in enumerate(lengths) if length != self.stride]
         if not short or short[-1] != count - 1:
             short.append(count - 1)
@@ -195,30 +163,8 @@ class ReceiveBatch:
         if self._control_lengths[i]:
             control = self._control[i * CONTROL_SIZE :]
             stride = int.from_bytes(control[16:20], sys.byteorder) or size
-        source = self._source(bytes(self._names[i * NAME_SIZE : (i + 1) * NAME_SIZE]))
+        source = self._sources.address(bytes(self._names[i * NAME_SIZE : (i + 1) * NAME_SIZE]))
         return Arrival.of([data[at : at + stride] for at in range(0, size or 1, stride or 1)], source)
-
-    def _source(self, name: bytes) -> Address:
-        if name != self._known[0]:
-            self._known = (name, _unpack_name(name))
-        return self._known[1]
-
-
-def _pack_name(address: Address) -> bytes:
-    """struct sockaddr_in or sockaddr_in6"""
-    host, port = address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    packed = socket.inet_pton(family, host)
-    head = array("H", [family]).tobytes() + port.to_bytes(2)
-    return head + bytes(4) + packed + bytes(4) if family == socket.AF_INET6 else head + packed + bytes(8)
-
-
-def _unpack_name(name: bytes) -> Address:
-    family = array("H", name[:2])[0]
-    port = int.from_bytes(name[2:4])
-    if family == socket.AF_INET6:
-        return socket.inet_ntop(family, name[8:24]), port
-    return socket.inet_ntop(socket.AF_INET, name[4:8]), port
 
 
 assert MAX_TRAIN_SIZE < MAX_DATAGRAM  # noqa: S101

@@ -1,4 +1,4 @@
-"""Trains over a Linux UDP socket with segmentation offload: one sendmsg and one recvmsg_into for up to 64 datagrams.
+"""Trains over a Linux UDP socket with segmentation offload: one sendmsg and one recvmsg for up to 64 datagrams.
 
 Sending: UDP_SEGMENT cuts the train in the kernel, or in the network card. That it will is known only after the first
 real send: a device without checksum offload answers EIO, a datagram larger than the interface's MTU EINVAL or EMSGSIZE.
@@ -18,13 +18,13 @@ import socket
 import struct
 from collections import deque
 
-from udpsend.net import batch
+from udpsend.net import batch, libc
 from udpsend.net.portable import SEND_WAIT, PortableSocket
+from udpsend.net.train_calls import UDP_SEGMENT, ReceiveTrain, SendTrain
 from udpsend.net.waiting import wait_writable
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival, Transmit
+from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Arrival, Transmit
 
 # linux/udp.h and linux/in.h; the socket module has no names for them (Python 3.11)
-UDP_SEGMENT = 103
 UDP_GRO = 104
 IP_MTU_DISCOVER = 10
 IP_PMTUDISC_PROBE = 3  # set DF and ignore what the kernel believes of the path: the search is ours (RFC 8899)
@@ -36,9 +36,7 @@ MIN_STRIDE = 256  # trains of smaller datagrams are rare and not worth a guess
 MIN_FULL = 1000  # what is smaller is no full datagram, but the end of a record, or a small one
 SINGLES = 64  # datagrams of the expected size in a row that came alone: nothing joins them on this path
 TRICKLE = 24  # datagrams in one call; fewer cost more to wake up for than to take
-_ANCILLARY_SIZE = socket.CMSG_SPACE(4)
 _SEGMENT = struct.Struct("=H")
-_STRIDE = struct.Struct("=i")
 
 
 class LinuxSocket(PortableSocket):
@@ -55,9 +53,11 @@ class LinuxSocket(PortableSocket):
         self._headers = memoryview(bytearray(MAX_SEGMENTS * HEADER_SIZE))
         self._payloads = memoryview(bytearray(MAX_TRAIN_SIZE + MAX_SEGMENTS * HEADER_SIZE))
         self._overflow = memoryview(bytearray(MAX_TRAIN_SIZE + 1))
-        libc = batch.load()
-        self._send_batch = batch.SendBatch(sock.fileno(), libc)
-        self._receive_batch = batch.ReceiveBatch(sock.fileno(), libc, self._headers, self._payloads)
+        calls, fd = libc.load(), sock.fileno()
+        self._train_out = SendTrain(fd, calls)
+        self._train_in = ReceiveTrain(fd, calls, self._headers, self._payloads, self._overflow)
+        self._send_batch = batch.SendBatch(fd, calls)
+        self._receive_batch = batch.ReceiveBatch(fd, calls, self._headers, self._payloads)
         self._pending: deque[Arrival] = deque()
         self._singles = 0
         self._lone_size = 0
@@ -81,7 +81,10 @@ class LinuxSocket(PortableSocket):
     def _send_train(self, transmit: Transmit) -> None:
         segment = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(transmit.segment_size))]
         try:
-            self.sock.sendmsg(transmit.views, segment, 0, transmit.address)
+            if self._train_out.is_ready(transmit):
+                self._train_out.send()
+            else:
+                self.sock.sendmsg(transmit.views, segment, 0, transmit.address)
         except BlockingIOError:
             self._send_message(list(transmit.views), segment, transmit)
         except OSError as error:
@@ -128,6 +131,7 @@ class LinuxSocket(PortableSocket):
             )
         ]
         self._views.append(self._overflow)  # for what is larger than was guessed
+        self._train_in.expect(stride)
         self._receive_batch.expect(stride)
 
     def receive(self) -> Arrival | None:
@@ -144,9 +148,7 @@ class LinuxSocket(PortableSocket):
             return self.receive()
 
     def _receive_train(self) -> Arrival:
-        size, ancillary, _, source = self.sock.recvmsg_into(self._views, _ANCILLARY_SIZE)
-        stride = _STRIDE.unpack(ancillary[0][2])[0] if ancillary else size
-        address = (source[0], source[1])
+        size, stride, address = self._train_in.receive()
         if stride >= size and size <= self._stride:
             if self._comes_alone(size):
                 arrival = self._sort(size, size, address)
@@ -186,7 +188,7 @@ class LinuxSocket(PortableSocket):
         self._pending.extend(arrivals[1:])
         return arrivals[0]
 
-    def _sort(self, size: int, stride: int, address: tuple[str, int]) -> Arrival:
+    def _sort(self, size: int, stride: int, address: Address) -> Arrival:
         """The train that came while another stride had been guessed."""
         data = memoryview(b"".join(self._views))[:size]
         return Arrival.of([data[i : i + stride] for i in range(0, size, stride)], address)

@@ -27,7 +27,7 @@ class AckTracker:
         return self._floor
 
     def is_known(self, number: int) -> bool:
-        return number < self._floor or number in self._received
+        return number <= self.largest and (number < self._floor or number in self._received)
 
     def record_received(self, number: int, ack_eliciting: bool, now: float) -> None:
         """An authenticated record that `is_known` did not know."""

@@ -17,8 +17,15 @@ from collections.abc import Callable
 from msgspec import Struct, field
 
 from udpsend.errors import BadPacket
-from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Arrival
-from udpsend.wire.packets import KIND_RECORD, Header, pack_headers, parse_header_untrusted
+from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival
+from udpsend.wire.packets import (
+    KIND_RECORD,
+    Header,
+    RecordHeaders,
+    number_untrusted,
+    pack_headers,
+    parse_header_untrusted,
+)
 
 MAX_PARTIALS = 64  # of at most MAX_TRAIN_SIZE bytes each
 
@@ -55,6 +62,7 @@ class Assembly:
 
     def __init__(self, tag: bytes, is_known: Callable[[int], bool], drops: Counter[str]) -> None:
         self._tag = tag
+        self._expected = RecordHeaders(tag)
         self._is_known = is_known
         self._drops = drops
         self._partials: dict[int, _Partial] = {}
@@ -64,18 +72,21 @@ class Assembly:
     def add_untrusted(self, arrival: Arrival) -> list[SealedRecord]:
         """The records that this train completes. Raises BadPacket when its first datagram is none of ours, or it is one
         record that is too long."""
-        first = parse_header_untrusted(arrival.headers)
-        if first.tag != self._tag or first.kind != KIND_RECORD:
+        count = arrival.count
+        headers = bytes(arrival.headers[: count * HEADER_SIZE])  # views are compared item by item, bytes at once
+        if not headers.startswith(self._expected.opening):
+            parse_header_untrusted(headers)
             raise BadPacket("tag")
-        count = first.count
-        if first.index == 0 and arrival.count == count:
-            headers = pack_headers(KIND_RECORD, self._tag, first.number, 0, count, count)
-            if arrival.headers[: len(headers)] == headers:
+        if len(headers) == count * HEADER_SIZE and count <= MAX_SEGMENTS:
+            number = number_untrusted(headers)
+            header = self._expected.set(number, count)
+            if headers == self._expected.buffer[: len(headers)]:
                 if len(arrival.payloads) > MAX_TRAIN_SIZE:
                     raise BadPacket("record too long")
-                if not self._is_known(first.number):
+                if not self._is_known(number):
                     self.datagrams += count
-                return [SealedRecord(first.number, bytes(headers[:HEADER_SIZE]), arrival.payloads)]
+                return [SealedRecord(number, header, arrival.payloads)]
+        parse_header_untrusted(headers)
         return self._add_runs_untrusted(arrival)
 
     def _add_runs_untrusted(self, arrival: Arrival) -> list[SealedRecord]:
@@ -105,7 +116,7 @@ class Assembly:
         last = header.index + length
         expected = pack_headers(KIND_RECORD, self._tag, header.number, header.index, last, header.count)
         start = at * HEADER_SIZE
-        return length if arrival.headers[start : start + len(expected)] == expected else 1
+        return length if bytes(arrival.headers[start : start + len(expected)]) == expected else 1
 
     def _keep(self, header: Header, length: int, payload: memoryview, payload_size: int) -> SealedRecord | None:
         if self._is_known(header.number):

@@ -30,7 +30,6 @@ from udpsend.transfer.outbound import Outbound
 from udpsend.transfer.path import PathCheck
 from udpsend.transfer.receiver import Receiver, WritesRanges
 from udpsend.transfer.sender import ReadsRanges, Select, Sender
-from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Arrival, Transmit
 from udpsend.wire.frames import Close, Frames, parse_frames_untrusted
 from udpsend.wire.ranges import RangeSet
@@ -169,11 +168,13 @@ class Connection:
                 self.fail(error, now)
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
+        if self._closed and not self._out.closing.started:  # else CLOSE may have to be answered
+            return
         if self.receiver is not None:
             self._out.receive_window = 0 if self.receiver.is_full else self._receive_buffer
         for _ in range(MAX_TRAINS_PER_CALL):
             try:
-                transmit = self._out.next_train(now, self.address, self.sender) if not self._closed else None
+                transmit = self._out.next_train(now, self.address, self.sender)
             except LocalFileError as error:
                 self.fail(error, now)
                 continue
@@ -205,7 +206,7 @@ class Connection:
         if now >= self._out.last_eliciting + KEEPALIVE:
             self._out.ping = True
         if (timer := self.flight.timer()) is not None and now >= timer:
-            self._requeue(self.flight.detect_lost(now))
+            self._out.requeue(self.flight.detect_lost(now), self.sender)
             if self.flight.on_timer(now):
                 self._probe()
 
@@ -248,16 +249,12 @@ class Connection:
 
     def _act_untrusted(self, frames: Frames, address: Address, now: float) -> None:
         if frames.close is not None:
-            self._peer_closed(frames.close)
+            self._peer_closed(frames.close, now)
             return
         if frames.ack is not None:
             acked, lost = self.flight.on_ack_untrusted(frames.ack, now)
-            for sent in acked:
-                if sent.data is not None and self.sender is not None:
-                    self.sender.on_acked(*sent.data)
-                if sent.control is not None:
-                    self._out.control.on_acked(*sent.control)
-            self._requeue(lost)
+            self._out.acknowledged(acked, self.sender)
+            self._out.requeue(lost, self.sender)
         if frames.challenge is not None:
             self._out.responses.append((frames.challenge, address))
         if frames.response is not None and (proved := self._path_check.response_received(frames.response)):
@@ -274,10 +271,11 @@ class Connection:
         if moved:
             self.flight.restart()
 
-    def _peer_closed(self, close: Close) -> None:
+    def _peer_closed(self, close: Close, now: float) -> None:
         if self._out.closing.started:  # both at once: each side has its own reason
             self._end(self._failure)
             return
+        self._out.closing.answer(now)
         self._end(error_of(close, self._alive.verified))
 
     def _end(self, error: UdpsendError | None) -> None:
@@ -285,16 +283,9 @@ class Connection:
             self._closed = True
             self._events.append(Closed(error))
 
-    def _requeue(self, lost: list[SentRecord]) -> None:
-        for record in lost:
-            if record.data is not None and self.sender is not None:
-                self.sender.on_lost(*record.data)
-            if record.control is not None:
-                self._out.control.on_lost(*record.control)
-
     def _probe(self) -> None:
         """A probe timeout: a small record that passes everywhere, and the oldest content again (RFC 9002, 6.2.4), but
         not to a peer that asks to wait."""
         self._out.ping = True
         if self.flight.window and (oldest := self.flight.oldest_outstanding()) is not None:
-            self._requeue([oldest])
+            self._out.requeue([oldest], self.sender)

@@ -55,6 +55,7 @@ class Flight:
         self._train_time = TRAIN_TIME
         self._limit = INITIAL_PEER_WINDOW
         self._is_host_bound = False
+        self._is_unpaced = False
         self._has_lost = False
         self._asked_to_wait = -WAIT_FORGOTTEN
         self._window_limited = False
@@ -91,13 +92,13 @@ class Flight:
             else:
                 self.on_app_limited()  # the peer's disk does not keep up, which says nothing of the path
             return None
-        return self._pacer.next_send_time(now) or now
+        return now if self._is_unpaced else self._pacer.next_send_time(now) or now
 
     def record_datagrams(self, maximum: int) -> int:
         """How many datagrams the next data record takes, at most `maximum`."""
-        size = self.mtu.size
-        if self._is_host_bound and self._ceiling == float("inf"):
+        if self._is_unpaced:
             return maximum
+        size = self.mtu.size
         rate = min(self.congestion.pacing_rate or self.congestion.window / self.rtt.smoothed, self._ceiling)
         room = max(self.window - self.recovery.sent.bytes_in_flight, size) // size
         return min(int(room), self.record_length.datagrams(rate * self._train_time, size, maximum))
@@ -128,12 +129,11 @@ class Flight:
         if record.data is not None:
             self.probes_allowed = max(0, self.probes_allowed - 1)
         self.congestion.on_sent(record.size, sent.bytes_in_flight, record.number, now)
-        rate = min(self.congestion.pacing_rate, self._ceiling)
-        if self._is_host_bound:
-            rate = 0.0 if self._ceiling == float("inf") else self._ceiling
-        self._pacer.set_rate(rate, now)
-        # A probe may be fifty times as large as what is paced, and is one packet all the same.
-        self._pacer.on_sent(record.size if not record.mtu_probe else self.mtu.size)
+        if not self._is_unpaced:
+            rate = self._ceiling if self._is_host_bound else min(self.congestion.pacing_rate, self._ceiling)
+            self._pacer.set_rate(rate, now)
+            # A probe may be fifty times as large as what is paced, and is one packet all the same.
+            self._pacer.on_sent(self.mtu.size if record.mtu_probe else record.size)
 
     # what became of it
 
@@ -191,6 +191,7 @@ class Flight:
         is_short = -self._negative_min_rtt.value < HOST_BOUND_RTT
         is_fast = self._bandwidth.value > HOST_BOUND_RATE
         self._is_host_bound = is_short and is_fast and not self._has_lost
+        self._is_unpaced = self._is_host_bound and self._ceiling == float("inf")
         self._limit = self._limit_by_peer(ack.window)
         return acked, lost
 
@@ -274,5 +275,5 @@ class Flight:
         self.mtu = MtuSearch(self.max_datagram_size)
         self.congestion = self._make_congestion(self.mtu.size)
         self.record_length = RecordLength()
-        self._is_host_bound = False
+        self._is_host_bound = self._is_unpaced = False
         self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)

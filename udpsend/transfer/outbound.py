@@ -154,3 +154,29 @@ class Outbound:
         if record.ack_eliciting:
             self.last_eliciting = record.time
         self.flight.on_sent(record)
+
+    def acknowledged(self, records: list[SentRecord], sender: Sender | None) -> None:
+        """The other side has these."""
+        run: tuple[int, int, int] | None = None  # what consecutive records carried, as `SentRecord.data`
+        for record in records:
+            if record.control is not None:
+                self.control.on_acked(*record.control)
+            if record.data is None or sender is None:
+                continue
+            start, stop, copy = record.data
+            if run is not None and run[1:] == (start, copy):
+                run = run[0], stop, copy
+                continue
+            if run is not None:
+                sender.on_acked(*run)
+            run = record.data
+        if run is not None and sender is not None:
+            sender.on_acked(*run)
+
+    def requeue(self, lost: list[SentRecord], sender: Sender | None) -> None:
+        """What these carried has to be sent again."""
+        for record in lost:
+            if record.data is not None and sender is not None:
+                sender.on_lost(*record.data)
+            if record.control is not None:
+                self.control.on_lost(*record.control)

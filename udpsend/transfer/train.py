@@ -2,7 +2,7 @@
 
 1. The caller has the frames of a record in one piece.
 2. `seal` encrypts it in one call into the ciphertext buffer, whose end-to-end slices are the payloads.
-3. The headers are written in a handful of strided operations.
+3. The headers are rewritten in place, in one or two strided operations.
 4. The views that interleave both are built once per datagram size and reused in every train.
 """
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 from udpsend.sealing.keys import DirectionKeys
 from udpsend.sealing.seal import TAG_BYTES, Sealer
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Transmit
-from udpsend.wire.packets import KIND_RECORD, pack_headers
+from udpsend.wire.packets import RecordHeaders
+
+_Shape = tuple[int, int, memoryview, list[memoryview]]
 
 
 class TrainWriter:
@@ -19,11 +21,12 @@ class TrainWriter:
 
     def __init__(self, keys: DirectionKeys, datagram_size: int) -> None:
         self._sealer = Sealer(keys)
-        self._tag = keys.tag
         self._ciphertext = memoryview(bytearray(MAX_TRAIN_SIZE))
-        self._headers = memoryview(bytearray(MAX_SEGMENTS * HEADER_SIZE))
-        self._header_views = [self._headers[i : i + HEADER_SIZE] for i in range(0, len(self._headers), HEADER_SIZE)]
+        self._headers = RecordHeaders(keys.tag)
+        headers = memoryview(self._headers.buffer)
+        self._header_views = [headers[i : i + HEADER_SIZE] for i in range(0, len(headers), HEADER_SIZE)]
         self.datagram_size = 0
+        self._shape: _Shape
         self.set_datagram_size(datagram_size)
 
     def set_datagram_size(self, size: int) -> None:
@@ -38,6 +41,7 @@ class TrainWriter:
             for i in range(self.max_datagrams)
             for view in (self._header_views[i], self._ciphertext[i * payload : (i + 1) * payload])
         ]
+        self._shape = (0, 0, self._ciphertext[:0], [])
 
     def capacity(self, datagrams: int) -> int:
         """Bytes of plaintext that a record of so many datagrams holds."""
@@ -46,26 +50,23 @@ class TrainWriter:
     def seal(self, number: int, plaintext: memoryview, address: Address) -> tuple[Transmit, int]:
         """The train of record `number`, and of how many datagrams it is."""
         size = len(plaintext) + TAG_BYTES
+        if size != self._shape[0]:
+            self._shape = self._shape_of(size)
+        _, count, ciphertext, views = self._shape
+        self._sealer.seal_into(number, self._headers.set(number, count), plaintext, ciphertext)
+        return Transmit(views, self.datagram_size, size + count * HEADER_SIZE, address), count
+
+    def _shape_of(self, size: int) -> _Shape:
+        """What a record of `size` bytes of ciphertext is made of: mostly that of the one before it."""
         full, rest = divmod(size, self._payload_size)
-        count = full + (rest > 0)
-        headers = self._seal_record(number, plaintext, count)
+        views = self._views[: 2 * full]
         if rest:
-            last = self._ciphertext[full * self._payload_size : size]
-            views = [*self._views[: 2 * full], self._header_views[full], last]
-        else:
-            views = self._views[: 2 * full]
-        return Transmit(views, self.datagram_size, size + headers, address), count
+            views += [self._header_views[full], self._ciphertext[full * self._payload_size : size]]
+        return size, full + (rest > 0), self._ciphertext[:size], views
 
     def seal_single(self, number: int, plaintext: memoryview | bytes, address: Address) -> Transmit:
         """The same as one datagram, whatever its size: how path MTU probes are sent."""
-        size = len(plaintext) + TAG_BYTES
-        self._seal_record(number, plaintext, 1)
-        views = [self._header_views[0], self._ciphertext[:size]]
-        return Transmit(views, HEADER_SIZE + size, HEADER_SIZE + size, address)
-
-    def _seal_record(self, number: int, plaintext: memoryview | bytes, count: int) -> int:
-        headers = pack_headers(KIND_RECORD, self._tag, number, 0, count, count)
-        self._headers[: len(headers)] = headers
         ciphertext = self._ciphertext[: len(plaintext) + TAG_BYTES]
-        self._sealer.seal_into(number, bytes(headers[:HEADER_SIZE]), plaintext, ciphertext)
-        return len(headers)
+        self._sealer.seal_into(number, self._headers.set(number, 1), plaintext, ciphertext)
+        size = HEADER_SIZE + len(ciphertext)
+        return Transmit([self._header_views[0], ciphertext], size, size, address)

@@ -28,6 +28,9 @@ _HEADER = struct.Struct("!B7sHIBB")
 assert _HEADER.size == HEADER_SIZE  # noqa: S101 - a fact of this file, checked once
 
 _INDEXES = bytes(range(MAX_SEGMENTS))
+_COLUMNS = [bytes([value]) * MAX_SEGMENTS for value in range(256)]
+_NUMBER = 8  # where it begins
+_NUMBER_SIZE = 6
 
 
 class Header(Struct, frozen=True):
@@ -47,6 +50,35 @@ def pack_headers(kind: int, tag: bytes, number: int, first: int, last: int, coun
     headers = bytearray(_HEADER.pack(kind, tag, number >> 32, number & 0xFFFFFFFF, 0, count) * (last - first))
     headers[14::HEADER_SIZE] = _INDEXES[first:last]
     return headers
+
+
+class RecordHeaders:
+    """The headers of whole records of one direction, end to end, rewritten in place: from one record to the next only
+    a byte of the number changes, and seldom more. For both ends: the sender sends them, the receiver compares."""
+
+    def __init__(self, tag: bytes) -> None:
+        self.buffer = pack_headers(KIND_RECORD, tag, 0, 0, MAX_SEGMENTS, 0)
+        self.opening = bytes(self.buffer[:_NUMBER])
+        """What the header of each datagram of this direction begins with."""
+        self._number = bytes(_NUMBER_SIZE)
+        self._count = 0
+
+    def set(self, number: int, count: int) -> bytes:
+        """Make them those of record `number` of `count` fragments. Returns the first: the associated data."""
+        if count != self._count:
+            self._count = count
+            self.buffer[15::HEADER_SIZE] = _COLUMNS[count]
+        before, self._number = self._number, number.to_bytes(_NUMBER_SIZE)
+        if before[:-1] != self._number[:-1]:
+            for i in range(_NUMBER_SIZE - 1):
+                self.buffer[_NUMBER + i :: HEADER_SIZE] = _COLUMNS[self._number[i]]
+        self.buffer[13::HEADER_SIZE] = _COLUMNS[self._number[-1]]
+        return bytes(self.buffer[:HEADER_SIZE])
+
+
+def number_untrusted(header: bytes) -> int:
+    """That of a header which is there in full."""
+    return int.from_bytes(header[_NUMBER : _NUMBER + _NUMBER_SIZE])
 
 
 def parse_header_untrusted(data: bytes | memoryview) -> Header:
