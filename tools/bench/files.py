@@ -215,7 +215,7 @@ def resume(work: Path, size: int, share: float = 0.95) -> Iterator[Row]:
     source, here = work / "large.bin", work / "resumed"
     memory.write_random(source, size)
     here.mkdir()
-    receiver, sender = both(source, here, SLOW)
+    receiver, sender = both(source, here, min(SLOW, size / 3))  # of the last twentieth, too, somebody is told
     receiver.wait_for(lambda event: event.get("done", 0) >= share * size)
     for peer in (receiver, sender):
         peer.end(signal.SIGKILL)
