@@ -238,9 +238,11 @@ class Journal:
         sync_directory(self._directory)
 
     def remove(self) -> None:
-        """Unlink it; it stays open. A journal without a partial vouches for nothing, so failing is no harm."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._name, dir_fd=self._directory)
+        """Unlink it, and what a rewriting that failed has left; it stays open. A journal without a partial vouches for
+        nothing, so failing is no harm."""
+        for name in (self._name, self._name + NEW_SUFFIX):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._directory)
 
     def close(self) -> None:
         os.close(self._fd)
