@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from udpsend.errors import BadPacket
 from udpsend.files.byte_space import ByteSpace, EntrySet, unpack_set_untrusted
-from udpsend.files.entries import MAX_SIZE, MAX_VERSION, Directory, Entry, File, Link
+from udpsend.files.entries import MAX_RANGES, MAX_SIZE, MAX_VERSION, Directory, Entry, File, Link, Sparse
 from udpsend.files.manifest import MAX_PAGE, PAGE, Announced, Manifest, Skipped, parse_manifest_untrusted
 
 TIME = 1_790_000_000_123_456_789
@@ -156,6 +156,20 @@ def test_bad_pages_are_refused(data: bytes) -> None:
         offer(file(kind="x")),
         offer(file(kind=None)),
         offer([*file(), 1]),
+        offer(["s", *file()[1:]]),
+        offer(["s", *file(size=9)[1:], [[1, 10]]]),
+        offer(["s", *file(size=9)[1:], [[0, 9]]]),
+        offer(["s", *file(size=9)[1:], [[-1, 3]]]),
+        offer(["s", *file(size=9)[1:], [[2, 2]]]),
+        offer(["s", *file(size=9)[1:], [[3, 2]]]),
+        offer(["s", *file(size=9)[1:], [[4, 6], [1, 2]]]),
+        offer(["s", *file(size=9)[1:], [[1, 3], [3, 4]]]),
+        offer(["s", *file(size=9)[1:], [[1, 3], [2, 4]]]),
+        offer(["s", *file(size=9)[1:], [[1, 3, 5]]]),
+        offer(["s", *file(size=9)[1:], [1]]),
+        offer(["s", *file(size=0)[1:], []]),
+        offer(["s", *file(size=1 << 61)[1:], [[2 * n, 2 * n + 1] for n in range(MAX_RANGES + 1)]]),
+        offer(*(["s", *file(path=f"{n}", size=MAX_SIZE // 3)[1:], []] for n in range(4))),
         offer(["d", "x", 0o4755, 1]),
         offer(["d", "x", 0o755]),
         offer(file()[:5]),
@@ -167,6 +181,23 @@ def test_bad_pages_are_refused(data: bytes) -> None:
 def test_refused(value: object) -> None:
     with pytest.raises(BadPacket):
         parse_manifest_untrusted(value)
+
+
+def test_holes_are_not_in_the_byte_space() -> None:
+    sparse = Sparse("b", 1 << 40, 0o600, TIME, 7, ((10, 12), (1 << 20, (1 << 20) + 3)))
+    manifest = Manifest(
+        (File("a", 4, 0o600, TIME, 0), sparse, Sparse("c", 9, 0o600, TIME, 0, ()), File("d", 1, 0, 0, 0))
+    )
+    assert json.dumps(manifest.to_json()["entries"][1]) == (
+        '["s", "b", 1099511627776, 384, 1790000000123456789, 7, [[10, 12], [1048576, 1048579]]]'
+    )
+    again = Manifest.unpack_untrusted(manifest.pack())
+    assert again == parsed(json.loads(json.dumps(manifest.to_json()))) == manifest
+    assert (again.size, again.full_size, again.holes, again.files) == (10, (1 << 40) + 14, (1 << 40) + 4, 4)
+    space = ByteSpace(again)
+    assert list(space.pieces(0, 10)) == [(0, 0, 4), (1, 10, 2), (1, 1 << 20, 3), (3, 0, 1)]
+    assert list(space.pieces(5, 7)) == [(1, 11, 1), (1, 1 << 20, 1)]
+    assert list(space.ranges()) == [(0, 0, 0, 4), (1, 10, 4, 6), (1, 1 << 20, 6, 9), (3, 0, 9, 10)]
 
 
 DIRECTORY = ["d", "d", 0o755, 1]

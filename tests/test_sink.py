@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
-from udpsend.files import disk, hashing, sink, write_behind
+from udpsend.files import disk, hashing, sink, walk, write_behind
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy
 from udpsend.files.hashing import content_digest
@@ -177,7 +177,7 @@ def holes(tmp_path: Path) -> Iterator[Path]:
         yield Path(directory)
 
 
-def test_five_gib(holes: Path) -> None:
+def test_five_gib(holes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sparse: a partial that a journal vouches for but for its end, then the end, across the 32-bit border."""
     size, tail = 5 << 30, b"the end"
     (holes / "from").mkdir()
@@ -185,6 +185,7 @@ def test_five_gib(holes: Path) -> None:
         file.truncate(size)
         file.seek(size - len(tail))
         file.write(tail)
+    monkeypatch.setattr(walk, "data_ranges", lambda *_: None)  # as if there were no holes in it
     source = open_source(holes / "from" / NAME)
     with open(holes / PARTIAL, "wb") as file:
         file.truncate(size - len(tail))

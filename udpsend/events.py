@@ -114,6 +114,8 @@ class Offered:
     """All of it, as often as it is gone through: paths, with the size of those that are files. From the other side."""
     is_text: bool = False
     """A message, and no file; it comes as TextReceived."""
+    holes: int = 0
+    """Bytes of `size` that are holes of sparse files: they are not sent, and take no place."""
 
 
 class Skipped(Struct, frozen=True):
@@ -156,6 +158,8 @@ class Verified(Struct, frozen=True):
     """What the sender could not send; everything else is there."""
     left_out: int = 0
     """Files that the receiver had already."""
+    holes: int = 0
+    """Bytes of `size` that are holes of sparse files."""
 
 
 class TextReceived(Struct, frozen=True):

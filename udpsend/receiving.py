@@ -16,7 +16,7 @@ from udpsend.files.existing import Policy
 from udpsend.files.in_order import InOrder
 from udpsend.files.manifest import Announced, Manifest
 from udpsend.files.offers import Offer, Stream, Text, parse_offer_untrusted
-from udpsend.files.outlets import DescriptorOutlet, FileOutlet, MemoryOutlet
+from udpsend.files.outlets import DescriptorOutlet, FileOutlet, MemoryOutlet, Outlet, WithHoles
 from udpsend.files.sink import Sink, open_sink
 from udpsend.net import clock
 from udpsend.rendezvous.code import Code
@@ -142,7 +142,10 @@ class Receiving(Shell):
     def _open_sink(self, offer: Manifest | Stream | Text) -> Sink | InOrder:
         size = offer.size if isinstance(offer, Manifest) else None
         if self._descriptor is not None:
-            return InOrder(DescriptorOutlet(self._descriptor), size)
+            outlet: Outlet = DescriptorOutlet(self._descriptor)
+            if isinstance(offer, Manifest) and offer.data:
+                outlet = WithHoles(outlet, offer.full_size, offer.data[0])
+            return InOrder(outlet, size)
         match offer:
             case Manifest():
                 return open_sink(offer, self._directory, self._policy)

@@ -30,7 +30,13 @@ def offered_event(manifest: Manifest | Stream | Text) -> events.Offered:
         case Text(size):
             return events.Offered(TEXT_NAME, size, is_text=True)
     return events.Offered(
-        manifest.name, manifest.size, manifest.files, manifest.directories, manifest.links, _Listing(manifest)
+        manifest.name,
+        manifest.full_size,
+        manifest.files,
+        manifest.directories,
+        manifest.links,
+        _Listing(manifest),
+        holes=manifest.holes,
     )
 
 
@@ -41,8 +47,17 @@ def skipped_event(manifest: Manifest) -> events.Skipped:
 def verified_event(
     manifest: Manifest, seconds: float, digest: bytes, left_out: int, path: str | None = None
 ) -> events.Verified:
-    skipped = manifest.skipped_count
-    return events.Verified(manifest.name, manifest.size, seconds, digest.hex(), path, manifest.files, skipped, left_out)
+    return events.Verified(
+        manifest.name,
+        manifest.full_size,
+        seconds,
+        digest.hex(),
+        path,
+        manifest.files,
+        manifest.skipped_count,
+        left_out,
+        manifest.holes,
+    )
 
 
 def stream_verified_event(

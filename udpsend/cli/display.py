@@ -210,7 +210,7 @@ class Display:
         what = "Sent" if self._role is Role.SENDER else "Received"
         where = f" as {escape(event.path)}" if event.path else ""
         more = f" and {event.files - 1} more files" if event.files > 1 else ""
-        moved = max(0, event.size - self._already)
+        moved = max(0, event.size - event.holes - self._already)
         rate = f", {rate_text(moved / event.seconds)}" if event.seconds > 0 and moved and not event.left_out else ""
         proof = "verified"
         if event.left_out:
@@ -254,14 +254,17 @@ def offer_text(offer: events.Offered) -> str:
     """`name, 268.4 MB`, the name escaped; of several files also how many."""
     if offer.size is None:
         return f"{escape(offer.name)}, a stream of unknown size"
+    size = size_text(offer.size)
+    if offer.holes:
+        size += f" ({size_text(offer.size - offer.holes)} and holes)"
     if offer.files == 1 and not offer.directories and not offer.links:
-        return f"{escape(offer.name)}, {size_text(offer.size)}"
+        return f"{escape(offer.name)}, {size}"
     parts = [f"{offer.files} file{'s' if offer.files != 1 else ''}"]
     if offer.directories:
         parts.append(f"{offer.directories} director{'ies' if offer.directories != 1 else 'y'}")
     if offer.links:
         parts.append(f"{offer.links} link{'s' if offer.links != 1 else ''}")
-    return f"{escape(offer.name)} ({', '.join(parts)}), {size_text(offer.size)}"
+    return f"{escape(offer.name)} ({', '.join(parts)}), {size}"
 
 
 def _host(url: str) -> str | None:

@@ -1,6 +1,6 @@
 """Which file each byte of a transfer belongs to: all files of a manifest, end to end, but for those that are left out.
 
-16 bytes of memory for each file; the rest stays in the manifest's pages.
+24 bytes of memory for each file; the rest stays in the manifest's pages.
 """
 
 from __future__ import annotations
@@ -55,13 +55,16 @@ class ByteSpace:
 
     def __init__(self, manifest: Manifest, left_out: EntrySet | None = None) -> None:
         self.size = 0
-        self._starts = array("Q")
+        self._starts = array("Q")  # of each file, or of each range of data of a file with holes
+        self._offsets = array("Q")  # in its file
         self._numbers = array("L")
         for number, size in enumerate(manifest.sizes):
             if size and (left_out is None or number not in left_out):
-                self._starts.append(self.size)
-                self._numbers.append(number)
-                self.size += size
+                for first, last in manifest.data.get(number, ((0, size),)):
+                    self._starts.append(self.size)
+                    self._offsets.append(first)
+                    self._numbers.append(number)
+                    self.size += last - first
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """What [start, stop) is: (number of the entry, offset in its file, length), in order."""
@@ -71,10 +74,13 @@ class ByteSpace:
             first = starts[index]
             end = starts[index + 1] if index + 1 < len(starts) else self.size
             last = min(end, stop)
-            yield self._numbers[index], start - first, last - start
+            yield self._numbers[index], self._offsets[index] + start - first, last - start
             start = last
             index += 1
 
-    def whole(self) -> Iterator[tuple[int, int]]:
-        """(number of the entry, where its bytes start) of each file, in order."""
-        return zip(self._numbers, self._starts, strict=True)
+    def ranges(self) -> Iterator[tuple[int, int, int, int]]:
+        """(number of the entry, offset in its file, where that starts, and where it stops), in order: one of each file,
+        one of each range of data of a file with holes."""
+        starts = self._starts
+        for index, (number, offset, start) in enumerate(zip(self._numbers, self._offsets, starts, strict=True)):
+            yield number, offset, start, starts[index + 1] if index + 1 < len(starts) else self.size

@@ -171,17 +171,18 @@ def sync_file_system(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def copy_content(source: int, target: int, size: int) -> int:
-    """The first `size` bytes of one open file into another, in the kernel where it can (which may share the blocks).
+def copy_content(source: int, target: int, size: int, offset: int = 0) -> int:
+    """`size` bytes from `offset` of one open file into another, in the kernel where it can (it may share the blocks).
     Returns how many there were. Raises OSError."""
     done = 0
     while done < size:
+        at = offset + done
         try:
-            count = os.copy_file_range(source, target, size - done, done, done)
+            count = os.copy_file_range(source, target, size - done, at, at)
         except OSError as error:
             if error.errno not in _NO_SUCH_WAY | {errno.EXDEV, errno.EBADF}:
                 raise
-            count = os.pwrite(target, os.pread(source, min(size - done, 1 << 20), done), done)
+            count = os.pwrite(target, os.pread(source, min(size - done, 1 << 20), at), at)
         if not count:
             break
         done += count

@@ -1,6 +1,7 @@
 """One entry of a manifest: a file, a directory or a symbolic link, and what is refused.
 
     ["f", "photos/a.jpg", 1048576, 420, 1790000000000000000, 123456789]    file: path, size, mode, mtime, version
+    ["s", "disk", 1048576, 420, 1790000000000000000, 12345, [[0, 4096]]]   file with holes: and where it has data
     ["d", "photos", 493, 1790000000000000000]                              directory: path, mode, mtime
     ["l", "photos/latest", "a.jpg", 1790000000000000000]                   symbolic link: path, target, mtime
 
@@ -9,6 +10,7 @@
     mode      permission bits, 0 to 0o777; nothing else of a mode is ever sent
     mtime     modification time, nanoseconds since 1970, between -2^62 and 2^62
     version   0 to 2^48 - 1: another one says that the file may have changed though its size and time have not
+    data      ascending ranges, less than all of it; only these bytes are sent. At most 65,536 ranges in all
     target    as names.py allows for links: it does not lead out of what is sent
 
 Numbers are exact integers of up to 63 bits. A kind that is not known is refused, so that what a later version adds is
@@ -42,6 +44,7 @@ MAX_SIZE = (1 << 62) - 1
 MAX_TIME = 1 << 62
 MAX_VERSION = (1 << 48) - 1
 MODE_BITS = 0o777
+MAX_RANGES = 1 << 16  # of data, of all files with holes
 LONG_PATH = 700  # characters of a directory: paths in it are looked at one by one
 
 Mode = Annotated[int, Meta(ge=0, le=MODE_BITS)]
@@ -55,6 +58,27 @@ class File(Struct, frozen=True, array_like=True, tag="f", forbid_unknown_fields=
     mode: Mode
     mtime_ns: Time
     version: Annotated[int, Meta(ge=0, le=MAX_VERSION)]
+
+
+class Sparse(File, frozen=True, array_like=True, tag="s", forbid_unknown_fields=True, gc=False):
+    """A file with holes."""
+
+    data: tuple[tuple[int, int], ...]
+
+    @property
+    def content(self) -> int:
+        """Bytes that are sent."""
+        return sum(stop - start for start, stop in self.data)
+
+    def check_untrusted(self) -> None:
+        """Raises BadPacket."""
+        at = -1
+        for start, stop in self.data:
+            if not at < start < stop <= self.size:
+                raise BadPacket("a file of the manifest has its data where it cannot be")
+            at = stop
+        if self.content >= self.size:
+            raise BadPacket("a file of the manifest has no holes, though it should")
 
 
 class Directory(Struct, frozen=True, array_like=True, tag="d", forbid_unknown_fields=True, gc=False):
@@ -71,7 +95,7 @@ class Link(Struct, frozen=True, array_like=True, tag="l", forbid_unknown_fields=
     size: ClassVar[int] = 0
 
 
-Entry = File | Directory | Link
+Entry = File | Sparse | Directory | Link
 
 _DECODER = msgspec.json.Decoder(list[Entry])
 encode_entries = msgspec.json.Encoder().encode

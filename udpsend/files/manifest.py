@@ -19,16 +19,19 @@ from msgspec import Struct, to_builtins
 
 from udpsend.errors import BadPacket
 from udpsend.files.entries import (
+    MAX_RANGES,
     MAX_SIZE,
     MAX_TOLD,
     Directory,
     Entry,
     File,
     Link,
+    Sparse,
     Tree,
     encode_entries,
     parse_entries_untrusted,
 )
+from udpsend.files.holes import Ranges
 
 MAX_ENTRIES = 1 << 22
 MAX_PACKED = 64 << 20  # bytes of all pages
@@ -55,13 +58,18 @@ class Manifest:
     def __init__(self, entries: Iterable[Entry] = (), skipped: Iterable[Skipped] = (), skipped_count: int = 0) -> None:
         self.skipped = tuple(skipped)[:MAX_TOLD]
         self.skipped_count = max(skipped_count, len(self.skipped))
-        self.size = self.count = self.files = self.directories = self.links = self.packed_size = 0
+        self.size = self.full_size = self.count = self.files = self.directories = self.links = self.packed_size = 0
         self.name = ""
         """What a user is shown: the path of the first entry."""
         self.twins: list[tuple[str, str]] = []
         """Pairs of names that are one name where case or the form of accents does not count."""
         self.sizes = array("Q")
-        """Of every entry: what is asked most often, without opening a page. 0 for what is no file."""
+        """Bytes of the transfer of every entry: what is asked most often, without opening a page. 0 for no file."""
+        self.data: dict[int, Ranges] = {}
+        """Where the files with holes have data, by number."""
+        self.largest_sparse = 0
+        """Bytes of the largest of them, holes included."""
+        self._ranges = 0
         self.runs: list[tuple[str, int]] = []
         """(directory, number of the first entry in it), in order."""
         self._pages: list[bytes] = []
@@ -83,17 +91,31 @@ class Manifest:
             self.runs.append(("", 0))
         self.runs += [(directory, self.count + index) for directory, index in self._tree.add_untrusted(page)]
         sizes = [entry.size for entry in page]
+        kinds = Counter(map(type, page))
+        self.full_size += sum(sizes)
+        if kinds[Sparse]:
+            self._leave_out_holes_untrusted(page, sizes)
         self.sizes.extend(sizes)
         self.size += sum(sizes)
-        kinds = Counter(map(type, page))
-        self.files += kinds[File]
+        self.files += kinds[File] + kinds[Sparse]
         self.directories += kinds[Directory]
         self.links += kinds[Link]
         self.count += len(page)
-        if self.size > MAX_SIZE:
+        if self.full_size > MAX_SIZE:
             raise BadPacket("the manifest is too large")
         if self.count > MAX_ENTRIES:
             raise BadPacket(f"the manifest has more than {MAX_ENTRIES} entries")
+
+    def _leave_out_holes_untrusted(self, page: list[Entry], sizes: list[int]) -> None:
+        for index, entry in enumerate(page):
+            if isinstance(entry, Sparse):
+                entry.check_untrusted()
+                self.data[self.count + index] = entry.data
+                self._ranges += len(entry.data)
+                sizes[index] = entry.content
+                self.largest_sparse = max(self.largest_sparse, entry.size)
+        if self._ranges > MAX_RANGES:
+            raise BadPacket("the manifest has files with too many holes")
 
     def _keep_page(self, text: bytes, packed: bytes = b"") -> None:
         self._identity.update(text)
@@ -138,6 +160,11 @@ class Manifest:
     @property
     def is_single_file(self) -> bool:
         return self.count == self.files == 1
+
+    @property
+    def holes(self) -> int:
+        """Bytes of the files that are not sent, and take no place."""
+        return self.full_size - self.size
 
     def _page(self, index: int) -> list[Entry]:
         page = self._parsed.get(index)

@@ -85,14 +85,16 @@ class OldTree:
             left_out = unpack_set_untrusted(packed, len(old_manifest))
         except BadPacket:
             return []
-        places = {old_manifest[n].path: start for n, start in ByteSpace(old_manifest, left_out).whole()}
+        old_space = ByteSpace(old_manifest, left_out).ranges()
+        # Not those with holes, in which something may be: they come again, but for what the destination has.
+        places = {old_manifest[n].path: start for n, _, start, _ in old_space if n not in old_manifest.data}
         kept = []
         aside = os.open(OLD, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=self._root)
         old = Directories(aside)
         try:
-            for number, start in space.whole():
+            for number, _, start, _ in space.ranges():
                 entry = manifest[number]
-                if entry.path in places:
+                if entry.path in places and number not in manifest.data:
                     with contextlib.suppress(OSError):
                         size = _move(old, directories, entry.path, entry.size)
                         first = places[entry.path]
@@ -119,14 +121,12 @@ def disbelieve_short_files(root: int, manifest: Manifest, space: ByteSpace, jour
     lost = []
     directories = Directories(root)
     try:
-        for number, start in space.whole():
-            entry = manifest[number]
-            stop = start + entry.size
+        for number, offset, start, stop in space.ranges():
             missing = list(journal.usable.gaps(start, stop))
             if missing == [(start, stop)]:
                 continue
             last = missing[-1][0] if missing and missing[-1][1] == stop else stop
-            if _size(directories, entry.path) < last - start:
+            if _size(directories, manifest[number].path) < offset + last - start:
                 lost.append((start, stop))
     finally:
         directories.close()
@@ -166,13 +166,13 @@ def take_existing(
     kept = []
     existing = Directories(root)
     try:
-        for number, start in space.whole():
-            entry = manifest[number]
+        for number, offset, start, stop in space.ranges():
+            path = manifest[number].path
             with contextlib.suppress(OSError):
-                source, name = existing.locate(destination.path_of(entry.path))
+                source, name = existing.locate(destination.path_of(path))
                 fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=source)
                 try:
-                    size = _copy(fd, directories, entry.path, entry.size)
+                    size = _copy(fd, directories, path, offset, stop - start)
                 finally:
                     os.close(fd)
                 kept.append((start, start + size))
@@ -181,12 +181,12 @@ def take_existing(
     return kept
 
 
-def _copy(fd: int, directories: Directories, path: str, size: int) -> int:
+def _copy(fd: int, directories: Directories, path: str, offset: int, size: int) -> int:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return 0
     target, name = directories.locate(path)
-    copy = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600, dir_fd=target)
+    copy = os.open(name, os.O_RDWR | os.O_CREAT | FLAGS, 0o600, dir_fd=target)
     try:
-        return disk.copy_content(fd, copy, size)
+        return disk.copy_content(fd, copy, size, offset)
     finally:
         os.close(copy)

@@ -6,6 +6,7 @@ import os
 import secrets
 import select
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from udpsend.files.disk import local_error
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy
 from udpsend.files.hashing import POLL_INTERVAL
+from udpsend.files.holes import Ranges
 from udpsend.files.partial import Partial
 from udpsend.files.stream_source import enlarge_pipe
 
@@ -61,6 +63,41 @@ class DescriptorOutlet:
 
     def close(self) -> None:
         """Its owner does."""
+
+
+class WithHoles:
+    """Another outlet, which gets the whole of a sparse file, of which only the ranges `data` come."""
+
+    def __init__(self, outlet: Outlet, size: int, data: Ranges) -> None:
+        self._outlet = outlet
+        self._zeros = memoryview(bytes(PIPE_PIECE))
+        self._at = 0
+        self._size = size
+        self._data = deque(data)
+        self._stopped = False
+
+    def write(self, view: memoryview) -> int:
+        start, stop = self._data[0]
+        if self._at < start:
+            self._at += self._outlet.write(self._zeros[: start - self._at])
+            return 0
+        count = self._outlet.write(view[: stop - self._at])
+        self._at += count
+        if self._at == stop:
+            self._data.popleft()
+        return count
+
+    def finish(self, size: int) -> Path | None:
+        while self._at < self._size and not self._stopped:
+            self._at += self._outlet.write(self._zeros[: self._size - self._at])
+        return self._outlet.finish(self._size)
+
+    def discard(self) -> None:
+        self._stopped = True
+        self._outlet.discard()
+
+    def close(self) -> None:
+        self._outlet.close()
 
 
 class MemoryOutlet:

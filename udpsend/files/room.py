@@ -7,6 +7,7 @@ import os
 
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
+from udpsend.files.holes import MIN_HOLE
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 
@@ -32,8 +33,26 @@ def check_twins(root: int, manifest: Manifest) -> None:
         os.unlink(PROBE, dir_fd=root)
 
 
+def _makes_holes(root: int, largest: int) -> bool:
+    """Raises LocalFileError if a file may not be as large."""
+    fd = os.open(PROBE, FLAGS, 0o600, dir_fd=root)
+    try:
+        if not disk.holds_size(fd, largest):
+            raise LocalFileError(
+                f"A file of {largest / 1e6:,.1f} MB is offered, most of it holes, and this file system does not allow "
+                "files as large: choose another directory."
+            )
+        os.ftruncate(fd, MIN_HOLE)
+        return os.fstat(fd).st_blocks * 512 < MIN_HOLE
+    finally:
+        os.close(fd)
+        os.unlink(PROBE, dir_fd=root)
+
+
 def check_space(root: int, manifest: Manifest, needed: int, has_files: bool) -> None:
     """`needed` bytes are not there yet. Raises LocalFileError, OSError."""
+    if manifest.data and not _makes_holes(root, manifest.largest_sparse):
+        needed += manifest.holes
     status = os.fstatvfs(root)
     free = disk.free_bytes(root)
     if free is not None and needed > free:

@@ -48,8 +48,8 @@ def open_sink(manifest: Manifest, directory: str | os.PathLike[str], policy: Pol
         raise PeerError("The other side offered something that this version cannot receive.") from error
     partial: Partial | Staging
     try:
-        # One file needs no directory, unless it is there already and is to be left out.
-        if manifest.is_single_file and not policy.skip:
+        # One file needs no directory, unless it has holes, or is there already and is to be left out.
+        if manifest.is_single_file and not manifest.data and not policy.skip:
             partial = Partial(directory, manifest.file(0), manifest.identity, policy)
         else:
             partial = Staging(directory, manifest, policy)

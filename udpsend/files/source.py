@@ -23,7 +23,8 @@ from udpsend.files.byte_space import ByteSpace, EntrySet
 from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
 from udpsend.files.disk import local_error
-from udpsend.files.entries import File
+from udpsend.files.entries import MAX_RANGES, File, Sparse
+from udpsend.files.holes import data_ranges
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 from udpsend.files.read_ahead import ReadAhead
@@ -236,7 +237,7 @@ class Source:
                 raise _changed(entry, "grew")
             if now.st_size < entry.size:
                 raise _changed(entry, "became shorter")
-            if now.st_mtime_ns != entry.mtime_ns:
+            if now.st_mtime_ns != entry.mtime_ns or (isinstance(entry, Sparse) and not _has_holes_of(fd, entry)):
                 raise _changed(entry, "changed")
             if pinned is not None and self._was_replaced(entry.path, now):
                 raise _changed(entry, "was replaced by another")
@@ -258,6 +259,13 @@ class Source:
             os.close(fd)
         self._open.clear()
         self._pinned.clear()
+
+
+def _has_holes_of(fd: int, entry: Sparse) -> bool:
+    """What is not sent is not hashed either: a change there shows in nothing else."""
+    told = RangeSet(entry.data)
+    data = data_ranges(fd, entry.size, MAX_RANGES)
+    return data is not None and all(told.covers(*part) for part in data)
 
 
 def _read(fd: int, entry: File, offset: int, view: memoryview) -> None:

@@ -23,7 +23,7 @@ from udpsend.files import disk, room
 from udpsend.files.byte_space import ByteSpace, EntrySet
 from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
-from udpsend.files.entries import MODE_BITS, Directory, Entry, File, Link
+from udpsend.files.entries import MODE_BITS, Directory, Entry, File, Link, Sparse
 from udpsend.files.existing import Policy, look
 from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
@@ -68,7 +68,9 @@ class Staging:
                 self._begin()
             try:
                 room.check_twins(self._root, manifest)
-                room.check_space(self._root, manifest, self.size - self.journal.there.total, bool(self.journal.usable))
+                room.check_space(
+                    self._root, self._manifest, self.size - self.journal.there.total, bool(self.journal.usable)
+                )
             except LocalFileError:
                 if not self.journal.there:
                     self.discard()
@@ -174,6 +176,8 @@ class Staging:
         return fd
 
     def _finish_file(self, fd: int, entry: File) -> None:
+        if isinstance(entry, Sparse):
+            os.ftruncate(fd, entry.size)  # a hole at its end
         os.fchmod(fd, (entry.mode & MODE_BITS & ~self._umask) | stat.S_IRUSR)
         disk.set_time(fd, entry.mtime_ns)
 

@@ -12,6 +12,7 @@ Nothing outside of the named paths is opened: directories are entered by descrip
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -23,7 +24,19 @@ from msgspec import Struct, field
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.directories import FLAGS
 from udpsend.files.disk import local_error
-from udpsend.files.entries import LONG_PATH, MAX_TOLD, MAX_VERSION, MODE_BITS, Directory, Entry, File, Link
+from udpsend.files.entries import (
+    LONG_PATH,
+    MAX_RANGES,
+    MAX_TOLD,
+    MAX_VERSION,
+    MODE_BITS,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Sparse,
+)
+from udpsend.files.holes import MIN_HOLE, data_ranges, may_have_holes
 from udpsend.files.ignore import Ignore
 from udpsend.files.manifest import Skipped
 from udpsend.files.names import (
@@ -103,6 +116,7 @@ class Walk(Struct):
     skipped_count: int = 0
     _user: int = field(default_factory=os.geteuid)
     _queue: deque[_Directory] = field(default_factory=deque)
+    _ranges_left: int = MAX_RANGES
 
     def entries(self) -> Iterator[Entry]:
         """Raises LocalFileError when a path that the user named is gone."""
@@ -118,7 +132,7 @@ class Walk(Struct):
             if stat.S_ISDIR(status.st_mode):
                 yield self._directory(name, status, frozenset(), ignore)
             elif stat.S_ISREG(status.st_mode):
-                yield file_entry(name, status)
+                yield self._file(name, status, path, None)
         while self._queue:
             directory = self._queue.popleft()
             try:
@@ -155,7 +169,7 @@ class Walk(Struct):
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=self.follow)
                 if quick and status.st_mode & KIND_AND_OWNER == OWN_FILE and status.st_uid == self._user:
-                    yield file_entry(path, status)
+                    yield self._file(path, status, name, fd) if status.st_size > MIN_HOLE else file_entry(path, status)
                     continue
             except OSError:
                 status = None
@@ -180,7 +194,7 @@ class Walk(Struct):
             if kind == stat.S_IFREG:
                 mine = status.st_uid == self._user and status.st_mode & stat.S_IRUSR
                 if mine or os.access(name, os.R_OK, dir_fd=fd, effective_ids=_EFFECTIVE):
-                    return file_entry(path, status)
+                    return self._file(path, status, name, fd)
                 self._skip(path, "may not be read")
             elif kind == stat.S_IFDIR:
                 if (status.st_dev, status.st_ino) in directory.ancestors:
@@ -202,6 +216,22 @@ class Walk(Struct):
         except OSError:
             self._skip(path, "cannot be read")
         return None
+
+    def _file(self, path: str, status: os.stat_result, name: str, above: int | None) -> File:
+        """`name` is seen from `above`."""
+        entry = file_entry(path, status)
+        if may_have_holes(status) and self._ranges_left > 0:
+            follow = 0 if self.follow or above is None else os.O_NOFOLLOW
+            with contextlib.suppress(OSError):  # it will be told when it is read
+                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | follow, dir_fd=above)
+                try:
+                    data = data_ranges(fd, status.st_size, self._ranges_left)
+                finally:
+                    os.close(fd)
+                if data is not None:
+                    self._ranges_left -= len(data)
+                    return Sparse(entry.path, entry.size, entry.mode, entry.mtime_ns, entry.version, data)
+        return entry
 
     def _directory(
         self, path: str, status: os.stat_result, ancestors: frozenset[tuple[int, int]], ignore: Ignore
