@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 
 from tests.trees import RECORD, compare, make_tree, move, over_the_wire, picture, transfer
 from udpsend.errors import LocalFileError
+from udpsend.files import disk, placing
 from udpsend.files.entries import Directory, File
 from udpsend.files.existing import Policy, free_name
 from udpsend.files.hashing import BLOCK_SIZE
@@ -474,3 +477,60 @@ def test_two_receivers_of_one_tree(tmp_path: Path, here: Path) -> None:
         open_sink(source.manifest, here)
     sink.abandon()
     source.close()
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_kill_while_it_is_moved_into_place_is_gone_on_from(
+    tmp_path: Path, here: Path, rng: random.Random, merged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each step of it: what was moved is not refused, the rest follows, and all modes and times are set."""
+    root = make_tree(tmp_path / "tree", rng, 20)
+    (root / "more").mkdir(exist_ok=True)
+    (root / "more/x").write_bytes(b"x")
+    expected = picture(root)
+
+    class Killed(BaseException):
+        pass
+
+    steps = 0
+    for last in range(200):
+        if merged:
+            (here / "tree").mkdir()
+        left = last
+
+        def step(real: Callable[..., object]) -> Callable[..., object]:
+            def counted(*arguments: object, **options: object) -> object:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise Killed
+                return real(*arguments, **options)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            for name in ("rename_no_replace", "sync_directory"):
+                patch.setattr(disk, name, step(getattr(disk, name)))
+            patch.setattr(placing, "_finish_directory", step(placing._finish_directory))
+            patch.setattr(os, "rmdir", step(os.rmdir))
+            with contextlib.suppress(Killed):
+                transfer([root], here)
+                steps = last
+        if not steps:
+            source = open_source(root)
+            try:
+                sink = open_sink(over_the_wire(source.manifest), here)
+                assert move(source, sink) == 0
+                sink.finish(source.digest())
+            except LocalFileError as refusal:  # all was in place, as is looked at below
+                print(refusal)
+            source.close()
+        assert picture(here / "tree") == expected
+        for path in [here / "tree", *(here / "tree").rglob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o700)
+        shutil.rmtree(here)
+        here.mkdir()
+        if steps:
+            break
+    assert steps > 5

@@ -2,6 +2,9 @@
 
 Where a directory exists, what is in it is moved one by one, and never replaces anything unless the policy says so: what
 has appeared since it was looked at is an error, and what was not moved stays in the staging directory.
+
+Before the first move it is said in the staging directory that moving begins, and where to: who is killed meanwhile goes
+on with what is not moved yet, and with the modes and times of directories, which come last.
 """
 
 from __future__ import annotations
@@ -11,30 +14,83 @@ import os
 import stat
 import time
 
-from udpsend.errors import LocalFileError
+from msgspec import Struct, json
+
+from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files import disk
-from udpsend.files.directories import Directories
+from udpsend.files.byte_space import unpack_set_untrusted
+from udpsend.files.directories import FLAGS, Directories
 from udpsend.files.entries import MODE_BITS, Directory, Entry
 from udpsend.files.existing import Destination, Policy, refusal
 from udpsend.files.manifest import Manifest
 
+PLACING = ".udpsend-placing"
 
-def move_into_place(root: int, staging: int, manifest: Manifest, destination: Destination, policy: Policy) -> None:
-    """`root` and `staging` are descriptors. Raises LocalFileError, OSError."""
+
+class _Begun(Struct, frozen=True):
+    """JSON in the staging directory."""
+
+    identity: str
+    left_out: bytes
+    names: dict[str, str]
+
+
+def save_begun(staging: int, manifest: Manifest, destination: Destination) -> None:
+    """All is verified and complete, and about to be moved. Durable when it returns. Raises OSError."""
+    begun = _Begun(manifest.identity, destination.left_out.pack(), destination.names)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(PLACING, flags, 0o600, dir_fd=staging), "wb") as file:
+        file.write(json.encode(begun))
+        file.flush()
+        os.fsync(file.fileno())
+    disk.sync_directory(staging)
+
+
+def load_begun(where: int, hidden: str, manifest: Manifest) -> Destination | None:
+    """Where an attempt at the same offer began to move what is in `hidden`, if one did."""
+    try:
+        staging = os.open(hidden, FLAGS | os.O_NOFOLLOW, dir_fd=where)
+        try:
+            if os.fstat(staging).st_uid != os.geteuid():
+                return None
+            with open(os.open(PLACING, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging), "rb") as file:
+                begun = json.decode(file.read(), type=_Begun)
+        finally:
+            os.close(staging)
+        if begun.identity == manifest.identity:
+            return Destination(unpack_set_untrusted(begun.left_out, len(manifest)), begun.names)
+    except (OSError, ValueError, BadPacket):  # none, or one that was not written to its end
+        pass
+    return None
+
+
+def move_into_place(
+    root: int, staging: int, manifest: Manifest, destination: Destination, policy: Policy, begun: bool = False
+) -> None:
+    """`root` and `staging` are descriptors; `begun`: some of it may be there. Raises LocalFileError, OSError."""
     old, new = Directories(staging), Directories(root)
     merged = {""}  # directories that were there
     try:
         for number, entry in manifest.in_runs(merged):
-            if number not in destination.left_out and _move(old, new, entry, destination, policy):
+            if number in destination.left_out or (begun and not _is_there(old, entry.path)):
+                continue
+            if _move(old, new, entry, destination, policy):
                 merged.add(entry.path)
         empty = (manifest[number] for number, size in enumerate(manifest.sizes) if not size)
         fresh = [entry for entry in empty if isinstance(entry, Directory) and entry.path not in merged]
         umask = disk.current_umask()
         for entry in reversed(fresh):
-            _finish_directory(new, destination.path_of(entry.path), entry, umask)
+            # What was finished before may not let us in any more.
+            with contextlib.suppress(*((PermissionError,) if begun else ())):
+                _finish_directory(new, destination.path_of(entry.path), entry, umask)
     finally:
         old.close()
         new.close()
+
+
+def _is_there(old: Directories, path: str) -> bool:
+    directory, name = old.locate(path)
+    return disk.existing_kind(directory, name) is not None
 
 
 def _move(old: Directories, new: Directories, entry: Entry, destination: Destination, policy: Policy) -> bool:

@@ -191,9 +191,10 @@ class Sink:
             self._flush(written)
             self._flush_due = time.monotonic() + FLUSH_INTERVAL
 
-    def _flush(self, written: RangeSet) -> None:
+    def _flush(self, written: RangeSet, all_checked: bool = False) -> None:
         blocks = self._behind.blocks
-        checked = [(index, blocks.of(index)) for index in self._behind.take_checked()]
+        indices = range(blocks.count) if all_checked else self._behind.take_checked()
+        checked = [(index, blocks.of(index)) for index in indices]
         try:
             self._guarded(lambda: self._partial.flush(list(written), checked))
         except LocalFileError:
@@ -246,7 +247,7 @@ class Sink:
                 raise TransferFailed(
                     f"The content of {quote(name)} is not what the other side read; it was thrown away. Try again."
                 )
-            self._flush(self._behind.written)
+            self._flush(self._behind.written, all_checked=True)
             placed = self._partial.place()
         except OSError as error:
             raise disk.local_error(error, "finish", name) from error

@@ -29,7 +29,7 @@ from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, quote, tree_name
 from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, save_offer, take_existing
-from udpsend.files.placing import move_into_place
+from udpsend.files.placing import PLACING, load_begun, move_into_place, save_begun
 
 KEPT = 16  # open files
 FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -52,7 +52,9 @@ class Staging:
         with contextlib.ExitStack() as opened:
             self._where = disk.open_directory(directory)
             opened.callback(os.close, self._where)
-            self.destination = look(self._where, manifest, policy)
+            begun = load_begun(self._where, self._hidden, manifest)
+            self._placing = begun is not None
+            self.destination = begun or look(self._where, manifest, policy)
             self.space = ByteSpace(manifest, self.destination.left_out)
             self.size = self.space.size
             self._root = self._open_locked()
@@ -63,7 +65,8 @@ class Staging:
             self.journal = Journal(self._where, journal_name(self.name), bound, self.size)
             opened.callback(self.journal.close)
             self._dirty = bool(self.journal.usable)
-            disbelieve_short_files(self._root, self._manifest, self.space, self.journal)
+            if not self._placing:
+                disbelieve_short_files(self._root, self._manifest, self.space, self.journal)
             if not self.journal.usable and not (self.journal.stale and self._is_current()):
                 self._begin()
             try:
@@ -120,7 +123,7 @@ class Staging:
     def _empty(self) -> None:
         """Nothing of what is there is believed."""
         self._directories.close()
-        for name in os.listdir(self._root):
+        for name in sorted(os.listdir(self._root), key=PLACING.__eq__):  # what says that all was moved comes last
             if stat.S_ISDIR(os.stat(name, dir_fd=self._root, follow_symlinks=False).st_mode):
                 shutil.rmtree(name, dir_fd=self._root)
             else:
@@ -218,14 +221,17 @@ class Staging:
 
     def place(self) -> str:
         """Complete it and move it, durably, to where it belongs. Returns the name of what came first."""
-        for number in range(len(self._manifest)):
-            if number not in self._finished and number not in self.destination.left_out:
-                self._complete(number, self._manifest[number])
+        if not self._placing:
+            for number in range(len(self._manifest)):
+                if number not in self._finished and number not in self.destination.left_out:
+                    self._complete(number, self._manifest[number])
         self._close_files()
         disk.sync_file_system(self._root)
         if not disk.is_same_file(self._where, self._hidden, self._root):
             raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was written: try again.")
-        move_into_place(self._where, self._root, self._manifest, self.destination, self._policy)
+        if not self._placing:
+            save_begun(self._root, self._manifest, self.destination)
+        move_into_place(self._where, self._root, self._manifest, self.destination, self._policy, self._placing)
         self._directories.close()
         self.discard()
         disk.sync_directory(self._where)
