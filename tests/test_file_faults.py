@@ -1,5 +1,7 @@
-"""Seeded faults at random moments of a transfer of a tree: damage on the disk, a source that changes, ends of either
-side, full disks. Never a false 'verified', never a traceback, and what had arrived is there in the next attempt.
+"""Seeded faults at random moments of a transfer of a tree: full disks, quotas, read-only ones, flushes that fail, lost
+permissions, a destination that is removed, torn journals and other damage on the disk, a source that changes or gets
+shorter, ends of either side. Never a false 'verified', never a traceback, and what had arrived is there in the next
+attempt.
 
 UDPSEND_FAULTS sets how many runs."""
 
@@ -16,10 +18,10 @@ import pytest
 from tests.trees import compare, make_tree, move, over_the_wire
 from udpsend.errors import UdpsendError
 from udpsend.files.existing import Policy
-from udpsend.files.sink import open_sink
+from udpsend.files.sink import Sink, open_sink
 from udpsend.files.source import open_source
 
-RUNS = int(os.environ.get("UDPSEND_FAULTS", "60"))
+RUNS = int(os.environ.get("UDPSEND_FAULTS", "1000"))
 
 
 def contents(root: Path) -> dict[str, bytes | str]:
@@ -53,7 +55,9 @@ def change(rng: random.Random, root: Path) -> None:
     victim = rng.choice(files)
     victim.parent.chmod(0o755)
     victim.chmod(0o600)
-    match rng.randrange(4):
+    match rng.randrange(5):
+        case 4:
+            os.truncate(victim, rng.randrange(victim.stat().st_size + 1))
         case 0:
             victim.unlink()
         case 1:
@@ -69,49 +73,75 @@ def change(rng: random.Random, root: Path) -> None:
             os.utime(victim, ns=(status.st_atime_ns, status.st_mtime_ns))  # and hides it
 
 
-def attempt(rng: random.Random, root: Path, here: Path, *, faults: bool) -> bool:
-    """One run of both commands. Whether it ended verified."""
+def failing_call(rng: random.Random, failing: pytest.MonkeyPatch) -> None:
+    """From some call on, one that goes to the disk fails."""
+    name, codes = rng.choice(
+        [
+            ("pwrite", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS]),
+            ("open", [errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EMFILE]),
+            ("preadv", [errno.EIO, errno.EACCES, errno.ESTALE]),
+            ("fdatasync", [errno.EIO, errno.ENOSPC, errno.EDQUOT]),
+            ("rename", [errno.EACCES, errno.EROFS, errno.EIO]),
+        ]
+    )
+    code, left, real = rng.choice(codes), rng.randrange(40), getattr(os, name)
+
+    def fails(*arguments: object, **options: object) -> object:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(code, os.strerror(code))
+        return real(*arguments, **options)
+
+    failing.setattr(os, name, fails)
+
+
+def attempt(rng: random.Random, root: Path, here: Path, *, faults: bool, kept: int = 0) -> tuple[bool, int]:
+    """One run of both commands, in which `kept` bytes are there from the last. Whether it ended verified, and how many
+    bytes the next one has to find if nothing happens to them."""
     source = sink = None
+    removed = False
     failing = pytest.MonkeyPatch()
     try:
         source = open_source(root)
         sink = open_sink(over_the_wire(source.manifest), here, Policy(overwrite=True))
-        if faults and rng.random() < 0.2:
-            code = rng.choice([errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
-            real, left = os.pwrite, rng.randrange(40)
-
-            def pwrite(*arguments: object) -> int:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise OSError(code, os.strerror(code))
-                return real(*arguments)  # type: ignore[arg-type]
-
-            failing.setattr(os, "pwrite", pwrite)
+        assert sink.received >= min(kept, sink.size)
+        if faults and rng.random() < 0.3:
+            failing_call(rng, failing)
         end = rng.random() if faults and rng.random() < 0.5 else 1.0
         shuffled = rng if rng.random() < 0.3 else None
         move(source, sink, limit=None if end == 1.0 else int(sink.size * end), rng=shuffled)
+        if faults and rng.random() < 0.05:
+            removed = True
+            shutil.rmtree(here / ".tree.udpsend-tree", ignore_errors=True)  # into which is written meanwhile
         changed = faults and rng.random() < 0.2
         if changed:
             change(rng, root)
         if end < 1.0 and sink.received < sink.size:
-            return False
+            return False, _noted(sink, removed)
         compare(source, sink)
         digest = source.digest()
         source.check_unchanged()
         before = None if changed else contents(root)
         sink.finish(digest)
         assert before is None or contents(here / "tree") == before
-        return True
+        return True, 0
     except UdpsendError as error:
         print(error)
-        return False
+        return False, _noted(sink, removed)
     finally:
         failing.undo()
         if sink is not None:
             sink.abandon()
         if source is not None:
             source.close()
+
+
+def _noted(sink: Sink | None, removed: bool) -> int:
+    """Bytes that are written, and in the journal."""
+    if sink is None or removed or sink._flush_failed:
+        return 0
+    return sink._partial.journal._noted.total
 
 
 @pytest.mark.parametrize("run", range(RUNS))
@@ -121,14 +151,21 @@ def test_never_a_false_verified(tmp_path: Path, seed: int, run: int) -> None:
     (root / "some").write_bytes(rng.randbytes(rng.randrange(1, 4_000_000)))
     here = tmp_path / "here"
     here.mkdir()
+    kept = 0
     for _ in range(rng.randrange(1, 5)):
-        if attempt(rng, root, here, faults=True):
-            shutil.rmtree(here)
-            here.mkdir()
+        before = contents(root)
+        verified, kept = attempt(rng, root, here, faults=True, kept=kept)
+        if verified or (here / "tree").exists():  # or some of it, which is not removed from what comes next
+            kept = 0
+            shutil.rmtree(here if verified or rng.random() < 0.5 else here / "tree")
+            here.mkdir(exist_ok=True)
         if rng.random() < 0.4:
+            kept = 0
             damage(rng, here)
         if rng.random() < 0.3:
             change(rng, root)
-    assert attempt(rng, root, here, faults=False) or attempt(rng, root, here, faults=False)
+        if contents(root) != before:
+            kept = 0
+    assert attempt(rng, root, here, faults=False)[0] or attempt(rng, root, here, faults=False)[0]
     assert contents(here / "tree") == contents(root)
     assert os.listdir(here) == ["tree"]

@@ -623,7 +623,8 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
     # Nothing was lost: the next attempt has it all.
     again = open_sink(offer(3, mode=0o400), tmp_path)
     assert again.present == [(0, 3)]
-    again.finish(content_digest(b"new"))
+    assert list(again.known) == [(0, 1)], "and what was compared is not compared again"
+    again.finish(hashing.BlockHashes(3, again.known).digest())
     assert (tmp_path / NAME).read_bytes() == b"new"
     assert (tmp_path / NAME).stat().st_mode & 0o7777 == 0o400
     assert os.listdir(tmp_path) == [NAME]

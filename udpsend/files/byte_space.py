@@ -25,6 +25,9 @@ class EntrySet:
     def add(self, number: int) -> None:
         self._bits[number >> 3] |= 1 << (number & 7)
 
+    def remove(self, number: int) -> None:
+        self._bits[number >> 3] &= ~(1 << (number & 7))
+
     def __contains__(self, number: int) -> bool:
         return bool(self._bits[number >> 3] >> (number & 7) & 1)
 

@@ -114,10 +114,12 @@ class OldTree:
             yield start, stop
 
 
-def disbelieve_short_files(root: int, manifest: Manifest, space: ByteSpace, journal: Journal) -> None:
-    """A file that has lost its end is missing altogether, whatever the journal says. Raises OSError."""
+def disbelieve_short_files(root: int, manifest: Manifest, space: ByteSpace, journal: Journal) -> EntrySet:
+    """A file that has lost its end is missing altogether, whatever the journal says. Returns those that are there.
+    Raises OSError."""
+    there = EntrySet(len(manifest))
     if not journal.usable:
-        return
+        return there
     lost = []
     directories = Directories(root)
     try:
@@ -128,10 +130,13 @@ def disbelieve_short_files(root: int, manifest: Manifest, space: ByteSpace, jour
             last = missing[-1][0] if missing and missing[-1][1] == stop else stop
             if _size(directories, manifest[number].path) < offset + last - start:
                 lost.append((start, stop))
+            else:
+                there.add(number)
     finally:
         directories.close()
     if lost:
         journal.disbelieve(lost, hash_block_size(space.size))
+    return there
 
 
 def _size(directories: Directories, path: str) -> int:

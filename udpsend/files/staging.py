@@ -29,7 +29,7 @@ from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, quote, tree_name
 from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, save_offer, take_existing
-from udpsend.files.placing import PLACING, load_begun, move_into_place, save_begun
+from udpsend.files.placing import PLACING, check_complete, load_begun, move_into_place, save_begun
 
 KEPT = 16  # open files
 FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -47,6 +47,8 @@ class Staging:
         self._hidden = tree_name(manifest.name)
         self._umask = disk.current_umask()
         self._finished = EntrySet(len(manifest))
+        self._made = EntrySet(len(manifest))
+        """Not finished, but there: to make it anew would leave holes where it was removed."""
         self._open: OrderedDict[int, int] = OrderedDict()
         self._dirty = False  # something was written to files that are closed again
         with contextlib.ExitStack() as opened:
@@ -66,7 +68,7 @@ class Staging:
             opened.callback(self.journal.close)
             self._dirty = bool(self.journal.usable)
             if not self._placing:
-                disbelieve_short_files(self._root, self._manifest, self.space, self.journal)
+                self._made = disbelieve_short_files(self._root, self._manifest, self.space, self.journal)
             if not self.journal.usable and not (self.journal.stale and self._is_current()):
                 self._begin()
             try:
@@ -157,7 +159,7 @@ class Staging:
             os.close(fd)
         self._dirty = True
 
-    def _open_file(self, entry: File, flags: int = CREATE | os.O_RDWR, mode: int = 0o600) -> int:
+    def _open_file(self, entry: File, flags: int, mode: int = 0o600) -> int:
         directory, name = self._directories.locate(entry.path)
         try:
             return os.open(name, flags, mode, dir_fd=directory)
@@ -172,7 +174,12 @@ class Staging:
     def _file(self, number: int, entry: File) -> int:
         fd = self._open.get(number)
         if fd is None:
-            fd = self._open[number] = self._open_file(entry)
+            if number in self._finished:  # a part of it comes again
+                self._finished.remove(number)
+                self._made.add(number)
+            flags = FLAGS if number in self._made else CREATE
+            fd = self._open[number] = self._open_file(entry, flags | os.O_RDWR)
+            self._made.add(number)
             if len(self._open) > KEPT:
                 os.close(self._open.popitem(last=False)[1])
                 self._dirty = True
@@ -225,6 +232,7 @@ class Staging:
             for number in range(len(self._manifest)):
                 if number not in self._finished and number not in self.destination.left_out:
                     self._complete(number, self._manifest[number])
+            check_complete(self._root, self._manifest, self.destination)
         self._close_files()
         disk.sync_file_system(self._root)
         if not disk.is_same_file(self._where, self._hidden, self._root):
@@ -252,7 +260,8 @@ class Staging:
             case File():
                 fd = self._open.get(number)
                 if fd is None:
-                    fd = self._open_file(entry)
+                    flags = FLAGS if self._manifest.sizes[number] else CREATE
+                    fd = self._open_file(entry, flags | os.O_RDWR)
                     try:
                         self._finish_file(fd, entry)
                     finally:
