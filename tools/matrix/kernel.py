@@ -81,7 +81,8 @@ def share(
         other = lab.run("alice", [*flow, "send", bob, str(TCP_PORT), against])
         source = Path(directory) / "zeros"
         with source.open("wb") as file:
-            file.truncate(int(2 * (seconds + PATIENCE) * megabits * 1e6 / 8))
+            for _ in range(int(2 * (seconds + PATIENCE) * megabits / 8) + 1):
+                file.write(bytes(1_000_000))  # a file of holes would be sent in no time
         meet = ["--code", CODE, "--broker", f"mqtt://{bob}:1883", "--stun", f"{bob}:3478", "--no-port-mapping", "-q"]
         lab.run("bob", [*UDPSEND, "recv", "--yes", "-o", directory, "--rename", *meet], **_SILENT)
         lab.run("alice", [*UDPSEND, "send", source, *meet, *words], **_SILENT)
