@@ -66,6 +66,12 @@ def load_begun(where: int, hidden: str, manifest: Manifest) -> Destination | Non
     return None
 
 
+def forget_begun(staging: int) -> None:
+    """It was not written to its end, or is not true any more: what comes is verified anew. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(PLACING, dir_fd=staging)
+
+
 def _is_all_there(where: int, hidden: str, manifest: Manifest, destination: Destination) -> bool:
     """Each entry either still in `hidden`, or where it goes. Somebody may have removed some of it since."""
     staging = os.open(hidden, FLAGS | os.O_NOFOLLOW, dir_fd=where)

@@ -29,7 +29,7 @@ from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, quote, tree_name
 from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, save_offer, take_existing
-from udpsend.files.placing import PLACING, check_complete, load_begun, move_into_place, save_begun
+from udpsend.files.placing import PLACING, check_complete, forget_begun, load_begun, move_into_place, save_begun
 
 KEPT = 16  # open files
 FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -61,6 +61,8 @@ class Staging:
             self.size = self.space.size
             self._root = self._open_locked()
             opened.callback(os.close, self._root)
+            if not self._placing:
+                forget_begun(self._root)
             self._directories = Directories(self._root, make=True)
             opened.callback(self._directories.close)
             bound = hashlib.sha256(manifest.identity.encode() + self.destination.left_out.pack()).hexdigest()
