@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import stat
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -44,10 +45,14 @@ class DescriptorOutlet:
     def __init__(self, descriptor: int, name: str = "standard output") -> None:
         self._descriptor = descriptor
         self._name = name
+        with _errors("write", name):
+            self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         enlarge_pipe(descriptor)
 
     def write(self, view: memoryview) -> int:
         with _errors("write", self._name):
+            if self._is_file:  # takes all at once, and nobody need read it
+                return os.write(self._descriptor, view)
             try:
                 if not select.select([], [self._descriptor], [], POLL_INTERVAL)[1]:
                     return 0
