@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -146,3 +147,17 @@ def test_a_disk_that_is_full_for_long_keeps_the_path(seed: int) -> None:
     receiver.drive()
     running.run(30)
     running.assert_verified()
+
+
+def test_keep_alives_come_more_often_where_a_mapping_lives_shorter(seed: int) -> None:
+    """Both sides have nothing to say while the receiver hashes for a minute, and mappings live 2 s."""
+    network, home, a, b = behind_nat(seed, Role.SENDER, 300_000)
+    home.nat = replace(REBINDING, lifetime=2.0)
+    b.endpoint.hash_time = 60.0
+    assert network.run(lambda: b.endpoint.file.have.total == 300_000, seconds=15)
+    network.run(seconds=20)
+    port = b.endpoint.connection.address[1]
+    assert port > PUBLIC[1], "the first keep-alive came too late"
+    network.run(seconds=35)
+    assert b.endpoint.connection.address[1] == port, "those after it did not"
+    finish(network, a, b)

@@ -24,7 +24,7 @@ from udpsend.transfer.closing import broken, close_of, error_of, silent
 from udpsend.transfer.congestion.choice import choose
 from udpsend.transfer.control_stream import ControlReceiver, Json
 from udpsend.transfer.flight import Flight
-from udpsend.transfer.liveness import IDLE_TIMEOUT, KEEPALIVE, Liveness
+from udpsend.transfer.liveness import IDLE_TIMEOUT, Liveness
 from udpsend.transfer.messages import Closed, ConnectionEvent
 from udpsend.transfer.outbound import Outbound
 from udpsend.transfer.path import PathCheck
@@ -190,7 +190,7 @@ class Connection:
             return self._alive.last_heard if self._out.closing.over else self._out.closing.timer()  # over: at once
         times = [
             self._alive.over_at(self._out.control.all_acked),
-            self._out.last_eliciting + KEEPALIVE,
+            self._out.last_eliciting + self._alive.keepalive,
             self._acks.timer(),
             self._path_check.timer(),
             self.flight.timer(),
@@ -203,7 +203,7 @@ class Connection:
             return
         if now >= self._alive.over_at(self._out.control.all_acked):
             self._end(None if self._alive.verified else silent(self._alive.idle_timeout))
-        if now >= self._out.last_eliciting + KEEPALIVE:
+        if now >= self._out.last_eliciting + self._alive.keepalive:
             self._out.ping = True
         if (timer := self.flight.timer()) is not None and now >= timer:
             self._out.requeue(self.flight.detect_lost(now), self.sender)
@@ -268,6 +268,7 @@ class Connection:
     def _path_changed(self, address: Address) -> None:
         moved = address[0] != self.address[0]  # a new port alone is a NAT that rebound: the path is the same
         self.address = address
+        self._alive.path_lost()
         if moved:
             self.flight.restart()
 

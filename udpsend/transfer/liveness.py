@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 IDLE_TIMEOUT = 30.0  # nothing authentic heard for so long: the path is dead
-# NAT mappings live two minutes by RFC 4787, REQ-5, but some live 5 s, and a peer that is gone is to be noticed soon.
-# One small datagram, and only where nothing else is sent.
+# NAT mappings live two minutes by RFC 4787, REQ-5, but some live 5 s, consent is asked for as often (RFC 7675, 5.1).
+# One small datagram, where nothing else is sent; more often after a path was lost, perhaps with its mapping.
 KEEPALIVE = 3.5
+MIN_KEEPALIVE = 1.0
 LINGER = 5.0  # a receiver whose "verified" was acknowledged waits so long to be told that all is over
 LINGER_UNHEARD = 15.0  # the same while it was not: an outage may pass, and the sender would not know that all is well
 
@@ -16,6 +17,7 @@ class Liveness:
     def __init__(self, now: float, idle_timeout: float) -> None:
         self.idle_timeout = idle_timeout
         self.last_heard = now
+        self.keepalive = KEEPALIVE
         self.verified = False
         """This side has received all and said so."""
 
@@ -24,6 +26,10 @@ class Liveness:
         if not self.verified:
             return self.last_heard + self.idle_timeout
         return self.last_heard + (LINGER if is_acked else max(LINGER_UNHEARD, self.idle_timeout / 5))
+
+    def path_lost(self) -> None:
+        """The NAT gave another port, or the path died."""
+        self.keepalive = max(MIN_KEEPALIVE, self.keepalive / 2)
 
     def silence(self, last_asked: float, now: float) -> float:
         """Seconds since the other side was heard, if it was asked something since then; else 0."""
