@@ -41,6 +41,5 @@ def test_two_nats_and_nothing_but_stun(tmp_path: Path) -> None:
         )
         give(bob, next_text(alice))
         give(alice, next_text(bob))
-        give(bob, next_text(alice))
         assert (alice.wait(PATIENCE), bob.wait(PATIENCE)) == (0, 0), (tmp_path / "log").read_text()
     assert (target / source.name).read_bytes() == source.read_bytes()

@@ -39,7 +39,7 @@ class ManualExchange:
             return
         number = manual.text_number
         if number is not None:
-            if number > 1 and not addresses_known and now < self._addresses_by:
+            if not addresses_known and now < self._addresses_by:
                 return
             self._emit(events.TextToCarry(number, manual.take_text()))
             self._session.text_carried(now)

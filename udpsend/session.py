@@ -55,7 +55,7 @@ SessionEvent = (
 
 class Session:
     """`candidates` are this side's own known so far; `host_token` is equal on two sessions of one host; `by_hand` means
-    that people carry texts (`manual`) in place of mailboxes, and that the sender waits for as long as that takes them;
+    that people carry texts (`manual`) in place of mailboxes, and that the receiver waits for as long as that takes;
     `max_datagram_size(address)` is what the interface towards a peer takes; `config` says how to send."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Session:
         self._timeout = timeout
         self._give_up = now + timeout
         self._drops: Counter[str] = Counter()
-        patience = timeout if by_hand and role is Role.SENDER else PUNCH_TIMEOUT
+        patience = timeout if by_hand and role is Role.RECEIVER else PUNCH_TIMEOUT
         self._negotiation = Negotiation(
             role, random_bytes, candidates, host_token, self._drops, patience, config.relay is not None
         )
@@ -228,7 +228,7 @@ class Session:
                 case PathValidated(path):
                     self._path_validated(path, now)
                 case PunchFailed() if self.connection is None:
-                    self.end(NoDirectPath(self._negotiation.why_no_path()), now)
+                    self.end(self._why_no_path(step), now)
                 case SocketsWanted() | SocketChosen() | CandidatesWanted():
                     self._events.append(step)
         self._tell(now)
@@ -258,6 +258,14 @@ class Session:
             self._close(peer_left(payload))
         elif not self._closed:
             self._negotiation.word_received(payload, now)
+
+    def _why_no_path(self, failed: PunchFailed) -> UdpsendError:
+        if self.manual is not None and self._role is Role.RECEIVER and not failed.heard:
+            return PeerNeverCame(
+                f"Nothing came from the sender within {self._timeout:.0f} s: it has no text 2, or another code,\n"
+                "or there is no direct path. Begin again on both sides, and compare the codes."
+            )
+        return NoDirectPath(self._negotiation.why_no_path())
 
     def _watch(self, connection: Connection, now: float) -> None:
         """Look for another path where this one is dead."""

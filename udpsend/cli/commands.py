@@ -93,9 +93,7 @@ def cli(context: click.Context) -> None:
     help="Do not send what matches, as in a .gitignore: '*.tmp', 'build/', '/photos/raw'. Repeatable.",
 )
 @click.option("--gitignore", is_flag=True, help="Do not send what .gitignore files say, nor .git itself.")
-@click.option(
-    "--manual", is_flag=True, help="Meet by three texts that are copied by hand, without broker or multicast."
-)
+@click.option("--manual", is_flag=True, help="Meet by two texts that are copied by hand, without broker or multicast.")
 @click.option("--no-qr", is_flag=True, envvar="UDPSEND_NO_QR", show_envvar=True, help="Do not draw the code as QR.")
 @click.option("--verify", is_flag=True, help="Show a phrase to compare with the other side before anything moves.")
 @peer_options
@@ -177,9 +175,7 @@ def send(
     show_envvar=True,
     help="Directory to put it into, or - for one file to standard output. [default: the current one]",
 )
-@click.option(
-    "--manual", is_flag=True, help="Meet by three texts that are copied by hand, without broker or multicast."
-)
+@click.option("--manual", is_flag=True, help="Meet by two texts that are copied by hand, without broker or multicast.")
 @click.option("-y", "--yes", is_flag=True, help="Accept what is offered without asking.")
 @click.option("--overwrite", is_flag=True, help="Replace files of the same name.")
 @click.option("--rename", is_flag=True, help="Give it another name, such as 'photos (1)', where that is taken.")

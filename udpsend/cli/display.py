@@ -62,13 +62,15 @@ class Display:
             case events.RelayReady():
                 self._show_relay(event)
             case events.TextToCarry(number, text):
-                self._terminal.note(f"Text {number} of 3, to be given to the other side as it is:")
+                self._terminal.note(f"Text {number} of 2, to be given to the other side as it is:")
                 self._terminal.result(text, even_if_quiet=True)
                 self._show_qr(text)
             case events.TextRejected(number, reason):
                 self._terminal.warning(f"that is not the other side's text {number}: {reason}. Give it again.")
             case events.WrongGuess(remaining):
                 self._show_wrong_guess(remaining)
+            case events.PeerMet() if self._by_hand and self._role is Role.RECEIVER:
+                self._terminal.note("Waiting for the sender, which needs text 2 (Ctrl-C stops) ...")
             case events.PeerMet():
                 self._terminal.note("The other side is there and knows the code.")
             case events.PathLost():
@@ -156,6 +158,8 @@ class Display:
 
     def _show_wrong_guess(self, remaining: int) -> None:
         what = "Somebody came with another code: a typing error, or a guess."
+        if self._by_hand:
+            what = "Text 2 was made with another code. Let the other side begin again, with the right one and text 1."
         more = f"{remaining} more such and this side stops." if remaining else "This side stops now."
         self._terminal.warning(f"{what} {more}")
 

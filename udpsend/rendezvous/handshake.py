@@ -7,12 +7,16 @@ In the order of the flow:
     2  seal / open   receiver to sender, then sender to receiver: versions, X25519 public key, the caller's hello, under
                      keys from the SPAKE2 key and the transcript so far. That they open is the confirmation.
     3  agree         secret = HKDF-SHA256(X25519 || SPAKE2 key, salt = hash of the whole transcript)
-                     phrase = three words of a hash over both X25519 public keys
+                     phrase = three words of a hash over both X25519 public keys; six where the sender has told
+
+Where texts go by hand the sender has one to make before it has the receiver's: in it it tells, in clear, what it would
+seal, in place of the commitment and of its sealed message.
 
 The transcript is protocol version, topic, both roles with their instances, both SPAKE2 messages, the commitment and
 both sealed messages, each with its length. Whoever knows a code can stand between the two; the phrase shows it: the
 sender is bound to its public key before it sees the receiver's, and the receiver chooses before it sees the sender's,
-so the one between has one chance in 1296^3, and cannot search for keys that give the same words.
+so the one between has one chance in 1296^3, and cannot search for keys that give the same words. Where the key is told
+in clear it can search, among 1296^6 = 2^62.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ SUPPORTED_VERSIONS = (1,)
 """Versions of what follows the handshake (punching and transfer), told to the other side under seal."""
 
 PHRASE_WORDS = 3
+PHRASE_WORDS_TOLD = 6
 _FIELD = 2**255 - 19
 _ONLY_NONCE = bytes(12)  # each handshake key seals one message
 
@@ -105,6 +110,14 @@ class Handshake:
         self.pake: bytes = self._spake.start()
         """This side's SPAKE2 message."""
         self.commitment = sha256(self._public).digest() if role is Role.SENDER else b""
+        self._is_told = False
+
+    def tell(self, hello: dict[str, JSON]) -> bytes:
+        """Sender, before anything else: what it would seal, in clear, in place of the commitment. Raises ValueError if
+        `hello` is too large."""
+        self._is_told = True
+        self.commitment = self._pack(hello).rstrip()
+        return self.commitment
 
     def finish_pake_untrusted(self, pake: bytes, commitment: bytes) -> None:
         """Take the other side's SPAKE2 message (and the sender's commitment). Costs about 5 ms. Raises BadPacket for
@@ -131,12 +144,15 @@ class Handshake:
     def seal(self, hello: dict[str, JSON]) -> bytes:
         """This side's sealed message; to be called once, after `finish_pake_untrusted`. Raises ValueError if `hello`
         is too large."""
-        check_payload(hello)
-        key = base64.b64encode(self._public).decode()
-        plaintext = pack_payload({"versions": list(SUPPORTED_VERSIONS), "key": key, "hello": hello})
+        plaintext = self._pack(hello)
         aead = ChaCha20Poly1305(self._keys.pop(self.role))
         self._sealed[self.role] = aead.encrypt(_ONLY_NONCE, plaintext, self._transcript())
         return self._sealed[self.role]
+
+    def _pack(self, hello: dict[str, JSON]) -> bytes:
+        check_payload(hello)
+        key = base64.b64encode(self._public).decode()
+        return pack_payload({"versions": list(SUPPORTED_VERSIONS), "key": key, "hello": hello})
 
     def open_untrusted(self, sealed: bytes) -> bytes:
         """The plaintext of the other side's sealed message. Raises BadPacket if it does not open: its maker has
@@ -151,23 +167,26 @@ class Handshake:
         return plaintext
 
     def read_hello_untrusted(self, plaintext: bytes) -> PeerHello:
-        """What is in an opened message. Raises BadPacket if the other side, which knows the code, broke the
+        """What is in an opened message, or in what the sender told. Raises BadPacket if the other side broke the
         protocol."""
         versions, public_key, hello = parse_hello_untrusted(parse_payload_untrusted(plaintext))
-        if self.role is Role.RECEIVER and not hmac.compare_digest(sha256(public_key).digest(), self._pakes[1]):
-            raise BadPacket("another key than the one committed to")
+        if self.role is Role.RECEIVER:
+            self._is_told = plaintext == self._pakes[1]
+            if not self._is_told and not hmac.compare_digest(sha256(public_key).digest(), self._pakes[1]):
+                raise BadPacket("another key than the one committed to")
         return PeerHello(versions, public_key, hello)
 
     def agree_untrusted(self, public_key: bytes) -> Agreement:
-        """The secret, once both messages are sealed and opened. Raises BadPacket for a public key of low order."""
+        """The secret, once both messages are sealed (or told). Raises BadPacket for a public key of low order."""
         try:
             shared = self._private.exchange(X25519PublicKey.from_public_bytes(public_key))
         except ValueError as error:  # all zero, RFC 7748, section 6.1
             raise BadPacket("X25519 key of low order") from error
         secret = _derive(shared + self._spake_key, self._transcript(), "udpsend 1 secret")
         keys = (self._public, public_key) if self.role is Role.SENDER else (public_key, self._public)
-        entropy = _derive(b"".join(keys), b"", "udpsend 1 phrase", 16 * PHRASE_WORDS)
-        return Agreement(secret, " ".join(pick_words(entropy, PHRASE_WORDS)))
+        count = PHRASE_WORDS_TOLD if self._is_told else PHRASE_WORDS
+        entropy = _derive(b"".join(keys), b"", "udpsend 1 phrase", 16 * count)
+        return Agreement(secret, " ".join(pick_words(entropy, count)))
 
     def _transcript(self) -> bytes:
         """The hash of all that was said so far: without the sealed messages for their own keys, with both for the

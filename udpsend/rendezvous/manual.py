@@ -1,18 +1,20 @@
-"""The rendezvous without any mailbox: three texts that people carry between the two sides by hand. Sans-IO.
+"""The rendezvous without any mailbox: two texts that people carry between the two sides by hand. Sans-IO.
 
-    1  sender -> receiver    instance 16 | SPAKE2 message 33 | commitment 32
+    1  sender -> receiver    instance 16 | SPAKE2 message 33 | hello, in clear
     2  receiver -> sender    SPAKE2 message 33 | sealed hello
-    3  sender -> receiver    sealed hello
 
 Each is written as `udpsend1.NUMBER.` and, in the alphabet of base64 for URLs, those bytes with the first four of their
 SHA-256 behind them, against what copying breaks. White space in it does not matter.
 
-It is the handshake of `handshake.py`, with the same code. Why not two texts: sealing needs both SPAKE2 messages, so
-the sender's addresses can only be told in answer to the receiver's text. Told before, they would be open to everybody
-who sees the text, or sealed under the code alone, at which everybody who sees it could then guess at leisure. The
-receiver's instance is zero: it plays no other part than to tell runs apart, and there is one.
+It is the handshake of `handshake.py`, with the same code, but that the sender tells its key and addresses before there
+is anything to seal them with. Whoever sees the text sees these addresses; whoever changes it gets a text 2 that does
+not open. Sealed under the code alone they would let everybody who sees the text guess the code at leisure; sealed
+under both SPAKE2 messages they would take a third text. The receiver's instance is zero: it plays no other part than
+to tell runs apart, and there is one.
 
-A receiver that typed another code is a wrong guess, as everywhere: the sender takes a few, then stops.
+The receiver agrees when it makes its text, and looks for the sender from then on: that what comes is sealed with the
+same secret is the confirmation. A receiver that typed another code is a wrong guess, as everywhere: the sender takes a
+few, then stops.
 """
 
 from __future__ import annotations
@@ -28,14 +30,13 @@ from udpsend.events import WrongGuess
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.handshake import Handshake
 from udpsend.rendezvous.meeting import MAX_WRONG_GUESSES
-from udpsend.rendezvous.messages import COMMITMENT_SIZE, INSTANCE_SIZE, JSON, PAKE_SIZE
+from udpsend.rendezvous.messages import INSTANCE_SIZE, JSON, PAKE_SIZE
 from udpsend.rendezvous.outcome import (
     Agreed,
     Failed,
     RendezvousEvent,
     another_version,
     broken_protocol,
-    not_the_code_of_the_sender,
     too_many_guesses,
 )
 
@@ -46,7 +47,7 @@ MAX_CANDIDATES = 8  # of a hello: each makes the text longer by some fifty chara
 
 _SEEN_FROM_OUTSIDE = ("srflx", "mapped", "relay")  # without these, only a peer on the same network could come
 _RECEIVER = bytes(INSTANCE_SIZE)
-_LENGTHS = {1: (INSTANCE_SIZE + PAKE_SIZE + COMMITMENT_SIZE,) * 2, 2: (PAKE_SIZE + 16, 3000), 3: (16, 3000)}
+_LENGTHS = {1: (INSTANCE_SIZE + PAKE_SIZE, 3000), 2: (PAKE_SIZE + 16, 3000)}
 
 
 def write_text(number: int, body: bytes) -> str:
@@ -60,7 +61,7 @@ def read_text_untrusted(number: int, text: str) -> bytes:
         raise BadPacket(f"it does not begin with {PREFIX}{number}.")
     kind, _, encoded = stripped.removeprefix(PREFIX).partition(".")
     if kind != str(number):
-        raise BadPacket(f"this is text {kind}, and text {number} is due" if kind in ("1", "2", "3") else "it is none")
+        raise BadPacket(f"this is text {kind}, and text {number} is due" if kind in ("1", "2") else "it is none")
     try:
         data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
     except ValueError as error:
@@ -90,36 +91,37 @@ class ManualRendezvous:
         self._events: deque[RendezvousEvent] = deque()
         self._wrong_guesses = 0
         self._ended = False
+        self._due = 1 if role is Role.RECEIVER else 2
+        self._instance = random_bytes(INSTANCE_SIZE) if role is Role.SENDER else b""
         self._handshake: Handshake | None = None
-        self._text: Callable[[], str] | None = None
-        self._due: int | None = 1 if role is Role.RECEIVER else 2
         if role is Role.SENDER:
-            instance = random_bytes(INSTANCE_SIZE)
-            handshake = self._handshake = Handshake(role, code, instance, _RECEIVER, random_bytes)
-            self._text = lambda: write_text(1, instance + handshake.pake + handshake.commitment)
+            self._handshake = Handshake(role, code, self._instance, _RECEIVER, random_bytes)
+        self._has_text = role is Role.SENDER
 
     # texts
 
     @property
     def due(self) -> int | None:
-        """The number of the text that is waited for, once those of this side have been carried over."""
-        return None if self._ended else self._due
+        """The number of the text that is waited for, once that of this side has been carried over."""
+        return None if self._ended or (self._role is Role.RECEIVER and self._has_text) else self._due
 
     @property
     def text_number(self) -> int | None:
-        """The number of the text that this side has to show next. All but the first have addresses in them."""
-        if self._text is None:
+        """The number of the text that this side has to show next."""
+        if not self._has_text:
             return None
-        return 2 if self._role is Role.RECEIVER else 1 if self._due == 2 else 3
+        return 1 if self._role is Role.SENDER else 2
 
     def take_text(self) -> str:
         """That text, made of what is known by now; once."""
-        if self._text is None:
+        if not self._has_text:
             raise RuntimeError("no text is due")
-        make, self._text = self._text, None
-        text = make()
-        if self._role is Role.SENDER and self._due is None:
-            self._agree()
+        self._has_text = False
+        handshake = self._running()
+        if self._role is Role.SENDER:
+            return write_text(1, self._instance + handshake.pake + handshake.tell(self._offer()))
+        text = write_text(2, handshake.pake + handshake.seal(self._hello))
+        self._agree(self._opening)
         return text
 
     def text_received(self, text: str, now: float) -> None:
@@ -127,40 +129,29 @@ class ManualRendezvous:
         if self.due is None:
             raise BadPacket("no text is due")
         body = read_text_untrusted(self.due, text)
-        match self.due:
-            case 1:
-                self._opening_received_untrusted(body)
-            case 2:
-                self._answer_received_untrusted(body)
-            case 3:
-                self._closing_received_untrusted(body)
+        if self._role is Role.RECEIVER:
+            self._opening_received_untrusted(body)
+        else:
+            self._answer_received_untrusted(body)
 
     def _opening_received_untrusted(self, body: bytes) -> None:
         instance, rest = body[:INSTANCE_SIZE], body[INSTANCE_SIZE:]
         handshake = Handshake(self._role, self._code, _RECEIVER, instance, self._random_bytes)
-        handshake.finish_pake_untrusted(rest[:PAKE_SIZE], rest[PAKE_SIZE:])
+        pake, self._opening = rest[:PAKE_SIZE], rest[PAKE_SIZE:]
+        handshake.finish_pake_untrusted(pake, self._opening)
+        handshake.read_hello_untrusted(self._opening)
         self._handshake = handshake
-        self._due = 3
-        self._text = lambda: write_text(2, handshake.pake + handshake.seal(self._hello))
+        self._has_text = True
 
     def _answer_received_untrusted(self, body: bytes) -> None:
         handshake = self._running()
         handshake.finish_pake_untrusted(body[:PAKE_SIZE], b"")
         try:
-            self._plaintext = handshake.open_untrusted(body[PAKE_SIZE:])
+            plaintext = handshake.open_untrusted(body[PAKE_SIZE:])
         except BadPacket:
             self._wrong_guess()
             return
-        self._due = None
-        self._text = lambda: write_text(3, handshake.seal(self._hello))
-
-    def _closing_received_untrusted(self, body: bytes) -> None:
-        try:
-            self._plaintext = self._running().open_untrusted(body)
-        except BadPacket:
-            self._end(Failed(not_the_code_of_the_sender()))
-            return
-        self._agree()
+        self._agree(plaintext)
 
     def _wrong_guess(self) -> None:
         self._wrong_guesses += 1
@@ -168,11 +159,11 @@ class ManualRendezvous:
         if self._wrong_guesses == MAX_WRONG_GUESSES:
             self._end(Failed(too_many_guesses(MAX_WRONG_GUESSES)))
 
-    def _agree(self) -> None:
-        """Both hellos are sealed and opened."""
+    def _agree(self, hello: bytes) -> None:
+        """Both hellos are told; this is the other side's."""
         handshake = self._running()
         try:
-            peer = handshake.read_hello_untrusted(self._plaintext)
+            peer = handshake.read_hello_untrusted(hello)
             agreement = handshake.agree_untrusted(peer.public_key)
         except BadPacket as error:
             self._end(Failed(broken_protocol(str(error))))
@@ -190,6 +181,13 @@ class ManualRendezvous:
     def _end(self, event: RendezvousEvent) -> None:
         self._ended = True
         self._events.append(event)
+
+    def _offer(self) -> dict[str, JSON]:
+        """The hello as strangers may see it: without the host token, which is made of the code, and so without what
+        only a peer on the same host could use."""
+        candidates = self._hello["candidates"]
+        known = candidates if isinstance(candidates, list) else []
+        return {"candidates": [one for one in known if isinstance(one, list) and one[0] != "loopback"]}
 
     # as Rendezvous
 
