@@ -147,6 +147,7 @@ def test_recv_options(library: Library, tmp_path: Path) -> None:
         (["send", "a", "--limit", "5 apples"], "5 apples"),
         (["send", "a", "--limit", "5"], "5M, 500k"),
         (["send", "a", "--broker", "none", "--no-lan"], "no place to meet"),
+        (["recv", "a", "--broker", "none", "--no-lan"], "add --manual"),
         (["send", "a", "-v", "-q"], "-v and -q"),
         (["recv", "a", "--code", "b"], "given twice"),
         (["recv", HOSTILE, HOSTILE], "unexpected extra argument"),

@@ -124,7 +124,7 @@ def send(
     if code is not None and not code.strip():
         raise UsageError("The code is empty.\nLeave out --code to have one made.")
     is_stream = check_what_to_send([str(path) for path in paths], text, name, asks=manual or verify)
-    config = config_from(**options)
+    config = config_from(**options, by_hand=manual)
 
     import udpsend
     from udpsend.cli.display import Display
@@ -209,7 +209,7 @@ def recv(
     to_stdout = str(directory) == DASH
     if to_stdout:
         give_up_stdout(terminal, changes_files=overwrite or rename or delta or skip_existing)
-    config = config_from(**options)
+    config = config_from(**options, by_hand=manual)
     chosen = chosen_code(terminal, code, code_option)
 
     import udpsend

@@ -218,8 +218,10 @@ def config_from(
     congestion: Literal["bbr", "cubic"],
     limit: float | None,
     background: bool,
+    *,
+    by_hand: bool = False,
 ) -> Config:
-    """The library's configuration. Raises UsageError where the two could not meet anywhere."""
+    """The library's configuration. Raises UsageError where the two could not meet anywhere, nor do so `by_hand`."""
     config = Config(
         brokers=_servers(brokers, DEFAULT_BROKERS),
         stun_servers=_servers(stun_servers, DEFAULT_STUN_SERVERS),
@@ -234,8 +236,11 @@ def config_from(
         limit=limit,
         background=background,
     )
-    if not config.brokers and not config.lan:
-        raise UsageError(f"With --broker {NO_SERVER} and --no-lan the two sides have no place to meet.\nLeave out one.")
+    if not config.brokers and not config.lan and not by_hand:
+        raise UsageError(
+            f"With --broker {NO_SERVER} and --no-lan the two sides have no place to meet.\n"
+            "Leave out one, or add --manual on both sides."
+        )
     return config
 
 
