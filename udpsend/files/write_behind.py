@@ -23,8 +23,8 @@ from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import RangeSet
 
-BLOCKS = 14
-LOW_BLOCKS = 5  # free ones: below that the sender is told to wait
+BLOCKS = 10
+LOW_BLOCKS = 4  # free ones: below that the sender is told to wait
 # A block full of records of the smallest size has 900 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
 MAX_WAITING = 1 << 18  # hashes of blocks that are not there, or that the thread has not looked at
