@@ -9,6 +9,7 @@ import resource
 import select
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from udpsend.errors import UsageError
 from udpsend.net.portable import PortableSocket
 from udpsend.net.udp import UdpEndpoint
-from udpsend.net.waiting import wait_readable, wait_writable
+from udpsend.net.waiting import SPIN, wait_awake, wait_readable, wait_writable
 from udpsend.wire.datagram import MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Transmit
 
 if sys.platform != "linux":
@@ -379,3 +380,17 @@ def test_lone_datagrams_are_taken_many_at_once() -> None:
                 got += arrival.count
         receiver.close()
     assert largest > 8
+
+
+def test_waiting_awake_gives_what_comes_at_once_and_what_comes_later() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        assert wait_awake([here], 0.0) == []
+        assert wait_awake([here], 2 * SPIN) == []
+        there.send(b"x")
+        assert wait_awake([here], 10.0) == [here]
+        here.recv(1)
+        later = threading.Timer(10 * SPIN, there.send, [b"y"])
+        later.start()
+        assert wait_awake([here], 10.0) == [here]
+        later.join()

@@ -154,3 +154,22 @@ def test_resume_with_thousands_of_gaps(seed: int) -> None:
     running = transfer(seed, 500_000, present=present, **CLEAN)
     running.run(10)
     running.assert_verified()
+
+
+@pytest.mark.parametrize(("queue", "narrows"), [(400_000, False), (300_000, True)])
+def test_what_a_short_path_holds_is_found_by_the_first_loss(queue: float, narrows: bool, seed: int) -> None:
+    """The receiver tells half of what its socket may hold; on a host, trains fit in as they are."""
+    running = transfer(seed, 30_000_000, delay=0.00005, rate=300e6, queue=queue, options={"receive_buffer": 212_992})
+    flight = running.sender.connection.flight
+    widest = 0.0
+
+    def look() -> bool:
+        nonlocal widest
+        widest = max(widest, flight.recovery.sent.bytes_in_flight)
+        return bool(running.sender.closed and running.receiver.closed)
+
+    assert running.network.run(look, seconds=20)
+    running.assert_verified()
+    assert widest > 300_000
+    assert (flight.records_lost > 0) is narrows
+    assert flight.window == (212_992 if narrows else 372_736)

@@ -15,13 +15,15 @@ from typing import Protocol
 from udpsend.net import clock
 from udpsend.net.portable import PortableSocket
 from udpsend.net.udp import UdpEndpoint
-from udpsend.net.waiting import wait_readable
+from udpsend.net.waiting import wait_awake, wait_readable
 from udpsend.wire.datagram import Address, Arrival, Transmit, is_stun
 
 MAX_RECEIVES = 32  # trains taken from one socket before anything is answered
 MAX_SLEEP = 1.0
 # Where nothing joins datagrams, a fast receiver would wake up for each; network cards moderate interrupts likewise.
 MODERATION = 0.0002
+FAST = 200e6  # bytes per second: no wire of a gigabit is worth a processor that waits
+FAST_OVER = 0.005  # seconds
 
 
 class Machine(Protocol):
@@ -55,6 +57,9 @@ class Driver:
         self._wake_receive.setblocking(False)
         self._wake_send.setblocking(False)
         self.running = False
+        self._moved = 0  # bytes, in and out, since `_counted_from`
+        self._counted_from = 0.0
+        self._is_fast = False
 
     def call_soon(self, call: Callable[[], None]) -> None:
         """Have `call` made by the loop, from any thread."""
@@ -75,6 +80,7 @@ class Driver:
             self._on_turn(now)
             for transmit in machine.datagrams_to_send(now):
                 self._endpoint.send(transmit)
+                self._moved += transmit.size
             if sockets is not self._endpoint.sockets:  # punching opened more, or is done with them
                 sockets = self._endpoint.sockets
                 readers = [*sockets, self._wake_receive]
@@ -85,7 +91,8 @@ class Driver:
             if any(sock.is_trickling for sock in sockets):
                 clock.sleep(MODERATION)
             unread = [sock for sock in sockets if sock.has_pending]
-            ready = wait_readable(readers, 0.0 if unread else sleep)
+            wait = wait_awake if self._is_fast else wait_readable
+            ready = wait(readers, 0.0 if unread else sleep)
             for sock in unread:
                 self._receive(sock)
             for reader in ready:
@@ -94,8 +101,15 @@ class Driver:
                 else:
                     self._make_calls()
             now = clock.now()
+            self._measure(now)
             if timer is not None and now >= timer:
                 machine.timer_expired(now)
+
+    def _measure(self, now: float) -> None:
+        span = now - self._counted_from
+        if span > FAST_OVER:
+            self._is_fast = self._moved > FAST * span
+            self._moved, self._counted_from = 0, now
 
     def _make_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -108,6 +122,7 @@ class Driver:
             arrival = reader.receive()
             if arrival is None:
                 return
+            self._moved += len(arrival.payloads)
             if reader.local:
                 arrival.local = reader.local
             if is_stun(arrival.first_byte()):
