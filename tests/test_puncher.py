@@ -526,3 +526,22 @@ def test_silent_after_the_path_but_for_answers(seed: int) -> None:
     assert pair.a.puncher.next_timer() is None
     pair.net.run(seconds=100)
     assert pair.a.socket.datagrams_sent + pair.b.socket.datagrams_sent == sent
+
+
+@pytest.mark.parametrize("host", ["10.0.0.9", "2001:db8::9"])
+def test_an_address_that_is_only_told_gets_three_times_what_the_peer_said(host: str, seed: int) -> None:
+    net = Network(seed)
+    a = Puncher(SECRET, Role.SENDER, 0.0, net.random_bytes("a"), False)
+    a.credit = 500
+    a.add_remote_candidates([Candidate(CandidateType.HOST, (host, 7))], 0.0)
+    size = PROBE_SIZE + (48 if ":" in host else 28)
+    now, sent = 0.0, 0
+    while (timer := a.next_timer()) is not None:
+        now = timer
+        a.timer_expired(now)
+        sent += len(a.datagrams_to_send(now))
+        assert sent <= 3 * a.credit // size
+        if sent == 3 * 500 // size:
+            a.credit = 700
+    assert sent == 3 * 700 // size
+    assert a.tally.to_one_unheard == sent

@@ -20,7 +20,7 @@ from typing import cast
 from msgspec import Struct
 
 from udpsend.config import Config, Role
-from udpsend.errors import NoDirectPath, PeerNeverCame, UdpsendError
+from udpsend.errors import NoDirectPath, UdpsendError
 from udpsend.events import PathFound, PeerMet, WrongGuess
 from udpsend.farewell import last_word, peer_left
 from udpsend.punching.behaviour import NatBehaviour
@@ -30,6 +30,7 @@ from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.machine import Agreed, Failed, Rendezvous, SealedMessage
 from udpsend.rendezvous.manual import ManualRendezvous
 from udpsend.rendezvous.messages import JSON
+from udpsend.rendezvous.outcome import nobody_came, nothing_came
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import Closed, ConnectionEvent
 from udpsend.wire.candidate import Candidate
@@ -192,12 +193,7 @@ class Session:
             self.connection.timer_expired(now)
             self._watch(self.connection, now)
         elif self._secret is None and now >= self._give_up:
-            self._close(
-                PeerNeverCame(
-                    f"Nobody with this code came within {self._timeout:.0f} s. "
-                    "Start the other side with the same code and the same brokers, and try again."
-                )
-            )
+            self._close(nobody_came(self._timeout))
         self._advance(now)
 
     def next_event(self) -> SessionEvent | None:
@@ -215,10 +211,10 @@ class Session:
         """Take what the current stages have come to."""
         while (event := self._rendezvous.next_event()) is not None:
             match event:
-                case Agreed(secret, phrase, hello):
-                    self._agreed(secret, phrase, hello, now)
-                case SealedMessage(payload):
-                    self._sealed_message_received(payload, now)
+                case Agreed() if not self._closed:
+                    self._agreed(event, now)
+                case SealedMessage():
+                    self._sealed_message_received(event, now)
                 case Failed(error) if self._secret is None:
                     self._close(error)
                 case WrongGuess():
@@ -244,27 +240,23 @@ class Session:
             self._rendezvous.send_sealed(_payload(word))
             self._mailbox_timer = now
 
-    def _agreed(self, secret: bytes, phrase: str, hello: dict[str, JSON], now: float) -> None:
-        if self._closed:
-            return
-        self._secret = secret
-        self._events.append(PeerMet(phrase))
-        self._negotiation.agreed(secret, hello, now)
+    def _agreed(self, agreed: Agreed, now: float) -> None:
+        self._secret = agreed.secret
+        self._events.append(PeerMet(agreed.phrase))
+        self._negotiation.agreed(agreed.secret, agreed.hello, agreed.size, now)
 
-    def _sealed_message_received(self, payload: dict[str, JSON], now: float) -> None:
+    def _sealed_message_received(self, message: SealedMessage, now: float) -> None:
+        payload = message.payload
         if payload.get("no_path") is True and self.connection is None:
             self._close(NoDirectPath(self._negotiation.why_no_path()))  # the same, from where this side stands
         elif "bye" in payload:
             self._close(peer_left(payload))
         elif not self._closed:
-            self._negotiation.word_received(payload, now)
+            self._negotiation.word_received(payload, message.size, now)
 
     def _why_no_path(self, failed: PunchFailed) -> UdpsendError:
         if self.manual is not None and self._role is Role.RECEIVER and not failed.heard:
-            return PeerNeverCame(
-                f"Nothing came from the sender within {self._timeout:.0f} s: it has no text 2, or another code,\n"
-                "or there is no direct path. Begin again on both sides, and compare the codes."
-            )
+            return nothing_came(self._timeout)
         return NoDirectPath(self._negotiation.why_no_path())
 
     def _watch(self, connection: Connection, now: float) -> None:

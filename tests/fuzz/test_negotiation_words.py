@@ -35,10 +35,10 @@ WORDS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 def test_words_of_any_kind_do_no_harm(words: list[dict[str, Any]], role: Role) -> None:
     own = [Candidate(CandidateType.HOST, ("192.168.1.7", 4000))]
     negotiation = Negotiation(role, bytes, own, "token", Counter())
-    negotiation.agreed(bytes(32), words[0] if words else {}, 0.0)
+    negotiation.agreed(bytes(32), words[0] if words else {}, 500, 0.0)
     generation = 0
     for number, word in enumerate(words[1:], 1):
-        negotiation.word_received(word, float(number))
+        negotiation.word_received(word, 500, float(number))
         assert generation <= negotiation.generation <= MAX_GENERATIONS
         generation = negotiation.generation
         while negotiation.next_event() is not None:

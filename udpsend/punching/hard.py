@@ -10,7 +10,8 @@ and the two have a pair like any other. After n probes none has met one with (1 
 What reaches an easy side whose router ties early packets to itself spoils not only that port: all that it sends to new
 ports from then on leaves from another port. So the rounds have the small TTL of openers. Where it is not sure how many
 routers translate on the hard side, the second round crosses one more; the last, when almost all searches are over, has
-full TTL.
+full TTL. What the hard side's main socket sends with full TTL, which is what gets through to a NAT that is open, spoils
+one port: a search that meets it before one of the 256 fails, one in 257.
 
 Where the ports were seen to go up in order, the next ones come first: the hard side's main socket has a port among
 them, which is opened with a small TTL, too. Then come those of its further sockets, which follow.

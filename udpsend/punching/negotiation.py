@@ -122,15 +122,15 @@ class Negotiation:
             self._tell({"nat": behaviour.to_json()})
             self._behaviours_changed(now)
 
-    def agreed(self, secret: bytes, hello: Mapping[str, object], now: float) -> None:
+    def agreed(self, secret: bytes, hello: Mapping[str, object], size: float, now: float) -> None:
         self._secret = secret
         self._same_host = hello.get("host") == self._host_token
         self._has_more |= hello.get("relay") is True
         self._start(now)
-        self._take_untrusted(hello, now)
+        self._take_untrusted(hello, size, now)
 
-    def word_received(self, word: Mapping[str, object], now: float) -> None:
-        """What the peer told later."""
+    def word_received(self, word: Mapping[str, object], size: float, now: float) -> None:
+        """What the peer told later; `size` is that of the message in bytes, as in `agreed`."""
         punch = word.get("punch", 0)
         if not isinstance(punch, int) or isinstance(punch, bool) or not 0 <= punch <= MAX_GENERATIONS:
             self._drops["punching number"] += 1
@@ -139,7 +139,7 @@ class Negotiation:
             self._begin(punch, now, by_peer=True)
         if punch == self.generation and self._puncher is not None:
             self._puncher.peer_spoke(now)
-            self._take_untrusted(word, now)
+            self._take_untrusted(word, size, now)
 
     def words_to_send(self) -> list[dict[str, object]]:
         words, self._words = self._words, []
@@ -202,7 +202,8 @@ class Negotiation:
 
     def _start(self, now: float) -> None:
         if self._puncher is not None:
-            self._account(self._puncher)
+            self.probe_drops += self._puncher.drops
+            self._earlier += self._puncher.tally
         self._known.clear()
         self._peer_opened.clear()
         secret = derive_generation(self._secret, self.generation)
@@ -211,11 +212,8 @@ class Negotiation:
         self._puncher = Puncher(
             secret, self._role, now, self._random_bytes, self._same_host, patience, self._main, HOLD, has_more=has_more
         )
+        self._puncher.credit = 0
         self._puncher.add_local_candidates(self._candidates, now)
-
-    def _account(self, puncher: Puncher) -> None:
-        self.probe_drops += puncher.drops
-        self._earlier += puncher.tally
 
     def counters(self) -> dict[str, float]:
         drops, tally = self.probe_drops, self._earlier
@@ -244,7 +242,9 @@ class Negotiation:
 
     # what the peer told
 
-    def _take_untrusted(self, word: Mapping[str, object], now: float) -> None:
+    def _take_untrusted(self, word: Mapping[str, object], size: float, now: float) -> None:
+        if self._puncher is not None:
+            self._puncher.credit += size
         self._add_remote_candidates(word.get("candidates"), now)
         if "nat" in word:
             try:

@@ -19,6 +19,11 @@ MAX_SENT = 4096  # probes, requests and answers
 IPV4_OVERHEAD, IPV6_OVERHEAD = 28, 48  # bytes of IP and UDP headers
 
 
+def size_on_the_wire(address: Address) -> int:
+    """Bytes of a probe there."""
+    return PROBE_SIZE + (IPV6_OVERHEAD if ":" in address[0] else IPV4_OVERHEAD)
+
+
 class Tally(Struct):
     """What was sent, by one punching or by several."""
 
@@ -51,7 +56,7 @@ class Outbox:
         datagram = self._channel.seal(probe)
         self._waiting.append(Transmit([datagram], len(datagram), len(datagram), address, local, ttl))
         self._sent += 1
-        self._size += PROBE_SIZE + (IPV6_OVERHEAD if ":" in address[0] else IPV4_OVERHEAD)
+        self._size += size_on_the_wire(address)
         self._by_address[address] += 1
         return True
 

@@ -21,7 +21,8 @@ MAX_PAIRS = 3 * MAX_CANDIDATES  # those the peer told, the same by way of a rela
 MAX_TRANSACTIONS = 16  # of one pair; at MAX_INTERVAL an answer may take 8 s
 
 # To an address that only a source address told us, as an on-path stranger could forge by passing the peer's probe on
-# from there, we send at most three times what came from it.
+# from there, we send at most three times what came from it; to one that the peer told and from which nothing came, at
+# most three times the bytes of what the peer said in this punching.
 MAX_AMPLIFICATION = 3
 
 _RANKS = {kind: rank for rank, kind in enumerate(PathKind)}
@@ -60,9 +61,11 @@ class Pair(Struct):
     def agreed(self) -> bool:
         return self.validated and self.peer_validated
 
-    @property
-    def may_send(self) -> bool:
-        return self.signalled or self.validated or self.sent < MAX_AMPLIFICATION * self.received
+    def may_send(self, size: int, credit: float) -> bool:
+        """Another probe of `size` bytes, the peer having said `credit` bytes."""
+        if self.validated or self.sent < MAX_AMPLIFICATION * self.received:
+            return True
+        return self.signalled and (self.received > 0 or (self.sent + 1) * size <= MAX_AMPLIFICATION * credit)
 
     def is_more_direct_than(self, other: Pair) -> bool:
         return _RANKS[self.kind] < _RANKS[other.kind]

@@ -28,7 +28,7 @@ from udpsend.punching.deadline import Deadline
 from udpsend.punching.hard import Method, choose_method
 from udpsend.punching.nomination import Nomination
 from udpsend.punching.openers import Openers
-from udpsend.punching.outbox import Outbox, Tally
+from udpsend.punching.outbox import Outbox, Tally, size_on_the_wire
 from udpsend.punching.pairs import MAX_INTERVAL, MAX_PAIRS, Pair
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
@@ -62,6 +62,8 @@ class Puncher:
         first (`openers.py`). Without `has_more` it may give up sooner (`deadline.py`)."""
         self.path: Path | None = None
         self.drops: Counter[str] = Counter()
+        self.credit = math.inf
+        """Bytes that the peer said so far, by way of the mailboxes."""
         self._role = role
         self._channel = ProbeChannel(secret, role)
         self._outbox = Outbox(self._channel, self.drops)
@@ -285,11 +287,14 @@ class Puncher:
 
     def _next_pair(self) -> Pair | None:
         """The one whose probe is due first; among equals the most direct."""
-        eligible = (pair for pair in self._pairs.values() if pair.may_send)
+        eligible = (pair for pair in self._pairs.values() if self._may_send(pair))
         return min(eligible, key=lambda pair: (pair.next_probe, pair.rank), default=None)
 
+    def _may_send(self, pair: Pair) -> bool:
+        return pair.may_send(size_on_the_wire(pair.address), self.credit)
+
     def _send(self, pair: Pair, probe: Probe, ttl: int = 0) -> None:
-        if not pair.may_send:
+        if not self._may_send(pair):
             self.drops["amplification limit"] += 1
         elif self._outbox.put(probe, pair.address, pair.local, ttl):
             pair.sent += 1

@@ -81,12 +81,12 @@ class Rendezvous:
         guesses = self._meeting.wrong_guesses
         try:
             self._take_once_untrusted(message)
-            self._accept_untrusted(parse_message_untrusted(message), now)
+            self._accept_untrusted(parse_message_untrusted(message), len(message), now)
         except BadPacket as error:
             self.drops[str(error)] += 1
         if self._meeting.wrong_guesses > guesses:
             self._events.append(WrongGuess(MAX_WRONG_GUESSES - self._meeting.wrong_guesses))
-        self._settle()
+        self._settle(len(message))
 
     def mailbox_up(self, now: float) -> None:
         """A mailbox came up or came back: say there at once what is waiting for an answer."""
@@ -146,7 +146,7 @@ class Rendezvous:
         if len(self._seen) > REMEMBERED_MESSAGES:
             self._seen.popitem(last=False)
 
-    def _accept_untrusted(self, message: Message, now: float) -> None:
+    def _accept_untrusted(self, message: Message, size: int, now: float) -> None:
         if self._failed:
             raise BadPacket("after the end")
         if message.origin == self._instance:
@@ -160,7 +160,7 @@ class Rendezvous:
         if message.to != self._instance:
             raise BadPacket("not for us")
         if self._channel is not None:
-            self._received_after_agreement_untrusted(message, self._channel, now)
+            self._received_after_agreement_untrusted(message, size, self._channel, now)
         elif message.kind is Kind.PAKE:
             self._meeting.pake_received_untrusted(message, now)
             self._hello_repeat.calmed()
@@ -183,13 +183,13 @@ class Rendezvous:
         else:
             self._hello_repeat.provoked(now, HELLO_SPACING)
 
-    def _received_after_agreement_untrusted(self, message: Message, channel: Channel, now: float) -> None:
+    def _received_after_agreement_untrusted(self, message: Message, size: int, channel: Channel, now: float) -> None:
         if message.origin != channel.peer:
             raise BadPacket("after agreement with another")
         if message.kind is Kind.SEALED and message.number > 0:
             payload = channel.sealed_untrusted(message.number, message.body)
             if payload is not None:
-                self._events.append(SealedMessage(payload))
+                self._events.append(SealedMessage(payload, size))
         elif message.kind is Kind.ACK:
             channel.acknowledged_untrusted(message.number, message.body)
         elif message.kind is Kind.SEALED and self._role is Role.SENDER:
@@ -197,8 +197,8 @@ class Rendezvous:
         else:
             raise BadPacket("late")
 
-    def _settle(self) -> None:
-        """Once the meeting has an outcome."""
+    def _settle(self, size: int = 0) -> None:
+        """Once the meeting has an outcome; by a message of so many bytes, if it is an agreement."""
         outcome = self._meeting.outcome
         if outcome is None or self._failed or self._channel is not None:
             return
@@ -208,7 +208,7 @@ class Rendezvous:
                 self._channel.send(self._meeting.hello)
             self._hello_repeat.stop()
             self._version_watch.stop()
-            self._events.append(Agreed(outcome.agreement.secret, outcome.agreement.phrase, outcome.hello))
+            self._events.append(Agreed(outcome.agreement.secret, outcome.agreement.phrase, outcome.hello, size))
         else:
             self._fail(outcome)
 

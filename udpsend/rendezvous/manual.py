@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections import Counter, deque
 from collections.abc import Callable
 
@@ -169,7 +170,7 @@ class ManualRendezvous:
             self._end(Failed(broken_protocol(str(error))))
             return
         if peer.has_common_version():
-            self._end(Agreed(agreement.secret, agreement.phrase, peer.hello))
+            self._end(Agreed(agreement.secret, agreement.phrase, peer.hello, math.inf))
         else:
             self._end(Failed(another_version(f"{peer.versions[:8]}")))
 

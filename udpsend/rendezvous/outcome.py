@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
-from udpsend.errors import PeerError, UdpsendError, WrongCode
+from udpsend.errors import PeerError, PeerNeverCame, UdpsendError, WrongCode
 from udpsend.events import WrongGuess
 from udpsend.rendezvous.messages import JSON
 
@@ -18,12 +18,16 @@ class Agreed:
     secret: bytes = field(repr=False)
     phrase: str
     hello: dict[str, JSON]
+    size: float
+    """Bytes of the message that it came in; infinite where people carried it."""
 
 
 class SealedMessage(Struct, frozen=True):
     """A later message of the other side. Each comes once; the order may be another."""
 
     payload: dict[str, JSON]
+    size: int
+    """Bytes of the message that it came in."""
 
 
 class Failed(Struct, frozen=True):
@@ -33,6 +37,21 @@ class Failed(Struct, frozen=True):
 
 
 RendezvousEvent = Agreed | SealedMessage | WrongGuess | Failed
+
+
+def nobody_came(timeout: float) -> PeerNeverCame:
+    return PeerNeverCame(
+        f"Nobody with this code came within {timeout:.0f} s. "
+        "Start the other side with the same code and the same brokers, and try again."
+    )
+
+
+def nothing_came(timeout: float) -> PeerNeverCame:
+    """To a receiver whose text was carried by hand."""
+    return PeerNeverCame(
+        f"Nothing came from the sender within {timeout:.0f} s: it has no text 2, or another code,\n"
+        "or there is no direct path. Begin again on both sides, and compare the codes."
+    )
 
 
 def too_many_guesses(guesses: int) -> WrongCode:
