@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from udpsend.errors import LocalFileError
 from udpsend.files import journal as journal_module
+from udpsend.files.digests import Digests
 from udpsend.files.journal import Journal, make_header, make_line, parse_journal
 from udpsend.wire.ranges import RangeSet
 
@@ -213,3 +214,16 @@ def test_is_written_anew_with_what_was_not_flushed(
     last = Journal(directory, NAME, IDENTITY, SIZE)
     assert list(last.usable) == list(last.present) == [(0, 20)]
     last.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.one_of(st.none(), st.binary(min_size=32, max_size=32))), max_size=60))
+def test_digests_are_a_dict_in_less_memory(steps: list[tuple[int, bytes | None]]) -> None:
+    digests, model = Digests(), dict[int, bytes]()
+    for index, digest in steps:
+        if digest is not None:
+            digests[index] = model[index] = digest
+        else:
+            assert digests.pop(index, None) == model.pop(index, None)
+        assert digests == model
+        assert list(digests) == sorted(model)
+        assert len(digests) == len(model)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from udpsend.errors import PeerError, TransferFailed
+from udpsend.files.digests import DIGEST_SIZE
 from udpsend.wire.ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 # (2026-11) Reading and hashing 1 GiB on tmpfs: blocks of 64 KiB 0.46 s, 256 KiB 0.44 s, 1 MiB 0.35 s, 4 MiB 0.47 s
 BLOCK_SIZE = 1 << 20
 MAX_BLOCKS = 1 << 20
-DIGEST_SIZE = 32
 MAX_REPAIRS = 3  # times that one block is asked for again
 POLL_INTERVAL = 0.25  # seconds; whoever has work for the thread wakes it
 NICENESS = 10

@@ -24,7 +24,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
+from udpsend.files.digests import Digests
 from udpsend.files.disk import open_own_file, sync_directory
+from udpsend.files.hashing import MAX_BLOCKS
 from udpsend.wire.ranges import RangeSet
 
 MAX_JOURNAL_SIZE = 256 << 20  # bytes that are looked at; a journal of ours is a hundredth of that
@@ -69,7 +71,7 @@ class Contents(Struct):
     """In the partial, if the system was not started again since: those that are present, too."""
     stale: RangeSet = field(default_factory=RangeSet)
     """In the partial, from another offer."""
-    checked: dict[int, bytes] = field(default_factory=dict)
+    checked: Digests = field(default_factory=Digests)
     """Blocks that were compared, and their hashes."""
     sound: int = 0
     """Bytes of the journal that can be believed."""
@@ -95,7 +97,8 @@ def parse_journal(data: bytes, identity: str, size: int, boot: str = "") -> Cont
             if boot and match[3].decode() == boot:
                 found.written.add(int(match[1]), min(int(match[2]), size))
         elif match := _CHECKED.fullmatch(text):
-            found.checked[int(match[1])] = bytes.fromhex(match[2].decode())
+            if int(match[1]) < MAX_BLOCKS:
+                found.checked[int(match[1])] = bytes.fromhex(match[2].decode())
         elif match := _STALE.fullmatch(text):
             found.stale.add(int(match[1]), min(int(match[2]), size))
     if not other:

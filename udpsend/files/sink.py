@@ -20,8 +20,9 @@ from pathlib import Path
 
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk
+from udpsend.files.digests import DIGEST_SIZE
 from udpsend.files.existing import Policy
-from udpsend.files.hashing import DIGEST_SIZE, hash_block_size
+from udpsend.files.hashing import hash_block_size
 from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import check_path_untrusted, quote
@@ -194,7 +195,7 @@ class Sink:
     def _flush(self, written: RangeSet, all_checked: bool = False) -> None:
         blocks = self._behind.blocks
         indices = range(blocks.count) if all_checked else self._behind.take_checked()
-        checked = [(index, blocks.of(index)) for index in indices]
+        checked = ((index, blocks.of(index)) for index in indices)  # of 20 GiB a list would take 3 MB
         try:
             self._guarded(lambda: self._partial.flush(list(written), checked))
         except LocalFileError:

@@ -18,13 +18,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from udpsend.errors import PeerError, TransferFailed
-from udpsend.files.hashing import BLOCK_SIZE, DIGEST_SIZE, MAX_REPAIRS, POLL_INTERVAL, HashingThread
+from udpsend.files.digests import DIGEST_SIZE
+from udpsend.files.hashing import BLOCK_SIZE, MAX_REPAIRS, POLL_INTERVAL, HashingThread
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import RangeSet
 
-BLOCKS = 10
-LOW_BLOCKS = 4  # free ones: below that the sender is told to wait
+BLOCKS = 8
+LOW_BLOCKS = 3  # free ones: below that the sender is told to wait
 # A block full of records of the smallest size has 900 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
 MAX_WAITING = 1 << 18  # hashes of blocks that are not there, or that the thread has not looked at
@@ -71,8 +72,7 @@ class WriteBehind(HashingThread):
         self.written = RangeSet(present)
         """Only for the thread, and after it has ended."""
         self._write, self._read, self._turn, self._on_room = write, read, turn, on_room
-        self._queue: deque[_Block] = deque()
-        self._free: deque[_Block] = deque()
+        self._queue, self._free = deque[_Block](), deque[_Block]()
         self._made = 0
         self._block: _Block | None = None
         self._covered = b""  # what the header of the latest record lies over
