@@ -103,8 +103,8 @@ class ManualRendezvous:
 
     @property
     def due(self) -> int | None:
-        """The number of the text that is waited for, once that of this side has been carried over."""
-        return None if self._ended or (self._role is Role.RECEIVER and self._has_text) else self._due
+        """The number of the text that is waited for; None while there is one to show first, and in the end."""
+        return None if self._ended or self._has_text else self._due
 
     @property
     def text_number(self) -> int | None:
