@@ -8,6 +8,9 @@ import pytest
 
 from tests.sim import GilbertElliott
 from tests.transfers import transfer
+from udpsend.config import Config
+from udpsend.errors import BadPacket
+from udpsend.transfer.messages import parse_limit_untrusted
 
 CLEAN: dict[str, Any] = {"delay": 0.01, "rate": 10e6, "queue": 200e3}
 MB = 1_000_000
@@ -173,3 +176,22 @@ def test_what_a_short_path_holds_is_found_by_the_first_loss(queue: float, narrow
     assert widest > 300_000
     assert (flight.records_lost > 0) is narrows
     assert flight.window == (212_992 if narrows else 372_736)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_the_limit_of_the_receiver_is_kept_by_the_sender(short: bool, seed: int) -> None:
+    """On a path that is bounded by its hosts, too."""
+    link: dict[str, Any] = {"delay": 0.01, "rate": 50e6, "queue": 1e6}
+    if short:
+        link = {"delay": 0.00005, "rate": 300e6, "queue": 400e3}
+    size, limit = 10_000_000, 5e6
+    running = transfer(seed, size, receiver_options={"config": Config(limit=limit)}, **link)
+    running.run(60)
+    running.assert_verified()
+    assert 0.9 < running.network.now * limit / size < 1.2
+
+
+@pytest.mark.parametrize("limit", [True, 999, -1, 5e6, "5M", [5_000_000]])
+def test_a_limit_that_is_none(limit: Any) -> None:
+    with pytest.raises(BadPacket, match="limit"):
+        parse_limit_untrusted({"type": "accept", "limit": limit})

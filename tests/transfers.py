@@ -219,6 +219,7 @@ def transfer(
     gro: bool = False,
     present: tuple[tuple[int, int], ...] = (),
     options: dict[str, Any] | None = None,
+    receiver_options: dict[str, Any] | None = None,
     hash_time: float = 0.0,
     **link: Any,
 ) -> Transfer:
@@ -228,9 +229,11 @@ def transfer(
     there, back = network.cable(a, "10.0.0.1", b, "10.0.0.2", **link)
     content = random.Random(seed).randbytes(size)
     options = {"max_datagram_size": 1472, **(options or {})}
+    more = {Role.SENDER: {}, Role.RECEIVER: receiver_options or {}}
 
     def peer(role: Role, address: Address) -> Peer:
-        return Peer(role, address, network, content, present if role is Role.RECEIVER else (), hash_time, **options)
+        there = present if role is Role.RECEIVER else ()
+        return Peer(role, address, network, content, there, hash_time, **options, **more[role])
 
     sa = a.bind(4000, lambda _: peer(Role.SENDER, ("10.0.0.2", 5000)), gro=gro)
     sb = b.bind(5000, lambda _: peer(Role.RECEIVER, ("10.0.0.1", 4000)), gro=gro)

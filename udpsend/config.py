@@ -81,7 +81,7 @@ class Config(Struct, frozen=True):
     """How the sender finds its rate: by a model of the path, or by losses as TCP does."""
 
     limit: float | None = None
-    """Bytes per second that the sender does not exceed, at least 1000."""
+    """Bytes per second that the sender does not exceed, at least 1000; the receiver's is told to it."""
 
     background: bool = False
     """Yield to everybody else on the path (LEDBAT++, in place of `congestion`)."""

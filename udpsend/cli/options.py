@@ -160,7 +160,7 @@ _OPTIONS = (
         callback=_rate,
         envvar="UDPSEND_LIMIT",
         show_envvar=True,
-        help="Send no faster than so many bytes per second: 5M, 500k. [default: no limit]",
+        help="Send or receive no faster than so many bytes per second: 5M, 500k. [default: no limit]",
     ),
     click.option(
         "--background",

@@ -70,6 +70,11 @@ class Flight:
 
     # what may leave
 
+    def limit_to(self, rate: float) -> None:
+        """No more bytes per second than this either."""
+        if rate < self._ceiling:
+            self._ceiling, self._is_unpaced = rate, False
+
     @property
     def window(self) -> float:
         """Bytes that may be in flight: what the congestion controller and `_limit_by_peer` allow."""

@@ -20,10 +20,12 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
+from udpsend.config import SLOWEST_LIMIT
 from udpsend.errors import BadPacket, UdpsendError
 from udpsend.transfer.control_stream import Json, Message
 from udpsend.wire.ranges import MAX_TOLD, RangeSet
@@ -101,10 +103,13 @@ def _listed(ranges: Iterable[tuple[int, int]]) -> Json:
     return [[start, stop] for start, stop in ranges]
 
 
-def accept_message(present: RangeSet, left_out: bytes, known: RangeSet, ahead: int | None = None) -> Message:
+def accept_message(
+    present: RangeSet, left_out: bytes, known: RangeSet, ahead: int | None = None, limit: float | None = None
+) -> Message:
     """The largest ranges, if there are too many to tell; of `known` there may be no more than that (MAX_TOLD), since
     the digest leaves out all of them. `left_out`: entries that are not wanted, packed, if any.
-    `ahead`: bytes that may be sent past the first one that is missing, if that is bounded."""
+    `ahead`: bytes that may be sent past the first one that is missing, if that is bounded. `limit`: bytes per second
+    that may be sent, if that is."""
     message: Message = {"type": "accept", "present": _listed(present.largest())}
     if known:
         message["known"] = _listed(known)
@@ -112,6 +117,8 @@ def accept_message(present: RangeSet, left_out: bytes, known: RangeSet, ahead: i
         message["left_out"] = base64.b64encode(left_out).decode()
     if ahead is not None:
         message["ahead"] = ahead
+    if limit is not None:
+        message["limit"] = int(limit)
     return message
 
 
@@ -159,6 +166,16 @@ def parse_ahead_untrusted(message: Message) -> int | None:
         case int(ahead) if type(ahead) is int and MIN_AHEAD <= ahead < 1 << 62:
             return ahead
     raise BadPacket("ahead")
+
+
+def parse_limit_untrusted(message: Message) -> float:
+    """Infinite if there is none. Raises BadPacket."""
+    match message.get("limit"):
+        case None:
+            return math.inf
+        case int(limit) if type(limit) is int and limit >= SLOWEST_LIMIT:
+            return float(min(limit, 1 << 62))
+    raise BadPacket("limit")
 
 
 def parse_size_untrusted(message: Message) -> int:

@@ -68,8 +68,10 @@ class _Packed:
 
 
 class Receiver:
-    def __init__(self, control: ControlSender, events: deque[ConnectionEvent]) -> None:
+    def __init__(self, control: ControlSender, events: deque[ConnectionEvent], limit: float | None = None) -> None:
+        """`limit`: bytes per second that the sender is told not to exceed."""
         self._control = control
+        self._limit = limit
         self._events = events
         self._offered = False
         self._packed: _Packed | None = None
@@ -132,7 +134,7 @@ class Receiver:
         self._packed = None
         self._is_open = size is None
         self.total = size or 0
-        self._control.queue(accept_message(present, left_out, known or RangeSet(), ahead))
+        self._control.queue(accept_message(present, left_out, known or RangeSet(), ahead, self._limit))
 
     def need(self, ranges: RangeSet) -> None:
         """These differ from what the sender has, and have to come again."""

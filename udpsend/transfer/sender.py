@@ -6,6 +6,7 @@ Everything else here and outside counts from the first byte of the files.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -21,6 +22,7 @@ from udpsend.transfer.messages import (
     parse_ahead_untrusted,
     parse_digest_untrusted,
     parse_left_out_untrusted,
+    parse_limit_untrusted,
     parse_ranges_untrusted,
 )
 from udpsend.wire.frames import DATA_HEADER_SIZE
@@ -72,6 +74,8 @@ class Sender:
         self.total = size or 0
         """Of a stream what has been read so far, until `digest_ready`."""
         self._ahead: int | None = None
+        self.limit = math.inf
+        """Bytes per second that the receiver wants at the most."""
         control.queue({"type": "offer", "manifest": manifest})
 
     @property
@@ -143,6 +147,7 @@ class Sender:
         present = parse_ranges_untrusted(message.get("present"), self.total)
         known = parse_ranges_untrusted(message.get("known", []), MAX_BLOCKS)
         self._ahead = parse_ahead_untrusted(message)
+        self.limit = parse_limit_untrusted(message)
         self._accepted = True
         self._unsent.clear()
         self._delivered.add(0, self._base)
