@@ -38,7 +38,7 @@ def wait_awake(sockets: Sequence[T], seconds: float) -> list[T]:
     until = clock.now() + min(SPIN, seconds)
     while not (ready := wait_readable(sockets, 0.0)) and clock.now() < until:
         _give_way()
-    return ready or wait_readable(sockets, seconds)
+    return ready if ready or seconds <= SPIN else wait_readable(sockets, seconds - SPIN)
 
 
 _give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
