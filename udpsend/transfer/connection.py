@@ -264,8 +264,8 @@ class Connection:
             for message in self._control_in.add_untrusted(offset, data):
                 if side is not None:
                     side.message_received_untrusted(message)
-        if self.sender is not None:
-            self.flight.limit_to(self.sender.limit)
+                if self.sender is not None:
+                    self.flight.limit_to(self.sender.limit)
 
     def _path_changed(self, address: Address) -> None:
         moved = address[0] != self.address[0]  # a new port alone is a NAT that rebound: the path is the same
