@@ -36,5 +36,9 @@ class Digests(MutableMapping[int, bytes]):
         for start, stop in self._indices:
             yield from range(start, stop)
 
+    def packed(self, start: int, stop: int) -> bytes:
+        """Those of consecutive blocks, end to end."""
+        return bytes(self._bytes[start * DIGEST_SIZE : stop * DIGEST_SIZE])
+
     def __len__(self) -> int:
         return self._indices.total

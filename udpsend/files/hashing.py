@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from udpsend.errors import PeerError, TransferFailed
-from udpsend.files.digests import DIGEST_SIZE
+from udpsend.files.digests import Digests
 from udpsend.wire.ranges import RangeSet
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class BlockHashes:
         self.known = RangeSet(known)
         self.done = RangeSet(known)
         """Indices of the blocks that are hashed."""
-        self.digests = bytearray(self.count * DIGEST_SIZE)
+        self._digests = Digests()
         self._hasher: blake3 | None = None
         self._position = -1  # what comes there continues the block that is being hashed
 
@@ -75,10 +75,10 @@ class BlockHashes:
         return start, min(start + self.block_size, self.size)
 
     def of(self, index: int) -> bytes:
-        return bytes(self.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE])
+        return self._digests[index]
 
     def put(self, index: int, digest: bytes) -> None:
-        self.digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE] = digest
+        self._digests[index] = digest
         self.done.add(index, index + 1)
 
     def feed(self, offset: int, view: memoryview) -> list[int]:
@@ -117,12 +117,12 @@ class BlockHashes:
         """Of all blocks that were not known before."""
         if self.count == 1 and not self.known:
             return self.of(0)
-        fresh = [self.digests[a * DIGEST_SIZE : b * DIGEST_SIZE] for a, b in self.known.gaps(0, self.count)]
+        fresh = [self._digests.packed(*gap) for gap in self.known.gaps(0, self.count)]
         return self._new_hasher(b"".join(fresh)).digest()
 
     def digest_of_all(self) -> bytes:
         """Of all blocks, once those that were known before are put."""
-        return self.of(0) if self.count == 1 else self._new_hasher(self.digests).digest()
+        return self.of(0) if self.count == 1 else self._new_hasher(self._digests.packed(0, self.count)).digest()
 
 
 class HashingThread:
