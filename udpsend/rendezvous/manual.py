@@ -92,19 +92,20 @@ class ManualRendezvous:
         self._events: deque[RendezvousEvent] = deque()
         self._wrong_guesses = 0
         self._ended = False
-        self._due = 1 if role is Role.RECEIVER else 2
-        self._instance = random_bytes(INSTANCE_SIZE) if role is Role.SENDER else b""
+        self._has_text = role is Role.SENDER
         self._handshake: Handshake | None = None
         if role is Role.SENDER:
+            self._instance = random_bytes(INSTANCE_SIZE)
             self._handshake = Handshake(role, code, self._instance, _RECEIVER, random_bytes)
-        self._has_text = role is Role.SENDER
 
     # texts
 
     @property
     def due(self) -> int | None:
         """The number of the text that is waited for; None while there is one to show first, and in the end."""
-        return None if self._ended or self._has_text else self._due
+        if self._ended or self._has_text:
+            return None
+        return 2 if self._role is Role.SENDER else 1
 
     @property
     def text_number(self) -> int | None:
