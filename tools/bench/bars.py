@@ -108,8 +108,8 @@ def _flatness(figures: Figures) -> Iterator[list[str]]:
         one, other = median_of(usual, key), median_of(large, key)
         value = other / one - 1 if one and other is not None else None
         what = f"CPU per GB of the {side} at {figures.flat[1]['size']:,} bytes against {figures.flat[0]['size']:,}"
-        met = value is not None and value <= FLAT_BAR
-        yield _row(what, "at most 10 % more", value * 100 if value is not None else None, met, 0, " %")
+        met = value is not None and abs(value) <= FLAT_BAR
+        yield _row(what, "within 10 %", value * 100 if value is not None else None, met, 0, " %")
 
 
 def _others(figures: Figures) -> Iterator[list[str]]:
