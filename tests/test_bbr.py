@@ -11,7 +11,7 @@ from udpsend.config import Config
 from udpsend.transfer.congestion.base import AckedSample, LostSample, initial_window
 from udpsend.transfer.congestion.bbr import Bbr
 from udpsend.transfer.congestion.bbr_loss import BETA, LossModel
-from udpsend.transfer.congestion.bbr_model import State
+from udpsend.transfer.congestion.bbr_model import Model, State
 from udpsend.transfer.congestion.bbr_path import MIN_RATE_SPAN, PathModel
 from udpsend.transfer.congestion.choice import choose
 from udpsend.transfer.congestion.cubic import Cubic
@@ -253,6 +253,46 @@ def test_the_model_of_a_steady_path() -> None:
     assert bbr.state in (State.DOWN, State.CRUISE, State.REFILL, State.UP)
     assert 0.85e6 <= bbr.pacing_rate <= 1.25e6
     assert 195_000 <= bbr.window <= 260_000, "twice what the path holds, and a little"
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "times"), [(0.001, 1), (0.02, 1), (0.05, 2.5), (0.2, 10), (2.0, 10)], ids=lambda value: f"{value:g}"
+)
+def test_a_long_path_begins_at_the_rate_of_a_shorter_one(round_trip: float, times: float) -> None:
+    model = Model(SIZE, 1)
+    model.start_pacing(round_trip)
+    assert model.window == pytest.approx(times * initial_window(SIZE))
+    assert model.pacing_rate == pytest.approx(2.77 * times * initial_window(SIZE) / round_trip)
+
+
+def test_a_start_that_was_too_much_is_taken_back() -> None:
+    model = Model(SIZE, 1)
+    model.path.on_round_trip(0.2, 0.2)
+    model.start_pacing(0.2)
+    modest = initial_window(SIZE)
+    model.check_start(modest)
+    assert model.window == 10 * modest
+    model.check_start(modest + 1)
+    assert model.window == modest
+    assert model.pacing_rate == pytest.approx(2.77 * modest / 0.2)
+
+
+def test_losses_after_the_first_window_do_not_take_it_back() -> None:
+    model = Model(SIZE, 1)
+    model.path.on_round_trip(0.2, 0.2)
+    model.start_pacing(0.2)
+    model.delivered = 10 * initial_window(SIZE)
+    model.check_start(5 * initial_window(SIZE))
+    assert model.window == 10 * initial_window(SIZE)
+
+
+def test_a_long_fast_path_is_full_in_the_second_second() -> None:
+    rate = 12.5e6
+    network, flow, _ = single(1, delay=0.1, rate=rate, queue=2.5e6)
+    network.run(seconds=1.2)
+    before = flow.received
+    network.run(seconds=0.8)
+    assert flow.received - before >= 0.9 * 0.8 * rate
 
 
 def test_a_lost_flight_begins_with_little_and_comes_back() -> None:
