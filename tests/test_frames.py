@@ -54,7 +54,7 @@ BUILT: dict[str, tuple[bytes, Frames]] = {
         pack_ack(Ack(((1 << 40, (1 << 40) + 2), (0, 5)), 1.5, 1 << 33, 0)),
         Frames(ack=Ack(((1 << 40, (1 << 40) + 2), (0, 5)), 1.5, 1 << 33, 0)),
     ),
-    "CONTROL": (pack_control(258, b"hello"), Frames(ack_eliciting=True, control=[(258, b"hello")])),
+    "CONTROL": (pack_control(258, b"hello"), Frames(ack_eliciting=True, control=((258, b"hello"),))),
     "DATA": (
         pack_data(1 << 32, b"content"),
         Frames(ack_eliciting=True, data_offset=1 << 32, data=memoryview(b"content")),
@@ -68,7 +68,7 @@ BUILT: dict[str, tuple[bytes, Frames]] = {
     ),
     "ACK and CONTROL": (
         pack_ack(Ack(((0, 0),), 0.0, 1, 1)) + pack_control(0, b"x"),
-        Frames(ack_eliciting=True, ack=Ack(((0, 0),), 0.0, 1, 1), control=[(0, b"x")]),
+        Frames(ack_eliciting=True, ack=Ack(((0, 0),), 0.0, 1, 1), control=((0, b"x"),)),
     ),
 }
 
@@ -122,7 +122,7 @@ def test_data_there_and_back(offset: int, content: bytes) -> None:
 def test_several_frames(pieces: list[tuple[int, bytes]], padding: int) -> None:
     record = b"".join(pack_control(offset, data) for offset, data in pieces) + bytes(padding)
     frames = parse(record)
-    assert frames.control == pieces
+    assert list(frames.control) == pieces
     assert frames.ack_eliciting == bool(pieces)
 
 

@@ -79,14 +79,13 @@ class LinuxSocket(PortableSocket):
             self._send_batched(transmit)
 
     def _send_train(self, transmit: Transmit) -> None:
-        segment = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(transmit.segment_size))]
         try:
             if self._train_out.is_ready(transmit):
                 self._train_out.send()
             else:
-                self.sock.sendmsg(transmit.views, segment, 0, transmit.address)
+                self.sock.sendmsg(transmit.views, _cut(transmit), 0, transmit.address)
         except BlockingIOError:
-            self._send_message(list(transmit.views), segment, transmit)
+            self._send_message(list(transmit.views), _cut(transmit), transmit)
         except OSError as error:
             if error.errno not in OFFLOAD_REFUSED:
                 self._lost(error)
@@ -192,3 +191,7 @@ class LinuxSocket(PortableSocket):
         """The train that came while another stride had been guessed."""
         data = memoryview(b"".join(self._views))[:size]
         return Arrival.of([data[i : i + stride] for i in range(0, size, stride)], address)
+
+
+def _cut(transmit: Transmit) -> list[tuple[int, int, bytes]]:
+    return [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(transmit.segment_size))]

@@ -80,7 +80,7 @@ class Assembly:
         if len(headers) == count * HEADER_SIZE and count <= MAX_SEGMENTS:
             number = number_untrusted(headers)
             header = self._expected.set(number, count)
-            if headers == self._expected.buffer[: len(headers)]:
+            if self._expected.buffer.startswith(headers):
                 if len(arrival.payloads) > MAX_TRAIN_SIZE:
                     raise BadPacket("record too long")
                 if not self._is_known(number):

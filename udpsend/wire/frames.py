@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from udpsend.errors import BadPacket
 
@@ -67,7 +67,7 @@ class Frames(Struct):
 
     ack_eliciting: bool = False
     ack: Ack | None = None
-    control: list[tuple[int, bytes]] = field(default_factory=list)
+    control: tuple[tuple[int, bytes], ...] = ()
     data_offset: int = 0
     data: memoryview | None = None
     challenge: bytes | None = None
@@ -134,7 +134,7 @@ def _parse_small_untrusted(record: memoryview, frames: Frames) -> None:
         elif kind == CONTROL:
             _, offset, length = _CONTROL.unpack_from(record, at)
             at += _CONTROL.size
-            frames.control.append((offset, _take_untrusted(record, at, length)))
+            frames.control += ((offset, _take_untrusted(record, at, length)),)
             at += length
         elif kind == CHALLENGE:
             frames.challenge = _take_untrusted(record, at + 1, 8)

@@ -60,19 +60,19 @@ class RecordHeaders:
         self.buffer = pack_headers(KIND_RECORD, tag, 0, 0, MAX_SEGMENTS, 0)
         self.opening = bytes(self.buffer[:_NUMBER])
         """What the header of each datagram of this direction begins with."""
-        self._number = bytes(_NUMBER_SIZE)
-        self._count = 0
+        self._number = self._count = 0
 
     def set(self, number: int, count: int) -> bytes:
         """Make them those of record `number` of `count` fragments. Returns the first: the associated data."""
         if count != self._count:
             self._count = count
             self.buffer[15::HEADER_SIZE] = _COLUMNS[count]
-        before, self._number = self._number, number.to_bytes(_NUMBER_SIZE)
-        if before[:-1] != self._number[:-1]:
-            for i in range(_NUMBER_SIZE - 1):
-                self.buffer[_NUMBER + i :: HEADER_SIZE] = _COLUMNS[self._number[i]]
-        self.buffer[13::HEADER_SIZE] = _COLUMNS[self._number[-1]]
+        if number >> 8 != self._number >> 8:
+            for i, value in enumerate(number.to_bytes(_NUMBER_SIZE)):
+                self.buffer[_NUMBER + i :: HEADER_SIZE] = _COLUMNS[value]
+        else:
+            self.buffer[13::HEADER_SIZE] = _COLUMNS[number & 0xFF]
+        self._number = number
         return bytes(self.buffer[:HEADER_SIZE])
 
 
