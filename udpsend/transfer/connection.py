@@ -172,11 +172,13 @@ class Connection:
             return
         if self.receiver is not None:
             self._out.receive_window = 0 if self.receiver.is_full else self._receive_buffer
+        trains = self._out.trains(now, self.address, self.sender)
         for _ in range(MAX_TRAINS_PER_CALL):
             try:
-                transmit = self._out.next_train(now, self.address, self.sender)
+                transmit = next(trains, None)
             except LocalFileError as error:
                 self.fail(error, now)
+                trains = self._out.trains(now, self.address, self.sender)
                 continue
             if transmit is None:
                 return
@@ -188,15 +190,11 @@ class Connection:
             return None
         if self._out.closing.started:
             return self._alive.last_heard if self._out.closing.over else self._out.closing.timer()  # over: at once
-        times = [
-            self._alive.over_at(self._out.control.all_acked),
-            self._out.last_eliciting + self._alive.keepalive,
-            self._acks.timer(),
-            self._path_check.timer(),
-            self.flight.timer(),
-            self._out.wake,
-        ]
-        return min(time for time in times if time is not None)
+        first = min(self._alive.over_at(self._out.control.all_acked), self._out.last_eliciting + self._alive.keepalive)
+        for time in (self._acks.timer(), self._path_check.timer(), self.flight.timer(), self._out.wake):
+            if time is not None and time < first:
+                first = time
+        return first
 
     def timer_expired(self, now: float) -> None:
         if self._closed or self._out.closing.started:

@@ -67,7 +67,7 @@ class DeliveryRate:
         record.first_sent_time = self._first_sent_time
         record.delivered = self.delivered
         record.delivered_time = self._delivered_time
-        record.app_limited = self.app_limited
+        record.app_limited = self._app_limited_until > 0
         record.in_flight = bytes_in_flight + record.size
         record.lost = self.lost
 
@@ -83,14 +83,11 @@ class DeliveryRate:
         self.delivered += size
         self.lost = max(0, self.lost - size)
 
-    def on_acked(self, acked: list[SentRecord], now: float) -> RateSample | None:
-        """None when nothing can be said: the interval is shorter than can be measured."""
-        if not acked:
-            return None
-        for record in acked:
-            self.delivered += record.size
+    def on_acked(self, newest: SentRecord, size: int, now: float) -> RateSample | None:
+        """`size` bytes were acknowledged, and `newest` was sent last of them. None when nothing can be said: the
+        interval is shorter than can be measured."""
+        self.delivered += size
         self._delivered_time = now
-        newest = max(acked, key=lambda record: record.number)
         self._first_sent_time = newest.time
         if self._app_limited_until and self.delivered > self._app_limited_until:
             self._app_limited_until = 0

@@ -3,15 +3,16 @@ MTU meet here, at each record sent and each acknowledgement. Knows nothing of wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from udpsend.transfer.congestion.base import AckedSample, CongestionController, LostSample
 from udpsend.transfer.congestion.bbr import Bbr
-from udpsend.transfer.delivery_rate import DeliveryRate, MaxFilter
-from udpsend.transfer.mtu import MtuSearch
+from udpsend.transfer.delivery_rate import DeliveryRate, MaxFilter, RateSample
+from udpsend.transfer.mtu import BASE, MtuSearch
 from udpsend.transfer.pacing import Pacer, burst_time
+from udpsend.transfer.peer_window import PeerWindow
 from udpsend.transfer.record_length import TRAIN_TIME, RecordLength, train_time
-from udpsend.transfer.recovery import Recovery
+from udpsend.transfer.recovery import AckOutcome, Recovery
 from udpsend.transfer.rtt import RttEstimator
 from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.frames import Ack
@@ -19,15 +20,7 @@ from udpsend.wire.frames import Ack
 PERSISTENT_CONGESTION = 3  # probe timeouts (RFC 9002, 7.6.1)
 BANDWIDTH_WINDOW = 2.0  # seconds over which the best delivery rate counts
 MIN_RTT_WINDOW = 10.0  # seconds over which the shortest round trip counts: routes change
-HOST_BOUND_RATE = 30e6  # bytes per second: what is slower is a link with a queue of its own
 HOST_BOUND_GROWTH = 8  # of what arrived without a loss, one part may be in flight
-HOST_BOUND_RTT = 0.0004  # loopback, virtual machines, a wire: measured 0.03 to 0.3 ms
-# A peer tells half of what its kernel grants, because network cards waste as much. On loopback and between virtual
-# machines trains stay whole, and waste 2 %: there the first loss is what shows that it is otherwise.
-HOST_BOUND_STRETCH = 1.75
-STRETCHED_TO = 1 << 20  # bytes; more makes nothing faster
-WAIT_FORGOTTEN = 2.0  # seconds
-INITIAL_PEER_WINDOW = 1 << 16  # until the peer has told
 
 
 class Flight:
@@ -51,19 +44,16 @@ class Flight:
         self.bytes_sent = 0
         self.records_lost = 0
         self.probes_allowed = 0  # records that a probe timeout lets pass window and pacing
+        self.paced_until: float | None = None
+        """When pacing lets the next data record leave, if that is what it waits for."""
         self._pacer = Pacer()
         self._ceiling = limit or float("inf")
         self._delivery = DeliveryRate()
         self._bandwidth = MaxFilter(BANDWIDTH_WINDOW)
         self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)
         self._train_time = TRAIN_TIME
-        self._limit = INITIAL_PEER_WINDOW
-        self._is_host_bound = False
+        self._peer = PeerWindow()
         self._is_unpaced = False
-        self._has_lost = False
-        self._stretch = HOST_BOUND_STRETCH
-        self._narrowed = 0.0
-        self._asked_to_wait = -WAIT_FORGOTTEN
         self._window_limited = False
         self._missing = 0  # datagrams that had not arrived when what was sent after them had
         self._missing_counted = 0
@@ -77,44 +67,38 @@ class Flight:
 
     @property
     def window(self) -> float:
-        """Bytes that may be in flight: what the congestion controller and `_limit_by_peer` allow."""
+        """Bytes that may be in flight: what the congestion controller and the peer allow."""
         window = self.congestion.window
-        if self._is_host_bound:  # opened as far as it proves harmless
+        if self._peer.is_host_bound:  # opened as far as it proves harmless
             window = max(window, self._delivery.delivered // HOST_BOUND_GROWTH)
-        return min(window, self._limit)
+        return min(window, self._peer.limit)
 
-    def _limit_by_peer(self, peer_window: int) -> int:
-        """Nothing when the peer asks to wait. Else what the path holds at its best rate, and as much again or what may
-        wait at the receiver, if that is more. On short paths a fast sender fills the receiver's socket buffer before
-        it can know, and loses a window at once; on long ones the path holds more than the socket, and the queue is
-        in the network."""
-        if not peer_window:
-            return 0
-        if self._is_host_bound:
-            return max(peer_window, min(int(self._stretch * peer_window), STRETCHED_TO))
-        held = int(self._bandwidth.value * -self._negative_min_rtt.value)
-        return held + max(held, peer_window)
+    def openings(self, now: float, maximum: int) -> Iterator[int]:
+        """For each data record that may leave now, of how many datagrams: at most `maximum`. It ends where the window
+        is full, or at what pacing lets leave later, at `paced_until`. Nothing may arrive meanwhile."""
+        window, sent = self.window, self.recovery.sent
+        self.paced_until = None
+        while True:
+            if not self.probes_allowed:
+                if sent.bytes_in_flight >= window:
+                    self._on_full()
+                    return
+                if not self._is_unpaced and (when := self._pacer.next_send_time(now)) is not None:
+                    self.paced_until = when
+                    return
+            yield maximum if self._is_unpaced else self._record_datagrams(window - sent.bytes_in_flight, maximum)
 
-    def data_time(self, now: float) -> float | None:
-        """When a data record may leave: `now`, a later time (pacing), or None (the window is full)."""
-        if self.probes_allowed:
-            return now
-        if self.recovery.sent.bytes_in_flight >= self.window:
-            if self._limit:
-                self._window_limited = True
-            else:
-                self.on_app_limited()  # the peer's disk does not keep up, which says nothing of the path
-            return None
-        return now if self._is_unpaced else self._pacer.next_send_time(now) or now
+    def _on_full(self) -> None:
+        if self._peer.limit:
+            self._window_limited = True
+        else:
+            self.on_app_limited()  # the peer's disk does not keep up, which says nothing of the path
 
-    def record_datagrams(self, maximum: int) -> int:
-        """How many datagrams the next data record takes, at most `maximum`."""
-        if self._is_unpaced:
-            return maximum
+    def _record_datagrams(self, room: float, maximum: int) -> int:
         size = self.mtu.size
         rate = min(self.congestion.pacing_rate or self.congestion.window / self.rtt.smoothed, self._ceiling)
-        room = max(self.window - self.recovery.sent.bytes_in_flight, size) // size
-        return min(int(room), self.record_length.datagrams(rate * self._train_time, size, maximum))
+        most = self.record_length.datagrams(rate * self._train_time, size, maximum)
+        return min(max(int(room / size), 1), most)
 
     def take_number(self) -> int:
         number = self.next_number
@@ -139,11 +123,13 @@ class Flight:
         self.recovery.on_sent(record)
         if record.mtu_probe:
             self.mtu.on_probe_sent(record.mtu_probe)
-        if record.data is not None:
-            self.probes_allowed = max(0, self.probes_allowed - 1)
-        self.congestion.on_sent(record.size, sent.bytes_in_flight, record.number, now)
+        if self.probes_allowed and record.data is not None:
+            self.probes_allowed -= 1
+        is_host_bound = self._peer.is_host_bound
+        if not is_host_bound:
+            self.congestion.on_sent(record.size, sent.bytes_in_flight, record.number, now)
         if not self._is_unpaced:
-            rate = self._ceiling if self._is_host_bound else min(self.congestion.pacing_rate, self._ceiling)
+            rate = self._ceiling if is_host_bound else min(self.congestion.pacing_rate, self._ceiling)
             self._pacer.set_rate(rate, now)
             # A probe may be fifty times as large as what is paced, and is one packet all the same.
             self._pacer.on_sent(self.mtu.size if record.mtu_probe else record.size)
@@ -158,61 +144,70 @@ class Flight:
         for late in outcome.spurious:
             self._delivery.on_spurious(late.size)
             self.congestion.on_spurious_loss(late.time, now)
-        acked = outcome.acked
-        if acked:
+        newest = outcome.newest
+        if newest is None:
+            lost = self.detect_lost(now)
+        else:
+            acked_bytes = in_use - sent.bytes_in_flight
             self.probes_allowed = 0
-            rate = self._delivery.on_acked(acked, now)
+            rate = self._delivery.on_acked(newest, acked_bytes, now)
             if rate is not None:
                 self._bandwidth.update(now, rate.rate)
             if outcome.rtt_sample is not None:
                 self._negative_min_rtt.update(now, -outcome.rtt_sample)
-                min_rtt = -self._negative_min_rtt.value
-                self._train_time = train_time(min_rtt)
-                self._pacer.burst_time = burst_time(min_rtt)
-            newest = max(acked, key=lambda record: record.number)
             self._missing = max(self._missing, newest.datagrams_total - ack.datagrams)
             self.record_length.on_ack(newest.datagrams_total, ack.datagrams)
-            for record in acked:
-                self._mtu_acked(record)
+            self._mtu_acked(outcome.acked)
             lost = self.detect_lost(now)
-            self.congestion.on_acked(
-                AckedSample(
-                    now=now,
-                    acked_bytes=sum(record.size for record in acked),
-                    newest_acked=newest.number,
-                    newest_sent_time=newest.time,
-                    largest_sent=sent.largest_sent,
-                    bytes_in_flight=sent.bytes_in_flight,
-                    rtt=self.rtt,
-                    rtt_sample=outcome.rtt_sample,
-                    rate=rate,
-                    app_limited=self._delivery.app_limited and in_use < self.window // 2,
-                    delivered=self._delivery.delivered,
-                    lost=self._delivery.lost,
-                    window_limited=self._window_limited,
-                )
-            )
+            if not self._peer.is_host_bound:
+                self._model_path(outcome, newest, acked_bytes, rate, in_use, now)
             self._window_limited = False
-            if self.congestion.holds_back:
-                self._delivery.on_app_limited(sent.bytes_in_flight)
-        else:
-            lost = self.detect_lost(now)
-        if not ack.window:
-            self._asked_to_wait = now
         # No queue is worth a model where the round trip is that of two processes being woken, and nothing was lost: the
         # receiver's socket buffer is the only one there is.
-        is_short = -self._negative_min_rtt.value < HOST_BOUND_RTT
-        is_fast = self._bandwidth.value > HOST_BOUND_RATE
-        self._is_host_bound = is_short and is_fast and not self._has_lost
-        self._is_unpaced = self._is_host_bound and self._ceiling == float("inf")
-        self._limit = self._limit_by_peer(ack.window)
-        return acked, lost
+        self._peer.on_ack(ack.window, self._bandwidth.value, -self._negative_min_rtt.value, now)
+        self._is_unpaced = self._peer.is_host_bound and self._ceiling == float("inf")
+        return outcome.acked, lost
 
-    def _mtu_acked(self, record: SentRecord) -> None:
-        if not record.mtu_probe:
+    def _model_path(
+        self, outcome: AckOutcome, newest: SentRecord, acked: int, rate: RateSample | None, in_use: int, now: float
+    ) -> None:
+        sent, delivery = self.recovery.sent, self._delivery
+        if outcome.rtt_sample is not None:
+            min_rtt = -self._negative_min_rtt.value
+            self._train_time = train_time(min_rtt)
+            self._pacer.burst_time = burst_time(min_rtt)
+        self.congestion.on_acked(
+            AckedSample(
+                now=now,
+                acked_bytes=acked,
+                newest_acked=newest.number,
+                newest_sent_time=newest.time,
+                largest_sent=sent.largest_sent,
+                bytes_in_flight=sent.bytes_in_flight,
+                rtt=self.rtt,
+                rtt_sample=outcome.rtt_sample,
+                rate=rate,
+                app_limited=delivery.app_limited and in_use < self.window // 2,
+                delivered=delivery.delivered,
+                lost=delivery.lost,
+                window_limited=self._window_limited,
+            )
+        )
+        if self.congestion.holds_back:
+            delivery.on_app_limited(sent.bytes_in_flight)
+
+    def _mtu_acked(self, acked: list[SentRecord]) -> None:
+        newest: dict[bool, SentRecord] = {}  # of those that are larger than the base, and of those that are not
+        for record in acked:
+            if record.mtu_probe:
+                if self.mtu.on_probe_acked(record.mtu_probe):
+                    self.congestion.set_datagram_size(self.mtu.size)
+                continue
+            is_large = record.largest_datagram > BASE
+            if is_large not in newest or record.number > newest[is_large].number:
+                newest[is_large] = record
+        for record in newest.values():
             self.mtu.on_acked(record.number, record.largest_datagram)
-        elif self.mtu.on_probe_acked(record.mtu_probe):
-            self.congestion.set_datagram_size(self.mtu.size)
 
     def detect_lost(self, now: float) -> list[SentRecord]:
         """The records that are lost as of now; the controller has been told."""
@@ -225,12 +220,10 @@ class Flight:
             counted.append(record)
             self.records_lost += 1
             self.record_length.on_record_lost()
-            # What a peer without room dropped says nothing of the path.
-            is_path = now - self._asked_to_wait > WAIT_FORGOTTEN
-            if is_path:
-                self._lost_on_path(record, now)
-            if is_path and self.mtu.on_lost(record.number, record.largest_datagram):
-                self.congestion.set_datagram_size(self.mtu.size)
+            if not self._peer.asked_to_wait(now):
+                self._peer.on_lost(record.time, now)
+                if self.mtu.on_lost(record.number, record.largest_datagram):
+                    self.congestion.set_datagram_size(self.mtu.size)
         if counted:
             missing = self._missing_bytes(counted)
             before = self._delivery.lost
@@ -249,12 +242,6 @@ class Flight:
                 )
             )
         return lost
-
-    def _lost_on_path(self, record: SentRecord, now: float) -> None:
-        if self._is_host_bound and self._stretch > 1:
-            self._stretch, self._narrowed = 1.0, now
-        elif record.time >= self._narrowed:
-            self._has_lost = True
 
     def _missing_bytes(self, records: list[SentRecord]) -> int:
         """A record is lost with one of its datagrams: what the path lost of these, by what the peer has counted."""
@@ -295,6 +282,6 @@ class Flight:
         self.mtu = MtuSearch(self.max_datagram_size)
         self.congestion = self._make_congestion(self.mtu.size)
         self.record_length = RecordLength()
-        self._is_host_bound = self._is_unpaced = False
-        self._stretch = HOST_BOUND_STRETCH
+        self._peer.restart()
+        self._is_unpaced = False
         self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)

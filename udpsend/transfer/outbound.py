@@ -4,6 +4,7 @@ pings), path MTU probes, data as far as window and pacing allow."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from udpsend.sealing.keys import DirectionKeys
 from udpsend.sealing.seal import TAG_BYTES
@@ -63,16 +64,17 @@ class Outbound:
         self._assembly = assembly
         self._path_check = path_check
 
-    def next_train(self, now: float, address: Address, sender: Sender | None) -> Transmit | None:
-        """What leaves now, or None. Raises LocalFileError from the sender's file."""
+    def trains(self, now: float, address: Address, sender: Sender | None) -> Iterator[Transmit]:
+        """What leaves now, each valid until the next. Raises LocalFileError from the sender's file."""
         self.wake = None
         if self.closing.started:
-            close = self.closing.take(now)
-            return self._small_record(pack_close(close), now, address) if close is not None else None
-        train = self._path_record(now) or self._control_record(now, address)
-        if train is None and sender is not None and sender.unfinished:
-            train = self._data_record(now, address, sender)
-        return train
+            if (close := self.closing.take(now)) is not None:
+                yield self._small_record(pack_close(close), now, address)
+            return
+        while (small := self._path_record(now) or self._control_record(now, address)) is not None:
+            yield small
+        if sender is not None and sender.unfinished:
+            yield from self._data_records(now, address, sender)
 
     def _path_record(self, now: float) -> Transmit | None:
         if self.responses:
@@ -114,34 +116,33 @@ class Outbound:
         self._sent(SentRecord(number, now, transmit.size, 1, transmit.size, eliciting, control=control))
         return transmit
 
-    def _data_record(self, now: float, address: Address, sender: Sender) -> Transmit | None:
-        when = self.flight.data_time(now)
-        if when is None:
-            return None
-        if not sender.pending:
-            self.flight.on_app_limited()
-            return None
-        if when > now:
-            self.wake = when
-            return None
-        probe = self.flight.mtu.next_probe(now) if sender.total - sender.done > MTU_SEARCH_FROM else None
-        if probe is not None:
-            return self._mtu_probe(probe, now, address)
-        train = self._train
-        train.set_datagram_size(self.flight.mtu.size)
-        limit = train.capacity(self.flight.record_datagrams(train.max_datagrams)) - DATA_HEADER_SIZE
-        piece = sender.take(limit)
-        if piece is None:
-            self.flight.on_app_limited()
-            return None
-        start, plaintext = piece
-        pack_data_header_into(plaintext, start)
-        number = self.flight.take_number()
-        transmit, datagrams = train.seal(number, plaintext, address)
-        largest = min(transmit.size, transmit.segment_size)
-        data = (start, start + len(plaintext) - DATA_HEADER_SIZE, sender.copy)
-        self._sent(SentRecord(number, now, transmit.size, datagrams, largest, True, data=data))
-        return transmit
+    def _data_records(self, now: float, address: Address, sender: Sender) -> Iterator[Transmit]:
+        """Thousands a second: what stays as it is while nothing arrives is looked at once."""
+        flight, train = self.flight, self._train
+        train.set_datagram_size(flight.mtu.size)
+        searching = sender.pending and sender.total - sender.done > MTU_SEARCH_FROM
+        for datagrams in flight.openings(now, train.max_datagrams):
+            if searching:
+                searching = False
+                if (probe := flight.mtu.next_probe(now)) is not None:
+                    yield self._mtu_probe(probe, now, address)
+                    continue
+            piece = sender.take(train.capacity(datagrams) - DATA_HEADER_SIZE)
+            if piece is None:
+                flight.on_app_limited()
+                return
+            start, plaintext = piece
+            pack_data_header_into(plaintext, start)
+            number = flight.take_number()
+            transmit, count = train.seal(number, plaintext, address)
+            largest = min(transmit.size, transmit.segment_size)
+            data = (start, start + len(plaintext) - DATA_HEADER_SIZE, sender.copy)
+            self._sent(SentRecord(number, now, transmit.size, count, largest, True, data=data))
+            yield transmit
+        if sender.pending:
+            self.wake = flight.paced_until
+        elif flight.paced_until is not None:
+            flight.on_app_limited()
 
     def _mtu_probe(self, size: int, now: float, address: Address) -> Transmit:
         number = self.flight.take_number()

@@ -10,6 +10,8 @@ Reordering is learned: a record that was declared lost and acknowledged later ra
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from msgspec import Struct, field
 
 from udpsend.errors import BadPacket
@@ -22,10 +24,15 @@ MAX_PACKET_THRESHOLD = 300
 MAX_PROBE_TIMEOUT = 1.0  # an outage ends unannounced: look again every second
 
 
+_number = attrgetter("number")
+
+
 class AckOutcome(Struct):
     """What one acknowledgement changed."""
 
     acked: list[SentRecord] = field(default_factory=list)
+    newest: SentRecord | None = None
+    """The one of `acked` with the largest number."""
     spurious: list[SentRecord] = field(default_factory=list)
     """Declared lost before, and not lost after all."""
     rtt_sample: float | None = None
@@ -64,7 +71,7 @@ class Recovery:
         self._known_ranges = ranges
         if outcome.acked:
             self.probe_count = 0
-            newest = max(outcome.acked, key=lambda record: record.number)
+            outcome.newest = newest = max(outcome.acked, key=_number)
             if newest.number == largest and largest > self.largest_acked:
                 outcome.rtt_sample = now - newest.time
                 self.rtt.update(outcome.rtt_sample, ack.delay)
