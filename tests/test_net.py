@@ -21,6 +21,7 @@ from udpsend.net.portable import PortableSocket
 from udpsend.net.udp import UdpEndpoint
 from udpsend.net.waiting import SPIN, wait_awake, wait_readable, wait_writable
 from udpsend.wire.datagram import MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Transmit
+from udpsend.wire.packets import KIND_RECORD, Header
 
 if sys.platform != "linux":
     pytest.skip("LinuxSocket is for Linux", allow_module_level=True)
@@ -209,7 +210,7 @@ def test_ipv6(kind: str, seed: int) -> None:
 
 
 class Trouble:
-    """A socket whose sendmsg fails as long as `fails` says so."""
+    """A socket whose sendmsg and sendto fail as long as `fails` says so."""
 
     def __init__(self, sock: socket.socket, fails: Callable[[list[Any]], OSError | None]) -> None:
         self._sock, self._fails = sock, fails
@@ -219,6 +220,12 @@ class Trouble:
         if error is not None:
             raise error
         return self._sock.sendmsg(views, ancillary, flags, address)
+
+    def sendto(self, data: Any, address: Address) -> int:
+        error = self._fails([])
+        if error is not None:
+            raise error
+        return self._sock.sendto(data, address)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -288,6 +295,52 @@ def test_an_empty_datagram(receiver: PortableSocket) -> None:
         sender.sock.sendto(b"", address_of(receiver))
         sender.sock.sendto(b"after it", address_of(receiver))
         assert receive(receiver, 2, address_of(sender)) == [b"", b"after it"]
+
+
+def fragment(index: int, count: int, size: int) -> bytes:
+    return Header(KIND_RECORD, b"7 bytes", 5, index, count).pack().ljust(size, b".")
+
+
+def test_what_comes_singly_is_taken_as_trains_of_one_record() -> None:
+    with contextlib.closing(bound(PortableSocket)) as receiver, contextlib.closing(bound(PortableSocket)) as sender:
+        record = [fragment(index, 3, 1472) for index in range(3)]
+        for datagram in (*record, *record, *record[:2], b"short"):
+            sender.sock.sendto(datagram, address_of(receiver))
+        trains = [receiver.receive() for _ in range(4)]
+        assert [train and list(train.datagrams()) for train in trains] == [
+            record,
+            record,
+            [*record[:2], b"short"],
+            None,
+        ]
+
+
+def test_a_larger_datagram_and_one_from_elsewhere_begin_another_train() -> None:
+    with contextlib.ExitStack() as stack:
+        receiver, one, other = (stack.enter_context(contextlib.closing(bound(PortableSocket))) for _ in range(3))
+        small, large = fragment(0, 9, 1200), fragment(1, 9, 1472)
+        for sender, datagram in ((one, small), (one, small), (one, large), (other, small), (other, small)):
+            sender.sock.sendto(datagram, address_of(receiver))
+        came: list[tuple[Address, list[bytes]]] = []
+        while (arrival := receiver.receive()) is not None:
+            assert receiver.has_pending == (not came)
+            came.append((arrival.address, list(arrival.datagrams())))
+        assert came == [
+            (address_of(one), [small, small]),
+            (address_of(one), [large]),
+            (address_of(other), [small, small]),
+        ]
+
+
+def test_few_full_datagrams_are_worth_waiting_for_more() -> None:
+    with contextlib.closing(bound(PortableSocket)) as receiver, contextlib.closing(bound(PortableSocket)) as sender:
+        for count, size, is_few in ((3, 1472, True), (3, 100, False), (24, 1472, False)):
+            for index in range(count):
+                sender.sock.sendto(fragment(index, 64, size), address_of(receiver))
+            assert receiver.receive() is not None
+            assert receiver.is_trickling is is_few
+            while receiver.receive() is not None:
+                pass
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,7 +19,7 @@ import struct
 from collections import deque
 
 from udpsend.net import batch, libc
-from udpsend.net.portable import SEND_WAIT, PortableSocket
+from udpsend.net.portable import MIN_FULL, SEND_WAIT, TRICKLE, PortableSocket
 from udpsend.net.train_calls import UDP_SEGMENT, ReceiveTrain, SendTrain
 from udpsend.net.waiting import wait_writable
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Arrival, Transmit
@@ -33,9 +33,7 @@ IPV6_MTU_DISCOVER = 23
 OFFLOAD_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
 
 MIN_STRIDE = 256  # trains of smaller datagrams are rare and not worth a guess
-MIN_FULL = 1000  # what is smaller is no full datagram, but the end of a record, or a small one
 SINGLES = 64  # datagrams of the expected size in a row that came alone: nothing joins them on this path
-TRICKLE = 24  # datagrams in one call; fewer cost more to wake up for than to take
 _SEGMENT = struct.Struct("=H")
 
 
@@ -43,7 +41,7 @@ class LinuxSocket(PortableSocket):
     """Raises OSError where the kernel is older than 5.0."""
 
     def __init__(self, sock: socket.socket, *, offload: bool = True) -> None:
-        super().__init__(sock)
+        super().__init__(sock, 0, 0)
         self.offload = offload
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)

@@ -7,7 +7,8 @@ import socket
 from collections import Counter
 
 from udpsend.net.waiting import wait_writable
-from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Arrival, Transmit
+from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival, Transmit
+from udpsend.wire.packets import ends_record
 
 # What the network may answer to a datagram: it is as good as lost, and loss is what the protocol is for.
 LOST = {
@@ -30,12 +31,17 @@ LOST = {
     None,  # no errno at all: an address that cannot be packed
 }
 SEND_WAIT = 0.05  # seconds for the kernel to take a train; then it counts as lost
+MIN_FULL = 1000  # what is smaller is no full datagram, but the end of a record, or a small one
+TRICKLE = 24  # datagrams in one go; fewer cost more to wake up for than to take
+
+_Source = tuple[str, int] | tuple[str, int, int, int]
 
 
 class PortableSocket:
     """`counters` says what the network did not take, by errno name."""
 
-    def __init__(self, sock: socket.socket, buffer_size: int = MAX_TRAIN_SIZE + 1) -> None:
+    def __init__(self, sock: socket.socket, slot: int = MAX_TRAIN_SIZE + 1, slots: int = MAX_SEGMENTS) -> None:
+        """It holds `slots` datagrams of up to `slot` bytes; memory comes when it is touched."""
         self.sock = sock
         self.local = 0
         """What `Arrival.local` says of datagrams from here."""
@@ -43,21 +49,44 @@ class PortableSocket:
         self.counters: Counter[str] = Counter()
         self.is_trickling = False
         """Full datagrams come, and few at a time: whoever waits a moment takes many for the price of one."""
-        self._buffer = memoryview(bytearray(buffer_size))
+        buffer = memoryview(bytearray(slot * slots))
+        self._slots = [buffer[i * slot : (i + 1) * slot] for i in range(slots)]
+        self._openings = [each[:HEADER_SIZE] for each in self._slots]
+        self._rests: list[memoryview] = []
+        self._stride = 0
+        self._kept: Arrival | None = None
         sock.setblocking(False)
 
     @property
     def has_pending(self) -> bool:
         """There is more to receive, which no select would show."""
-        return False
+        return self._kept is not None
 
     def fileno(self) -> int:
         return self.sock.fileno()
 
+    # sending
+
     def send(self, transmit: Transmit) -> None:
-        """Blocks for SEND_WAIT at most. Datagrams that the network does not take are counted as lost."""
-        for datagram in transmit.datagrams():
-            self._send_message([datagram], [], transmit)
+        """Blocks for SEND_WAIT at most at each datagram that the system does not take; then it counts as lost."""
+        data, segment, address = memoryview(b"".join(transmit.views)), transmit.segment_size, transmit.address
+        at, waited = 0, False
+        while at < len(data):
+            try:
+                while at < len(data):
+                    self.sock.sendto(data[at : at + segment], address)
+                    at += segment
+                    waited = False
+            except BlockingIOError:
+                if waited:
+                    self.counters["EAGAIN"] += 1
+                    at += segment
+                else:
+                    wait_writable(self.sock, SEND_WAIT)
+                waited = not waited
+            except OSError as error:
+                self._lost(error)
+                at += segment
 
     def _send_message(
         self, views: list[bytes | memoryview], ancillary: list[tuple[int, int, bytes]], transmit: Transmit
@@ -75,17 +104,51 @@ class PortableSocket:
                 return
         self.counters["EAGAIN"] += 1
 
+    # receiving
+
     def receive(self) -> Arrival | None:
-        """The next train, or None when there is nothing. Its views are valid until the next call."""
-        try:
-            size, address = self.sock.recvfrom_into(self._buffer)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            self._lost(error)
-            return self.receive()
-        headers, payload = self._buffer[: min(size, HEADER_SIZE)], self._buffer[HEADER_SIZE : max(size, HEADER_SIZE)]
-        return Arrival(headers, payload, size, 1, (address[0], address[1]))
+        """The next train, or None when there is nothing. Its views are valid until the next call.
+
+        A train ends with the last fragment of a record, with a datagram that is shorter than the others, and before one
+        that is larger or from elsewhere."""
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            return kept
+        count = size = stride = 0
+        source: _Source = ("", 0)
+        self.is_trickling = False
+        for slot in self._slots:
+            try:
+                came, address = self.sock.recvfrom_into(slot)
+            except BlockingIOError:
+                self.is_trickling = stride >= MIN_FULL and count < TRICKLE
+                break
+            except OSError as error:
+                self._lost(error)
+                return self.receive() if not count else self._train(count, stride, size, source)
+            if not count:
+                source, stride = address, came
+            elif came > stride or address != source:
+                self._kept = Arrival.of([bytes(slot[:came])], address[:2])
+                break
+            size = came
+            count += 1
+            if size < stride or size < MIN_FULL or ends_record(slot):
+                break
+        return self._train(count, stride, size, source) if count else None
+
+    def _train(self, count: int, stride: int, size: int, source: _Source) -> Arrival:
+        """The datagrams in the first slots, of which the last has `size` bytes."""
+        slot = self._slots[count - 1]
+        opening, rest = slot[: min(size, HEADER_SIZE)], slot[HEADER_SIZE : max(size, HEADER_SIZE)]
+        if count == 1:
+            return Arrival(opening, rest, size, 1, source[:2])
+        if stride != self._stride:
+            self._stride = stride
+            self._rests = [each[HEADER_SIZE:stride] for each in self._slots]
+        headers = b"".join([*self._openings[: count - 1], opening])
+        payloads = b"".join([*self._rests[: count - 1], rest])
+        return Arrival(memoryview(headers), memoryview(payloads), stride, count, source[:2])
 
     def _lost(self, error: OSError) -> None:
         """Count what the network did not take; raise what is no such thing."""

@@ -72,7 +72,7 @@ def connect_relay(
 
 class RelayedSocket(PortableSocket):
     def __init__(self, connected: socket.socket, machine: RelayMachine, *, is_stream: bool) -> None:
-        super().__init__(connected, 0)
+        super().__init__(connected, 0, 0)
         self.is_closed = False
         """The relay has hung up: nothing more goes or comes this way."""
         self._machine = machine

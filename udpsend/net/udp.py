@@ -129,7 +129,7 @@ class UdpEndpoint:
                 sock.close()
                 break
             self._last_local += 1
-            self._more[self._last_local] = small = PortableSocket(sock, SMALL_BUFFER)
+            self._more[self._last_local] = small = PortableSocket(sock, SMALL_BUFFER, 1)
             small.local = self._last_local
             opened.append(self._last_local)
         self._list_sockets()

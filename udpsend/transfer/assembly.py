@@ -2,7 +2,8 @@
 
 1. The usual train is one whole record: one comparison of all its headers with what they must be, and no copy.
 2. Anything else (receive offload that merged or split trains, loss, reordering) is taken in runs: consecutive
-   fragments of one record, again compared as a whole. Runs are copied and kept until their record is complete.
+   fragments of one record, again compared as a whole. A run that is a record is taken where it lies; others are copied
+   and kept until their record is complete.
 3. Records that do not complete are forgotten, oldest first: their content comes again in other records.
 
 Nothing is authentic yet here but the tag, which everybody on the path can read. Memory is bounded by MAX_PARTIALS
@@ -124,6 +125,8 @@ class Assembly:
             return None
         self.datagrams += length
         partial = self._partials.get(header.number)
+        if partial is None and length == header.count and len(payload) <= MAX_TRAIN_SIZE:  # all of it, where it lies
+            return SealedRecord(header.number, header.pack(), payload)
         if partial is None:
             if len(self._partials) >= MAX_PARTIALS:
                 del self._partials[next(iter(self._partials))]

@@ -81,6 +81,11 @@ def number_untrusted(header: bytes) -> int:
     return int.from_bytes(header[_NUMBER : _NUMBER + _NUMBER_SIZE])
 
 
+def ends_record(datagram: memoryview) -> bool:
+    """Whether it opens, if it is a record's, with the header of the last fragment."""
+    return datagram[14] + 1 == datagram[15]
+
+
 def parse_header_untrusted(data: bytes | memoryview) -> Header:
     """The header at the start of a datagram. Raises BadPacket."""
     if len(data) < HEADER_SIZE:
