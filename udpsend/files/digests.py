@@ -36,9 +36,9 @@ class Digests(MutableMapping[int, bytes]):
         for start, stop in self._indices:
             yield from range(start, stop)
 
-    def packed(self, start: int, stop: int) -> bytes:
-        """Those of consecutive blocks, end to end."""
-        return bytes(self._bytes[start * DIGEST_SIZE : stop * DIGEST_SIZE])
+    def view(self, start: int, stop: int) -> memoryview:
+        """Those of consecutive blocks, end to end. None may be added while it is looked at."""
+        return memoryview(self._bytes)[start * DIGEST_SIZE : stop * DIGEST_SIZE]
 
     def __len__(self) -> int:
         return self._indices.total

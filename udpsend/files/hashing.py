@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from udpsend.errors import PeerError, TransferFailed
@@ -117,12 +117,17 @@ class BlockHashes:
         """Of all blocks that were not known before."""
         if self.count == 1 and not self.known:
             return self.of(0)
-        fresh = [self._digests.packed(*gap) for gap in self.known.gaps(0, self.count)]
-        return self._new_hasher(b"".join(fresh)).digest()
+        return self._digest_of(self.known.gaps(0, self.count))
 
     def digest_of_all(self) -> bytes:
         """Of all blocks, once those that were known before are put."""
-        return self.of(0) if self.count == 1 else self._new_hasher(self._digests.packed(0, self.count)).digest()
+        return self.of(0) if self.count == 1 else self._digest_of([(0, self.count)])
+
+    def _digest_of(self, ranges: Iterable[tuple[int, int]]) -> bytes:
+        hasher = self._new_hasher()
+        for start, stop in ranges:
+            hasher.update(self._digests.view(start, stop))
+        return hasher.digest()
 
 
 class HashingThread:
