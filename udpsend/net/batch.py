@@ -22,6 +22,7 @@ from udpsend.net.libc import (
     last_error,
     pack_name,
 )
+from udpsend.net.memory import untouched
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Arrival, Transmit
 
 MAX_DATAGRAM = 65_536
@@ -38,7 +39,7 @@ class SendBatch:
 
     def __init__(self, fd: int, libc: ctypes.CDLL) -> None:
         self._fd, self._call = fd, libc.sendmmsg
-        self._data = memoryview(bytearray(MAX_DATAGRAM))
+        self._data = untouched(MAX_DATAGRAM)
         self._name = memoryview(bytearray(NAME_SIZE))
         self._vectors = (IoVec * MAX_SEGMENTS)()
         self._messages = (Message * MAX_SEGMENTS)()
@@ -86,7 +87,7 @@ class ReceiveBatch:
         """`headers` holds MAX_SEGMENTS openings, `payloads` the rest of a train."""
         self._fd, self._call = fd, libc.recvmmsg
         self._headers, self._payloads = headers, payloads
-        self._overflow = memoryview(bytearray(MAX_SEGMENTS * MAX_DATAGRAM))  # pages come when they are touched
+        self._overflow = untouched(MAX_SEGMENTS * MAX_DATAGRAM)
         self._names = memoryview(bytearray(MAX_SEGMENTS * NAME_SIZE))
         self._control = memoryview(bytearray(MAX_SEGMENTS * CONTROL_SIZE))
         self._vectors = (IoVec * (3 * MAX_SEGMENTS))()

@@ -19,6 +19,7 @@ import struct
 from collections import deque
 
 from udpsend.net import batch, libc
+from udpsend.net.memory import untouched
 from udpsend.net.portable import MIN_FULL, SEND_WAIT, TRICKLE, PortableSocket
 from udpsend.net.train_calls import UDP_SEGMENT, ReceiveTrain, SendTrain
 from udpsend.net.waiting import wait_writable
@@ -49,8 +50,8 @@ class LinuxSocket(PortableSocket):
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(offload))
         self._headers = memoryview(bytearray(MAX_SEGMENTS * HEADER_SIZE))
-        self._payloads = memoryview(bytearray(MAX_TRAIN_SIZE + MAX_SEGMENTS * HEADER_SIZE))
-        self._overflow = memoryview(bytearray(MAX_TRAIN_SIZE + 1))
+        self._payloads = untouched(MAX_TRAIN_SIZE + MAX_SEGMENTS * HEADER_SIZE)
+        self._overflow = untouched(MAX_TRAIN_SIZE + 1)
         calls, fd = libc.load(), sock.fileno()
         self._train_out = SendTrain(fd, calls)
         self._train_in = ReceiveTrain(fd, calls, self._headers, self._payloads, self._overflow)

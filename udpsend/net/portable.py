@@ -6,6 +6,7 @@ import errno
 import socket
 from collections import Counter
 
+from udpsend.net.memory import untouched
 from udpsend.net.waiting import wait_writable
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival, Transmit
 from udpsend.wire.packets import ends_record
@@ -41,7 +42,7 @@ class PortableSocket:
     """`counters` says what the network did not take, by errno name."""
 
     def __init__(self, sock: socket.socket, slot: int = MAX_TRAIN_SIZE + 1, slots: int = MAX_SEGMENTS) -> None:
-        """It holds `slots` datagrams of up to `slot` bytes; memory comes when it is touched."""
+        """It holds `slots` datagrams of up to `slot` bytes."""
         self.sock = sock
         self.local = 0
         """What `Arrival.local` says of datagrams from here."""
@@ -49,7 +50,7 @@ class PortableSocket:
         self.counters: Counter[str] = Counter()
         self.is_trickling = False
         """Full datagrams come, and few at a time: whoever waits a moment takes many for the price of one."""
-        buffer = memoryview(bytearray(slot * slots))
+        buffer = untouched(slot * slots)
         self._slots = [buffer[i * slot : (i + 1) * slot] for i in range(slots)]
         self._openings = [each[:HEADER_SIZE] for each in self._slots]
         self._rests: list[memoryview] = []
