@@ -25,7 +25,7 @@ from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import RangeSet
 
 BLOCK_SIZE = (1 << 20) - MAX_TRAIN_SIZE  # bytes that make a block full; there is place for a record more
-BLOCKS = 9  # the thread is waited for with fewer: eight take 1.76 s for 1 GiB, ten 1.69 and 2 MB more
+BLOCKS = 12  # the thread is waited for with fewer: 1 GiB took 1.76 s with eight, 1.69 with ten
 LOW_BLOCKS = 3  # free ones: below that the sender is told to wait
 # A block full of records of the smallest size has 900 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
