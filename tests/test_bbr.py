@@ -260,19 +260,21 @@ def test_the_model_of_a_steady_path() -> None:
 )
 def test_a_long_path_begins_at_the_rate_of_a_shorter_one(round_trip: float, times: float) -> None:
     model = Model(SIZE, 1)
-    model.start_pacing(round_trip)
+    model.start_pacing(round_trip, 0)
     assert model.window == pytest.approx(times * initial_window(SIZE))
     assert model.pacing_rate == pytest.approx(2.77 * times * initial_window(SIZE) / round_trip)
 
 
-def test_a_start_that_was_too_much_is_taken_back() -> None:
+@pytest.mark.parametrize("before", [0, 1_000_000], ids=["first path", "another path"])
+def test_a_start_that_was_too_much_is_taken_back(before: int) -> None:
     model = Model(SIZE, 1)
+    model.delivered = before
     model.path.on_round_trip(0.2, 0.2)
-    model.start_pacing(0.2)
+    model.start_pacing(0.2, before)
     modest = initial_window(SIZE)
-    model.check_start(modest)
+    model.check_start(before + modest)
     assert model.window == 10 * modest
-    model.check_start(modest + 1)
+    model.check_start(before + modest + 1)
     assert model.window == modest
     assert model.pacing_rate == pytest.approx(2.77 * modest / 0.2)
 
@@ -280,7 +282,7 @@ def test_a_start_that_was_too_much_is_taken_back() -> None:
 def test_losses_after_the_first_window_do_not_take_it_back() -> None:
     model = Model(SIZE, 1)
     model.path.on_round_trip(0.2, 0.2)
-    model.start_pacing(0.2)
+    model.start_pacing(0.2, 0)
     model.delivered = 10 * initial_window(SIZE)
     model.check_start(5 * initial_window(SIZE))
     assert model.window == 10 * initial_window(SIZE)

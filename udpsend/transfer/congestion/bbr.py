@@ -101,7 +101,7 @@ class Bbr:
             self._recovery_start = None
             self._restore_window()
         if not model.pacing_rate:
-            model.start_pacing(sample.rtt.smoothed)
+            model.start_pacing(sample.rtt.smoothed, sample.lost)
         model.set_pacing_rate(PACING_GAIN[model.state])
         model.set_window(sample.acked_bytes)
 

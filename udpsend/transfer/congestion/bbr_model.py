@@ -70,7 +70,8 @@ class Model:
         self.size = datagram_size
         self.window: float = initial_window(datagram_size)
         self.pacing_rate = 0.0
-        self._start_window = 0.0
+        self._start_until = 0.0  # until so much is delivered, the first window is on its way
+        self._start_lost = 0
         self.inflight_long = INFINITY
         """The draft's inflight_longterm: the most that was in flight without too much loss."""
         self.bandwidth = 0.0
@@ -128,19 +129,22 @@ class Model:
         """`lost` bytes since a record was sent that brought the bytes in flight to `inflight`."""
         return self.loss.is_too_high(lost, inflight, self.size, self.latest_rtt <= self.quiet_rtt)
 
-    def start_pacing(self, smoothed_rtt: float) -> None:
-        """At the first acknowledgement. Small control messages say nothing of the path: the initial window does."""
+    def start_pacing(self, smoothed_rtt: float, lost: int) -> None:
+        """At the first acknowledgement; so many bytes were lost before. Small control messages say nothing of the path:
+        the initial window does."""
         stretch = min(max(smoothed_rtt / FULL_START_RTT, 1.0), MAX_START_STRETCH)
-        self._start_window = stretch * initial_window(self.size)
-        self.window = max(self.window, self._start_window)
-        self.pacing_rate = STARTUP_PACING_GAIN * self._start_window / smoothed_rtt
+        window = stretch * initial_window(self.size)
+        self._start_until, self._start_lost = self.delivered + window, lost
+        self.window = max(self.window, window)
+        self.pacing_rate = STARTUP_PACING_GAIN * window / smoothed_rtt
 
     def check_start(self, lost: int) -> None:
         """So many bytes were lost in all. As long as the first window has not passed, more than RFC 9002 would have
         sent at first shows that it was too much: go on with that, and with the rate that did pass."""
         modest = initial_window(self.size)
-        if self.delivered < self._start_window and lost > modest and self.path.min_rtt < INFINITY:
-            self._start_window = 0.0
+        too_much = lost - self._start_lost > modest
+        if self.delivered < self._start_until and too_much and self.path.min_rtt < INFINITY:
+            self._start_until = 0.0
             self.window = modest
             self.pacing_rate = STARTUP_PACING_GAIN * max(self.bandwidth, modest / self.path.min_rtt)
 
