@@ -332,17 +332,6 @@ def test_a_larger_datagram_and_one_from_elsewhere_begin_another_train() -> None:
         ]
 
 
-def test_few_full_datagrams_are_worth_waiting_for_more() -> None:
-    with contextlib.closing(bound(PortableSocket)) as receiver, contextlib.closing(bound(PortableSocket)) as sender:
-        for count, size, is_few in ((3, 1472, True), (3, 100, False), (24, 1472, False)):
-            for index in range(count):
-                sender.sock.sendto(fragment(index, 64, size), address_of(receiver))
-            assert receiver.receive() is not None
-            assert receiver.is_trickling is is_few
-            while receiver.receive() is not None:
-                pass
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_to_receive(kind: str) -> None:
     with contextlib.closing(bound(KINDS[kind])) as carrier:

@@ -20,7 +20,7 @@ from collections import deque
 
 from udpsend.net import batch, libc
 from udpsend.net.memory import untouched
-from udpsend.net.portable import MIN_FULL, SEND_WAIT, TRICKLE, PortableSocket
+from udpsend.net.portable import MIN_FULL, SEND_WAIT, PortableSocket
 from udpsend.net.train_calls import UDP_SEGMENT, ReceiveTrain, SendTrain
 from udpsend.net.waiting import wait_writable
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Arrival, Transmit
@@ -35,6 +35,7 @@ OFFLOAD_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, e
 
 MIN_STRIDE = 256  # trains of smaller datagrams are rare and not worth a guess
 SINGLES = 64  # datagrams of the expected size in a row that came alone: nothing joins them on this path
+TRICKLE = 24  # datagrams in one call; fewer cost more to wake up for than to take
 _SEGMENT = struct.Struct("=H")
 
 

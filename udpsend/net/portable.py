@@ -33,7 +33,6 @@ LOST = {
 }
 SEND_WAIT = 0.05  # seconds for the kernel to take a train; then it counts as lost
 MIN_FULL = 1000  # what is smaller is no full datagram, but the end of a record, or a small one
-TRICKLE = 24  # datagrams in one go; fewer cost more to wake up for than to take
 
 _Source = tuple[str, int] | tuple[str, int, int, int]
 
@@ -117,12 +116,10 @@ class PortableSocket:
             return kept
         count = size = stride = 0
         source: _Source = ("", 0)
-        self.is_trickling = False
         for slot in self._slots:
             try:
                 came, address = self.sock.recvfrom_into(slot)
             except BlockingIOError:
-                self.is_trickling = stride >= MIN_FULL and count < TRICKLE
                 break
             except OSError as error:
                 self._lost(error)
