@@ -122,10 +122,11 @@ def parse_frames_untrusted(record: memoryview) -> Frames:
 
 def _parse_small_untrusted(record: memoryview, frames: Frames) -> None:
     at, end = 0, len(record)
+    control: list[tuple[int, bytes]] = []
     while at < end:
         kind = record[at]
         if kind == PADDING:
-            return
+            break
         frames.ack_eliciting |= kind not in (ACK, CLOSE)
         if kind == PING:
             at += 1
@@ -134,7 +135,7 @@ def _parse_small_untrusted(record: memoryview, frames: Frames) -> None:
         elif kind == CONTROL:
             _, offset, length = _CONTROL.unpack_from(record, at)
             at += _CONTROL.size
-            frames.control += ((offset, _take_untrusted(record, at, length)),)
+            control.append((offset, _take_untrusted(record, at, length)))
             at += length
         elif kind == CHALLENGE:
             frames.challenge = _take_untrusted(record, at + 1, 8)
@@ -151,6 +152,7 @@ def _parse_small_untrusted(record: memoryview, frames: Frames) -> None:
             frames.close = Close(known, reason)
         else:
             raise BadPacket("unknown frame")
+    frames.control = tuple(control)
 
 
 def _take_untrusted(record: memoryview, at: int, length: int) -> bytes:
