@@ -279,6 +279,17 @@ def test_a_start_that_was_too_much_is_taken_back(before: int) -> None:
     assert model.pacing_rate == pytest.approx(2.77 * modest / 0.2)
 
 
+def test_a_lost_flight_does_not_bring_the_start_back() -> None:
+    bbr, modest = Bbr(SIZE), initial_window(SIZE)
+    bbr._model.path.on_round_trip(0.2, 0.2)
+    bbr._model.start_pacing(0.2, 0)
+    bbr.on_lost(lost_sample(1.0, *(record(number) for number in range(20))))
+    assert bbr.window == modest
+    bbr.on_lost(lost_sample(1.1, record(20), persistent=True, lost_before=20 * SIZE))
+    bbr._restore_window()
+    assert bbr.window <= 20_000 + 4 * SIZE
+
+
 def test_losses_after_the_first_window_do_not_take_it_back() -> None:
     model = Model(SIZE, 1)
     model.path.on_round_trip(0.2, 0.2)

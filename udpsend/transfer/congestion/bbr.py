@@ -181,7 +181,8 @@ class Bbr:
             if self._probe.on_lost(record, lost, missing, sample.now):
                 self._undo_state = State.UP
             lost += missing
-        model.check_start(sample.lost_before + sample.lost_bytes)
+        if model.check_start(sample.lost_before + sample.lost_bytes):
+            self._prior_window = model.window
         if sample.persistent:
             # A whole flight is gone: an outage, or another path. Begin with little; what was known counts again when
             # something that is sent from now on arrives (5.6.4.4).

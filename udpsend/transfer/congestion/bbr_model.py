@@ -138,15 +138,17 @@ class Model:
         self.window = max(self.window, window)
         self.pacing_rate = STARTUP_PACING_GAIN * window / smoothed_rtt
 
-    def check_start(self, lost: int) -> None:
+    def check_start(self, lost: int) -> bool:
         """So many bytes were lost in all. As long as the first window has not passed, more than RFC 9002 would have
-        sent at first shows that it was too much: go on with that, and with the rate that did pass."""
+        sent at first shows that it was too much: go on with that, and with the rate that did pass. True if so."""
         modest = initial_window(self.size)
         too_much = lost - self._start_lost > modest
-        if self.delivered < self._start_until and too_much and self.path.min_rtt < INFINITY:
-            self._start_until = 0.0
-            self.window = modest
-            self.pacing_rate = STARTUP_PACING_GAIN * max(self.bandwidth, modest / self.path.min_rtt)
+        if self.delivered >= self._start_until or not too_much or self.path.min_rtt == INFINITY:
+            return False
+        self._start_until = 0.0
+        self.window = min(self.window, modest)
+        self.pacing_rate = STARTUP_PACING_GAIN * max(self.bandwidth, modest / self.path.min_rtt)
+        return True
 
     def set_pacing_rate(self, gain: float) -> None:
         rate = gain * self.bandwidth * (TINY_PATH_PACING_MARGIN if self.is_path_tiny else PACING_MARGIN)
