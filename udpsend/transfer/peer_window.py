@@ -52,6 +52,6 @@ class PeerWindow:
             self._has_lost = True
 
     def restart(self) -> None:
-        """The path is another one."""
-        self.is_host_bound = False
+        """The path is another one: only what the peer told holds."""
+        self.is_host_bound = self._has_lost = False
         self._stretch = STRETCH
