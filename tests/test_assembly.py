@@ -128,6 +128,20 @@ def test_two_records_merged_and_one_split() -> None:
     assert assembly.datagrams == 8
 
 
+def test_a_stranger_in_front_of_a_train_takes_nothing_along() -> None:
+    stranger = Header(KIND_RECORD, b"another", 1, 0, 3).pack().ljust(36, b"!")
+    done, drops, assembly = assemble([[stranger, *fragments(1, 3)]])
+    assert sorted(done) == [1]
+    assert drops == {"tag": 1}
+    assert assembly.datagrams == 3
+
+
+def test_a_whole_record_is_taken_whatever_was_forged_of_it_before() -> None:
+    forged = Header(KIND_RECORD, TAG, 1, 1, 3).pack().ljust(36, b"!")
+    done, _, _ = assemble([[forged], fragments(0, 2) + fragments(1, 3)])
+    assert done[1] == b"".join(d[HEADER_SIZE:] for d in fragments(1, 3))
+
+
 def test_a_run_that_is_partly_here() -> None:
     datagrams = fragments(1, 6)
     done, _, _ = assemble([datagrams[2:4], datagrams[1:5], datagrams[0:2], datagrams[4:]])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import socket
+import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from random import Random
@@ -15,6 +17,7 @@ from tests.transfers import Peer
 from udpsend.config import Role
 from udpsend.net import clock
 from udpsend.net.driver import Driver
+from udpsend.net.train_calls import UDP_SEGMENT
 from udpsend.net.udp import UdpEndpoint
 from udpsend.wire.datagram import Address, Arrival, Transmit
 
@@ -102,6 +105,15 @@ def client() -> Iterator[socket.socket]:
         sock.bind(("127.0.0.1", 0))
         sock.settimeout(WAIT)
         yield sock
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="offload of Linux")
+def test_stun_that_came_joined_to_others_takes_none_of_them_along(loop: Loop, client: socket.socket) -> None:
+    train = [opening.ljust(1200, b".") for opening in (b"\x01\x01 stun", b"\xe0 one", b"\xe0 two", b"\xe0 three")]
+    client.sendmsg([b"".join(train)], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", 1200))], 0, loop.address)
+    loop.wait(lambda: len(loop.machine.received) >= 3)
+    assert loop.machine.received == train[1:]
+    assert loop.stun == train[:1]
 
 
 def test_datagrams_go_to_the_machine_and_stun_elsewhere(loop: Loop, client: socket.socket) -> None:

@@ -297,20 +297,20 @@ def test_an_empty_datagram(receiver: PortableSocket) -> None:
         assert receive(receiver, 2, address_of(sender)) == [b"", b"after it"]
 
 
-def fragment(index: int, count: int, size: int) -> bytes:
-    return Header(KIND_RECORD, b"7 bytes", 5, index, count).pack().ljust(size, b".")
+def fragment(index: int, count: int, size: int, tag: bytes = b"7 bytes") -> bytes:
+    return Header(KIND_RECORD, tag, 5, index, count).pack().ljust(size, b".")
 
 
 def test_what_comes_singly_is_taken_as_trains_of_one_record() -> None:
     with contextlib.closing(bound(PortableSocket)) as receiver, contextlib.closing(bound(PortableSocket)) as sender:
-        record = [fragment(index, 3, 1472) for index in range(3)]
-        for datagram in (*record, *record, *record[:2], b"short"):
+        record, short = [fragment(index, 3, 1472) for index in range(3)], fragment(1, 3, 100)
+        for datagram in (*record, *record, *record[:2], short):
             sender.sock.sendto(datagram, address_of(receiver))
         trains = [receiver.receive() for _ in range(4)]
         assert [train and list(train.datagrams()) for train in trains] == [
             record,
             record,
-            [*record[:2], b"short"],
+            [*record[:2], short],
             None,
         ]
 
@@ -330,6 +330,19 @@ def test_a_larger_datagram_and_one_from_elsewhere_begin_another_train() -> None:
             (address_of(one), [large]),
             (address_of(other), [small, small]),
         ]
+
+
+@pytest.mark.parametrize("stranger", [b"\x01".ljust(1472), fragment(0, 9, 1472, b"another")], ids=["STUN", "tag"])
+def test_what_is_none_of_ours_spoils_no_train(stranger: bytes) -> None:
+    with contextlib.closing(bound(PortableSocket)) as receiver, contextlib.closing(bound(PortableSocket)) as sender:
+        record = [fragment(index, 3, 1472) for index in range(3)]
+        for datagram in (stranger, *record, *record[:2], stranger):
+            sender.sock.sendto(datagram, address_of(receiver))
+        came = []
+        while (arrival := receiver.receive()) is not None:
+            came.append(list(arrival.datagrams()))
+        assert [datagram for train in came for datagram in train] == [stranger, *record, *record[:2], stranger]
+        assert all(train == [stranger] or stranger not in train for train in came)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -125,9 +125,10 @@ class Driver:
             self._moved += len(arrival.payloads)
             if reader.local:
                 arrival.local = reader.local
-            if is_stun(arrival.first_byte()):
+            while arrival.count and is_stun(arrival.first_byte()):
                 self._on_stun(arrival.first_datagram(), arrival.address)
-            else:
+                arrival = arrival.rest()
+            if arrival.count:
                 # A time from before the receive call would make round trips too short: on a busy host by as long as
                 # the process waited for the processor in between, and the shortest counts for ten seconds.
                 self._machine.datagram_received(arrival, clock.now())

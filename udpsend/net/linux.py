@@ -93,6 +93,22 @@ class LinuxSocket(PortableSocket):
                 self.offload = False
                 self.counters["offload refused"] += 1
 
+    def _send_message(
+        self, views: list[bytes | memoryview], ancillary: list[tuple[int, int, bytes]], transmit: Transmit
+    ) -> None:
+        """One call of sendmsg, and another one where the socket was full."""
+        for _ in range(2):
+            try:
+                self.sock.sendmsg(views, ancillary, 0, transmit.address)
+            except BlockingIOError:
+                wait_writable(self.sock, SEND_WAIT)
+            except OSError as error:
+                self._lost(error)
+                return
+            else:
+                return
+        self.counters["EAGAIN"] += 1
+
     def _send_batched(self, transmit: Transmit) -> bool:
         """Whether the network took all of it."""
         count = -(-transmit.size // transmit.segment_size)

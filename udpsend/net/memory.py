@@ -8,4 +8,4 @@ import mmap
 def untouched(size: int) -> memoryview:
     """`size` zeros that take no memory before they are touched. A bytearray is written over when it is made: 4 MiB for
     each socket."""
-    return memoryview(mmap.mmap(-1, max(size, 1)))[:size]
+    return memoryview(mmap.mmap(-1, size))

@@ -1,4 +1,4 @@
-"""Trains over any UDP socket: one call for each datagram. The twin of `linux.py`, method by method."""
+"""Trains over any UDP socket: one call for each datagram."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from udpsend.net.memory import untouched
 from udpsend.net.waiting import wait_writable
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival, Transmit
-from udpsend.wire.packets import ends_record
+from udpsend.wire.packets import OPENING_SIZE, ends_record
 
 # What the network may answer to a datagram: it is as good as lost, and loss is what the protocol is for.
 LOST = {
@@ -41,7 +41,7 @@ class PortableSocket:
     """`counters` says what the network did not take, by errno name."""
 
     def __init__(self, sock: socket.socket, slot: int = MAX_TRAIN_SIZE + 1, slots: int = MAX_SEGMENTS) -> None:
-        """It holds `slots` datagrams of up to `slot` bytes."""
+        """It holds `slots` datagrams of up to `slot` bytes; none where another class receives."""
         self.sock = sock
         self.local = 0
         """What `Arrival.local` says of datagrams from here."""
@@ -49,7 +49,7 @@ class PortableSocket:
         self.counters: Counter[str] = Counter()
         self.is_trickling = False
         """Full datagrams come, and few at a time: whoever waits a moment takes many for the price of one."""
-        buffer = untouched(slot * slots)
+        buffer = untouched(slot * slots) if slots else memoryview(b"")
         self._slots = [buffer[i * slot : (i + 1) * slot] for i in range(slots)]
         self._openings = [each[:HEADER_SIZE] for each in self._slots]
         self._rests: list[memoryview] = []
@@ -87,22 +87,7 @@ class PortableSocket:
             except OSError as error:
                 self._lost(error)
                 at += segment
-
-    def _send_message(
-        self, views: list[bytes | memoryview], ancillary: list[tuple[int, int, bytes]], transmit: Transmit
-    ) -> None:
-        """One call of sendmsg. Raises OSError for what is in LOST only."""
-        for _ in range(2):
-            try:
-                self.sock.sendmsg(views, ancillary, 0, transmit.address)
-            except BlockingIOError:
-                wait_writable(self.sock, SEND_WAIT)
-            except OSError as error:
-                self._lost(error)
-                return
-            else:
-                return
-        self.counters["EAGAIN"] += 1
+                waited = False
 
     # receiving
 
@@ -110,11 +95,12 @@ class PortableSocket:
         """The next train, or None when there is nothing. Its views are valid until the next call.
 
         A train ends with the last fragment of a record, with a datagram that is shorter than the others, and before one
-        that is larger or from elsewhere."""
+        that is larger, from elsewhere, or of another kind or tag: what a stranger sends spoils no train of ours."""
         if self._kept is not None:
             kept, self._kept = self._kept, None
             return kept
         count = size = stride = 0
+        opening = b""
         source: _Source = ("", 0)
         for slot in self._slots:
             try:
@@ -125,8 +111,8 @@ class PortableSocket:
                 self._lost(error)
                 return self.receive() if not count else self._train(count, stride, size, source)
             if not count:
-                source, stride = address, came
-            elif came > stride or address != source:
+                source, stride, opening = address, came, bytes(slot[:OPENING_SIZE])
+            elif came > stride or address != source or slot[:OPENING_SIZE] != opening:
                 self._kept = Arrival.of([bytes(slot[:came])], address[:2])
                 break
             size = came

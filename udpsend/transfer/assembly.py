@@ -71,11 +71,13 @@ class Assembly:
         """Of records that were not complete when they came; a duplicate of a fragment counts, of a record not."""
 
     def add_untrusted(self, arrival: Arrival) -> list[SealedRecord]:
-        """The records that this train completes. Raises BadPacket when its first datagram is none of ours, or it is one
-        record that is too long."""
+        """The records that this train completes. Raises BadPacket when it is a single datagram that is none of ours, or
+        one record that is too long."""
         count = arrival.count
         headers = bytes(arrival.headers[: count * HEADER_SIZE])  # views are compared item by item, bytes at once
         if not headers.startswith(self._expected.opening):
+            if count > 1:  # what a stranger sent may have come together with ours
+                return self._add_runs_untrusted(arrival)
             parse_header_untrusted(headers)
             raise BadPacket("tag")
         if len(headers) == count * HEADER_SIZE and count <= MAX_SEGMENTS:
@@ -124,9 +126,9 @@ class Assembly:
             self._drops["duplicate"] += length
             return None
         self.datagrams += length
-        partial = self._partials.get(header.number)
-        if partial is None and length == header.count and len(payload) <= MAX_TRAIN_SIZE:  # all of it, where it lies
+        if length == header.count and len(payload) <= MAX_TRAIN_SIZE:  # all of it, where it lies
             return SealedRecord(header.number, header.pack(), payload)
+        partial = self._partials.get(header.number)
         if partial is None:
             if len(self._partials) >= MAX_PARTIALS:
                 del self._partials[next(iter(self._partials))]

@@ -69,6 +69,11 @@ class Arrival(Struct):
         """The first datagram in one piece, for the kinds that never come as trains."""
         return bytes(self.headers[:HEADER_SIZE]) + bytes(self.payloads[: self.stride - HEADER_SIZE])
 
+    def rest(self) -> Arrival:
+        """All datagrams but the first."""
+        headers, payloads = self.headers[HEADER_SIZE:], self.payloads[max(0, self.stride - HEADER_SIZE) :]
+        return Arrival(headers, payloads, self.stride, self.count - 1, self.address, self.local)
+
     def datagrams(self) -> Iterator[bytes]:
         """Each datagram in one piece, for the kinds of which offload merged what was sent singly."""
         step = max(0, self.stride - HEADER_SIZE)

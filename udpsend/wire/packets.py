@@ -29,7 +29,7 @@ assert _HEADER.size == HEADER_SIZE  # noqa: S101 - a fact of this file, checked 
 
 _INDEXES = bytes(range(MAX_SEGMENTS))
 _COLUMNS = [bytes([value]) * MAX_SEGMENTS for value in range(256)]
-_NUMBER = 8  # where it begins
+OPENING_SIZE = _NUMBER = 8  # kind and tag; where the number begins
 _NUMBER_SIZE = 6
 
 
