@@ -25,9 +25,9 @@ from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import RangeSet
 
 BLOCK_SIZE = (1 << 20) - MAX_TRAIN_SIZE  # bytes that make a block full; there is place for a record more
-BLOCKS = 12  # the thread is waited for with fewer: 1 GiB took 1.76 s with eight, 1.69 with ten
+BLOCKS = 12  # the thread is waited for with fewer: 1 GiB took 1.76 s with eight, 1.69 with ten; more gives 3 % at most
 LOW_BLOCKS = 3  # free ones: below that the sender is told to wait
-# A block full of records of the smallest size has 900 segments; more of them are a peer that means harm.
+# A block full of records of the smallest size has 850 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
 MAX_WAITING = 1 << 18  # hashes of blocks that are not there, or that the thread has not looked at
 # Seconds after which the thread asks for a block that is not full: what a kill costs. Above 250 MB/s it is full then.

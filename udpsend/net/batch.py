@@ -1,7 +1,7 @@
 """Many datagrams in one call where the kernel does not cut or join them: sendmmsg and recvmmsg of glibc, by ctypes.
 
-One call of Python for each datagram costs 2.5 to 8 CPU seconds per GiB (measured, 1,452 bytes); these two cost a third
-of it. The vectors that they take are built once, for one size of datagram, and reused in every call.
+A call for each datagram (`portable.py`) takes a seventh more CPU time over veth: 3.96 + 3.81 s/GB for 3.47 + 3.45
+(2026-11). The vectors are built once, for one size of datagram, and reused in every call.
 """
 
 from __future__ import annotations

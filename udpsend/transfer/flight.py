@@ -75,7 +75,8 @@ class Flight:
 
     def openings(self, now: float, maximum: int) -> Iterator[int]:
         """For each data record that may leave now, of how many datagrams: at most `maximum`. It ends where the window
-        is full, or at what pacing lets leave later, at `paced_until`. Nothing may arrive meanwhile."""
+        is full, or at what pacing lets leave later, at `paced_until`. Nothing may arrive meanwhile; the window is that
+        of the beginning, also where the first record after a pause widens it."""
         window, sent = self.window, self.recovery.sent
         self.paced_until = None
         while True:
