@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections import deque
 
 from udpsend.net import batch, libc
 from udpsend.net.memory import untouched
@@ -43,7 +42,7 @@ class LinuxSocket(PortableSocket):
     """Raises OSError where the kernel is older than 5.0."""
 
     def __init__(self, sock: socket.socket, *, offload: bool = True) -> None:
-        super().__init__(sock, 0, 0)
+        super().__init__(sock, slots=0)
         self.offload = offload
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
@@ -58,21 +57,15 @@ class LinuxSocket(PortableSocket):
         self._train_in = ReceiveTrain(fd, calls, self._headers, self._payloads, self._overflow)
         self._send_batch = batch.SendBatch(fd, calls)
         self._receive_batch = batch.ReceiveBatch(fd, calls, self._headers, self._payloads)
-        self._pending: deque[Arrival] = deque()
         self._singles = 0
         self._lone_size = 0
         self._guess(MAX_TRAIN_SIZE)
-
-    @property
-    def has_pending(self) -> bool:
-        """There is more to receive, which no select would show."""
-        return bool(self._pending)
 
     # sending
 
     def send(self, transmit: Transmit) -> None:
         if transmit.size <= transmit.segment_size:
-            self._send_message(list(transmit.views), [], transmit)
+            self._attempt(self.sock.sendmsg, transmit.views, [], 0, transmit.address)
         elif self.offload:
             self._send_train(transmit)
         else:
@@ -85,29 +78,13 @@ class LinuxSocket(PortableSocket):
             else:
                 self.sock.sendmsg(transmit.views, _cut(transmit), 0, transmit.address)
         except BlockingIOError:
-            self._send_message(list(transmit.views), _cut(transmit), transmit)
+            self._attempt(self.sock.sendmsg, transmit.views, _cut(transmit), 0, transmit.address)
         except OSError as error:
             if error.errno not in OFFLOAD_REFUSED:
                 self._lost(error)
             elif self._send_batched(transmit):  # else the datagrams are too large, with offload and without
                 self.offload = False
                 self.counters["offload refused"] += 1
-
-    def _send_message(
-        self, views: list[bytes | memoryview], ancillary: list[tuple[int, int, bytes]], transmit: Transmit
-    ) -> None:
-        """One call of sendmsg, and another one where the socket was full."""
-        for _ in range(2):
-            try:
-                self.sock.sendmsg(views, ancillary, 0, transmit.address)
-            except BlockingIOError:
-                wait_writable(self.sock, SEND_WAIT)
-            except OSError as error:
-                self._lost(error)
-                return
-            else:
-                return
-        self.counters["EAGAIN"] += 1
 
     def _send_batched(self, transmit: Transmit) -> bool:
         """Whether the network took all of it."""

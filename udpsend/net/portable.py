@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
 
 from udpsend.net.memory import untouched
 from udpsend.net.waiting import wait_writable
@@ -49,18 +51,17 @@ class PortableSocket:
         self.counters: Counter[str] = Counter()
         self.is_trickling = False
         """Full datagrams come, and few at a time: whoever waits a moment takes many for the price of one."""
-        buffer = untouched(slot * slots) if slots else memoryview(b"")
-        self._slots = [buffer[i * slot : (i + 1) * slot] for i in range(slots)]
+        self._slots = [untouched(slot) for _ in range(slots)]
         self._openings = [each[:HEADER_SIZE] for each in self._slots]
         self._rests: list[memoryview] = []
         self._stride = 0
-        self._kept: Arrival | None = None
+        self._pending: deque[Arrival] = deque()
         sock.setblocking(False)
 
     @property
     def has_pending(self) -> bool:
         """There is more to receive, which no select would show."""
-        return self._kept is not None
+        return bool(self._pending)
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -70,24 +71,23 @@ class PortableSocket:
     def send(self, transmit: Transmit) -> None:
         """Blocks for SEND_WAIT at most at each datagram that the system does not take; then it counts as lost."""
         data, segment, address = memoryview(b"".join(transmit.views)), transmit.segment_size, transmit.address
-        at, waited = 0, False
-        while at < len(data):
+        for at in range(0, len(data), segment):
+            self._attempt(self.sock.sendto, data[at : at + segment], address)
+
+    def _attempt(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Twice where the system did not take it at first. Raises OSError for what is not in LOST only."""
+        for is_first in (True, False):
             try:
-                while at < len(data):
-                    self.sock.sendto(data[at : at + segment], address)
-                    at += segment
-                    waited = False
+                call(*arguments)
             except BlockingIOError:
-                if waited:
-                    self.counters["EAGAIN"] += 1
-                    at += segment
-                else:
+                if is_first:
                     wait_writable(self.sock, SEND_WAIT)
-                waited = not waited
             except OSError as error:
                 self._lost(error)
-                at += segment
-                waited = False
+                return
+            else:
+                return
+        self.counters["EAGAIN"] += 1
 
     # receiving
 
@@ -96,9 +96,8 @@ class PortableSocket:
 
         A train ends with the last fragment of a record, with a datagram that is shorter than the others, and before one
         that is larger, from elsewhere, or of another kind or tag: what a stranger sends spoils no train of ours."""
-        if self._kept is not None:
-            kept, self._kept = self._kept, None
-            return kept
+        if self._pending:
+            return self._pending.popleft()
         count = size = stride = 0
         opening = b""
         source: _Source = ("", 0)
@@ -113,7 +112,7 @@ class PortableSocket:
             if not count:
                 source, stride, opening = address, came, bytes(slot[:OPENING_SIZE])
             elif came > stride or address != source or slot[:OPENING_SIZE] != opening:
-                self._kept = Arrival.of([bytes(slot[:came])], address[:2])
+                self._pending.append(Arrival.of([bytes(slot[:came])], address[:2]))
                 break
             size = came
             count += 1

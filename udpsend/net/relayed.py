@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -72,19 +71,18 @@ def connect_relay(
 
 class RelayedSocket(PortableSocket):
     def __init__(self, connected: socket.socket, machine: RelayMachine, *, is_stream: bool) -> None:
-        super().__init__(connected, 0, 0)
+        super().__init__(connected, slots=0)
         self.is_closed = False
         """The relay has hung up: nothing more goes or comes this way."""
         self._machine = machine
         self._is_stream = is_stream
         self._in = bytearray()
         self._out = bytearray()
-        self._arrivals: deque[Arrival] = deque()
 
     @property
     def has_pending(self) -> bool:
         """There is more to receive, which no select would show."""
-        return bool(self._arrivals) or (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0)
+        return super().has_pending or (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0)
 
     def send(self, transmit: Transmit) -> None:
         """To an address behind the relay."""
@@ -100,7 +98,7 @@ class RelayedSocket(PortableSocket):
         self._say(now)
 
     def receive(self) -> Arrival | None:
-        while not self._arrivals:
+        while not self._pending:
             data = self._read()
             if data is None:
                 return None
@@ -108,9 +106,9 @@ class RelayedSocket(PortableSocket):
             for frame in self._frames(data):
                 came = self._machine.message_received(frame, now)
                 if came is not None:
-                    self._arrivals.append(Arrival.of([came[0]], through_relay(came[1])))
+                    self._pending.append(Arrival.of([came[0]], through_relay(came[1])))
             self._say(now)
-        return self._arrivals.popleft()
+        return self._pending.popleft()
 
     def turn(self, now: float) -> None:
         """Once in each turn of the loop: what is due, and what could not be written before."""
