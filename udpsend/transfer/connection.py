@@ -190,11 +190,15 @@ class Connection:
             return None
         if self._out.closing.started:
             return self._alive.last_heard if self._out.closing.over else self._out.closing.timer()  # over: at once
-        first = min(self._alive.over_at(self._out.control.all_acked), self._out.last_eliciting + self._alive.keepalive)
-        for time in (self._acks.timer(), self._path_check.timer(), self.flight.timer(), self._out.wake):
-            if time is not None and time < first:
-                first = time
-        return first
+        times = [
+            self._alive.over_at(self._out.control.all_acked),
+            self._out.last_eliciting + self._alive.keepalive,
+            self._acks.timer(),
+            self._path_check.timer(),
+            self.flight.timer(),
+            self._out.wake,
+        ]
+        return min(time for time in times if time is not None)
 
     def timer_expired(self, now: float) -> None:
         if self._closed or self._out.closing.started:

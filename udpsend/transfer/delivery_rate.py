@@ -67,7 +67,7 @@ class DeliveryRate:
         record.first_sent_time = self._first_sent_time
         record.delivered = self.delivered
         record.delivered_time = self._delivered_time
-        record.app_limited = self._app_limited_until > 0
+        record.app_limited = self.app_limited
         record.in_flight = bytes_in_flight + record.size
         record.lost = self.lost
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from udpsend.transfer.congestion.base import AckedSample, CongestionController, LostSample
 from udpsend.transfer.congestion.bbr import Bbr
 from udpsend.transfer.delivery_rate import DeliveryRate, MaxFilter, RateSample
-from udpsend.transfer.mtu import BASE, MtuSearch
+from udpsend.transfer.mtu import MtuSearch
 from udpsend.transfer.pacing import Pacer, burst_time
 from udpsend.transfer.peer_window import PeerWindow
 from udpsend.transfer.record_length import TRAIN_TIME, RecordLength, train_time
@@ -53,7 +53,6 @@ class Flight:
         self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)
         self._train_time = TRAIN_TIME
         self._peer = PeerWindow()
-        self._is_unpaced = False
         self._window_limited = False
         self._missing = 0  # datagrams that had not arrived when what was sent after them had
         self._missing_counted = 0
@@ -62,8 +61,7 @@ class Flight:
 
     def limit_to(self, rate: float) -> None:
         """No more bytes per second than this either."""
-        if rate < self._ceiling:
-            self._ceiling, self._is_unpaced = rate, False
+        self._ceiling = min(self._ceiling, rate)
 
     @property
     def window(self) -> float:
@@ -73,21 +71,25 @@ class Flight:
             window = max(window, self._delivery.delivered // HOST_BOUND_GROWTH)
         return min(window, self._peer.limit)
 
+    @property
+    def _is_unpaced(self) -> bool:
+        return self._peer.is_host_bound and self._ceiling == float("inf")
+
     def openings(self, now: float, maximum: int) -> Iterator[int]:
         """For each data record that may leave now, of how many datagrams: at most `maximum`. It ends where the window
         is full, or at what pacing lets leave later, at `paced_until`. Nothing may arrive meanwhile; the window is that
         of the beginning, also where the first record after a pause widens it."""
-        window, sent = self.window, self.recovery.sent
+        window, sent, is_unpaced = self.window, self.recovery.sent, self._is_unpaced
         self.paced_until = None
         while True:
             if not self.probes_allowed:
                 if sent.bytes_in_flight >= window:
                     self._on_full()
                     return
-                if not self._is_unpaced and (when := self._pacer.next_send_time(now)) is not None:
+                if not is_unpaced and (when := self._pacer.next_send_time(now)) is not None:
                     self.paced_until = when
                     return
-            yield maximum if self._is_unpaced else self._record_datagrams(window - sent.bytes_in_flight, maximum)
+            yield maximum if is_unpaced else self._record_datagrams(window - sent.bytes_in_flight, maximum)
 
     def _on_full(self) -> None:
         if self._peer.limit:
@@ -160,13 +162,10 @@ class Flight:
             self.record_length.on_ack(newest.datagrams_total, ack.datagrams)
             self._mtu_acked(outcome.acked)
             lost = self.detect_lost(now)
-            if not self._peer.is_host_bound:
+            if not self._peer.is_host_bound:  # else there is no queue that a model would be worth
                 self._model_path(outcome, newest, acked_bytes, rate, in_use, now)
             self._window_limited = False
-        # No queue is worth a model where the round trip is that of two processes being woken, and nothing was lost: the
-        # receiver's socket buffer is the only one there is.
         self._peer.on_ack(ack.window, self._bandwidth.value, -self._negative_min_rtt.value, now)
-        self._is_unpaced = self._peer.is_host_bound and self._ceiling == float("inf")
         return outcome.acked, lost
 
     def _model_path(
@@ -198,17 +197,11 @@ class Flight:
             delivery.on_app_limited(sent.bytes_in_flight)
 
     def _mtu_acked(self, acked: list[SentRecord]) -> None:
-        newest: dict[bool, SentRecord] = {}  # of those that are larger than the base, and of those that are not
         for record in acked:
-            if record.mtu_probe:
-                if self.mtu.on_probe_acked(record.mtu_probe):
-                    self.congestion.set_datagram_size(self.mtu.size)
-                continue
-            is_large = record.largest_datagram > BASE
-            if is_large not in newest or record.number > newest[is_large].number:
-                newest[is_large] = record
-        for record in newest.values():
-            self.mtu.on_acked(record.number, record.largest_datagram)
+            if not record.mtu_probe:
+                self.mtu.on_acked(record.number, record.largest_datagram)
+            elif self.mtu.on_probe_acked(record.mtu_probe):
+                self.congestion.set_datagram_size(self.mtu.size)
 
     def detect_lost(self, now: float) -> list[SentRecord]:
         """The records that are lost as of now; the controller has been told."""
@@ -284,5 +277,4 @@ class Flight:
         self.congestion = self._make_congestion(self.mtu.size)
         self.record_length = RecordLength()
         self._peer.restart()
-        self._is_unpaced = False
         self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)

@@ -23,7 +23,6 @@ PACKET_THRESHOLD = 3  # RFC 9002, 6.1.1
 MAX_PACKET_THRESHOLD = 300
 MAX_PROBE_TIMEOUT = 1.0  # an outage ends unannounced: look again every second
 
-
 _number = attrgetter("number")
 
 

@@ -178,10 +178,9 @@ class Sender:
     def take(self, limit: int) -> tuple[int, memoryview] | None:
         """(start, plaintext of a DATA record without its header written) of at most `limit` bytes to send next, or None
         when there are none, the file is not there yet, or the receiver has no place for it. Raises LocalFileError."""
-        try:
-            start, stop = self._unsent.peek_first(limit)
-        except IndexError:
+        if not self.pending:
             return None
+        start, stop = self._unsent.peek_first(limit)
         if self._ahead is not None and stop > self._base + self.floor + self._ahead:
             return None
         if start < self._base:
