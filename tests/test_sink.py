@@ -280,7 +280,7 @@ import random, sys, time
 from udpsend.files import sink, write_behind
 from udpsend.files.entries import File
 from udpsend.files.manifest import Manifest
-sink.FLUSH_SIZE, sink.FLUSH_INTERVAL, write_behind.BLOCK_SIZE = 1 << 16, 0.005, 1 << 15
+sink.FLUSH_SIZE, sink.FLUSH_INTERVAL, write_behind.FULL = 1 << 16, 0.005, 1 << 15
 seed, size = int(sys.argv[2]), int(sys.argv[3])
 data = random.Random(1).randbytes(size)
 receiver = sink.open_sink(Manifest((File("a.bin", size, 0o640, {MTIME}, 0),)), sys.argv[1])
@@ -328,7 +328,7 @@ def test_the_journal_vouches_only_for_what_was_flushed(
 ) -> None:
     """A disk that forgets what was not flushed: after each flush the journal names a part of what was on it then."""
     monkeypatch.setattr(sink, "FLUSH_SIZE", 1)
-    monkeypatch.setattr(write_behind, "BLOCK_SIZE", 10_000)
+    monkeypatch.setattr(write_behind, "FULL", 10_000)
     size = 500_000
     data = rng.randbytes(size)
     receiver = open_sink(offer(size), tmp_path)
@@ -526,7 +526,7 @@ def test_a_failure_calls_who_waits_for_room(tmp_path: Path, monkeypatch: pytest.
         assert go_on.wait(30)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(write_behind, "BLOCK_SIZE", 1000)
+    monkeypatch.setattr(write_behind, "FULL", 1000)
     receiver = open_sink(offer(100_000), tmp_path)
     receiver.start(called.set)
     monkeypatch.setattr(os, "pwrite", fail)

@@ -128,7 +128,7 @@ def test_what_headers_lie_over_is_put_back(
     disks: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch, block_size: int, length: int
 ) -> None:
     """At every position of a block, with rooms in between that come to nothing."""
-    monkeypatch.setattr(write_behind, "BLOCK_SIZE", block_size)
+    monkeypatch.setattr(write_behind, "FULL", block_size)
     data = random.Random(length).randbytes(length * 120)
     disk = disks(len(data))
     for i, offset in enumerate(range(0, len(data), length)):
@@ -212,7 +212,7 @@ def test_what_came_early_is_read_back(disks: Callable[..., Disk]) -> None:
 def test_any_order_is_hashed_right(
     disks: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch, rng: random.Random, block_size: int
 ) -> None:
-    monkeypatch.setattr(write_behind, "BLOCK_SIZE", block_size)
+    monkeypatch.setattr(write_behind, "FULL", block_size)
     for _ in range(20):
         data = rng.randbytes(rng.randint(1, 200_000))
         cuts = sorted({0, len(data), *(rng.randrange(len(data)) for _ in range(rng.randrange(200)))})
@@ -241,7 +241,7 @@ def test_any_order_is_hashed_right(
 def test_a_disk_that_is_behind_stops_the_loop_and_calls_it(
     disks: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_behind, "BLOCK_SIZE", 1000)
+    monkeypatch.setattr(write_behind, "FULL", 1000)
     data = random.Random(6).randbytes(1000 * (BLOCKS + 1))
     disk = disks(len(data))
     disk.open.clear()
@@ -263,7 +263,7 @@ def test_a_disk_that_is_behind_stops_the_loop_and_calls_it(
 
 def test_no_call_is_lost(disks: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch, rng: random.Random) -> None:
     """Loop and thread race for each block: whoever finds none, or few, is called when there are some."""
-    monkeypatch.setattr(write_behind, "BLOCK_SIZE", 16)
+    monkeypatch.setattr(write_behind, "FULL", 16)
     data = rng.randbytes(200_000)
     disk = disks(len(data))
     for offset in range(0, len(data), 50):
@@ -306,7 +306,7 @@ def test_a_block_that_was_handed_over_meanwhile_is_not_asked_for(
 
 def test_a_failure_is_told_at_once(disks: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch) -> None:
     """To a loop that does not wait, too; and what was written before it is known."""
-    monkeypatch.setattr(write_behind, "BLOCK_SIZE", 100)
+    monkeypatch.setattr(write_behind, "FULL", 100)
     disk = disks(1000)
     disk.fail_at = 250
     disk.limit = 30
@@ -341,7 +341,7 @@ def test_a_failure_between_blocks_is_told(disks: Callable[..., Disk], monkeypatc
 
 
 def test_stopping_writes_what_was_handed_over(disks: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_behind, "BLOCK_SIZE", 1000)
+    monkeypatch.setattr(write_behind, "FULL", 1000)
     data = random.Random(7).randbytes(1000 * (BLOCKS + 1))
     disk = disks(len(data))
     disk.open.clear()

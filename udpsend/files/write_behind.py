@@ -19,12 +19,12 @@ from collections.abc import Callable
 
 from udpsend.errors import PeerError, TransferFailed
 from udpsend.files.digests import DIGEST_SIZE
-from udpsend.files.hashing import MAX_REPAIRS, POLL_INTERVAL, HashingThread
+from udpsend.files.hashing import BLOCK_SIZE, MAX_REPAIRS, POLL_INTERVAL, HashingThread
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import RangeSet
 
-BLOCK_SIZE = (1 << 20) - MAX_TRAIN_SIZE  # bytes that make a block full; there is place for a record more
+FULL = BLOCK_SIZE - MAX_TRAIN_SIZE  # bytes that make a block full; there is place for a record more
 BLOCKS = 12  # the thread is waited for with fewer: 1 GiB took 1.76 s with eight, 1.69 with ten; more gives 3 % at most
 LOW_BLOCKS = 3  # free ones: below that the sender is told to wait
 # A block full of records of the smallest size has 850 segments; more of them are a peer that means harm.
@@ -38,7 +38,7 @@ class _Block:
     __slots__ = ("buffer", "position", "segments")
 
     def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(HEADROOM + BLOCK_SIZE + MAX_TRAIN_SIZE))
+        self.buffer = memoryview(bytearray(HEADROOM + FULL + MAX_TRAIN_SIZE))
         self.position = HEADROOM
         self.segments: list[list[int]] = []  # [offset, begin, end]: buffer[begin:end] belongs at `offset`
 
@@ -125,7 +125,7 @@ class WriteBehind(HashingThread):
         self._uncover(block)
         if block.segments:
             block.position = block.segments[-1][2]
-            if block.position >= HEADROOM + BLOCK_SIZE or len(block.segments) >= MAX_SEGMENTS:
+            if block.position >= HEADROOM + FULL or len(block.segments) >= MAX_SEGMENTS:
                 self.flush()
 
     def flush(self) -> None:
