@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.sim import Train
 from udpsend.errors import BadPacket
-from udpsend.transfer.assembly import MAX_PARTIALS, Assembly
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival
+from udpsend.transfer.assembly import MAX_KEPT, MAX_PARTIALS, Assembly
+from udpsend.wire.datagram import HEADER_SIZE, MAX_DATAGRAMS, MAX_TRAIN_SIZE, Arrival
 from udpsend.wire.packets import KIND_PROBE, KIND_RECORD, Header
 
 TAG = b"sevenby"
@@ -109,7 +109,7 @@ def test_forged_fragments_spoil_their_own_record_alone(random: Random, forgeries
         assert done[number] == b"".join(d[HEADER_SIZE:] for d in fragments(number, 4))
 
 
-@pytest.mark.parametrize("count", [1, 2, 44, MAX_SEGMENTS])
+@pytest.mark.parametrize("count", [1, 2, 44, MAX_DATAGRAMS])
 @pytest.mark.parametrize("last", [1, 20])
 def test_a_whole_record_passes_without_a_copy(count: int, last: int) -> None:
     assembly = Assembly(TAG, lambda _: False, Counter())
@@ -188,19 +188,41 @@ def test_the_memory_for_incomplete_records_is_bounded() -> None:
     assert min(assembly._partials) == 1000 - MAX_PARTIALS, "the oldest are forgotten"
 
 
-@pytest.mark.parametrize("count", [2, MAX_SEGMENTS])
+def test_a_beginning_that_came_with_something_else_is_kept_in_a_few_pieces() -> None:
+    assembly = Assembly(TAG, lambda _: False, Counter())
+    datagrams = fragments(1, 176)
+    assert len(assembly.add_untrusted(Arrival.of([*datagrams[:132], *fragments(2, 1, 20)], ADDRESS))) == 1
+    assert len(assembly._partials[1].runs) <= 8
+    (record,) = assembly.add_untrusted(Arrival.of(datagrams[132:], ADDRESS))
+    assert record.ciphertext == b"".join(datagram[HEADER_SIZE:] for datagram in datagrams)
+
+
+def test_incomplete_records_are_bounded_in_bytes() -> None:
+    kept = [fragments(number, 5, MAX_TRAIN_SIZE // 5)[index] for number in range(100) for index in range(4)]
+    done, drops, assembly = assemble([[datagram] for datagram in kept])
+    assert not done
+    assert drops["incomplete record"] > 70
+    sizes = [partial.size for partial in assembly._partials.values()]
+    assert assembly._kept == sum(sizes) <= MAX_KEPT + MAX_TRAIN_SIZE
+    assert max(assembly._partials) == 99, "the oldest are forgotten"
+
+
+@pytest.mark.parametrize("count", [5, MAX_DATAGRAMS])
 def test_no_record_is_larger_than_a_train(count: int) -> None:
     """Everybody on the path knows the tag, and may send any number of large datagrams."""
-    payload = 65_000
+    payload = 65_500
     forged = [Header(KIND_RECORD, TAG, 7, index, count).pack() + bytes(payload) for index in range(count)]
     done, drops, assembly = assemble([[datagram] for datagram in forged])
     assert not done
-    assert drops == {"record too long": count // 2}
+    assert drops == {"record too long": count // 5}
     assert not assembly._partials
+    assert not assembly._kept
 
 
 def test_no_train_is_a_record_larger_than_a_train() -> None:
-    payload = MAX_TRAIN_SIZE // MAX_SEGMENTS + 1
-    forged = [Header(KIND_RECORD, TAG, 7, index, MAX_SEGMENTS).pack() + bytes(payload) for index in range(MAX_SEGMENTS)]
+    payload = MAX_TRAIN_SIZE // MAX_DATAGRAMS + 1
+    forged = [
+        Header(KIND_RECORD, TAG, 7, index, MAX_DATAGRAMS).pack() + bytes(payload) for index in range(MAX_DATAGRAMS)
+    ]
     with pytest.raises(BadPacket, match="too long"):
         Assembly(TAG, lambda _: False, Counter()).add_untrusted(Arrival.of(forged, ADDRESS))

@@ -34,7 +34,9 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.mark.parametrize(
-    "tool", [Copy(), Socat(), Scp(), Rsync(), Floor(65_507, 1), Floor(1_472, 44)], ids=lambda tool: tool.name
+    "tool",
+    [Copy(), Socat(), Scp(), Rsync(), Floor(65_507, 4), Floor(1_472, 44), Floor(1_472, 176)],
+    ids=lambda tool: tool.name,
 )
 def test_a_tool_moves_the_file_and_both_sides_are_weighed(tool: Tool, place: Place) -> None:
     missing = tool.missing()

@@ -127,8 +127,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.reporting": (),
     "udpsend.wire": (),
     "udpsend.net": ("udpsend.wire.datagram", "udpsend.wire.relayed"),
-    # Whoever takes datagrams one by one says where a train of them ends.
+    # Whoever takes a train in several calls says where it ends.
     "udpsend.net.portable": ("udpsend.wire.datagram", "udpsend.wire.packets"),
+    "udpsend.net.linux": ("udpsend.wire.datagram", "udpsend.wire.packets"),
     # serve/ holds strangers to the same bounds and packet sizes as the peers that use it.
     "udpsend.serve": ("udpsend.wire.datagram", "udpsend.rendezvous.mailbox", "udpsend.rendezvous.mqtt_packets"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import resource
 import select
@@ -20,7 +21,7 @@ from udpsend.errors import UsageError
 from udpsend.net.portable import PortableSocket
 from udpsend.net.udp import UdpEndpoint
 from udpsend.net.waiting import SPIN, wait_awake, wait_readable, wait_writable
-from udpsend.wire.datagram import MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Transmit
+from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, MAX_SEGMENTS, Address, Transmit
 from udpsend.wire.packets import KIND_RECORD, Header
 
 if sys.platform != "linux":
@@ -111,7 +112,7 @@ SHAPES = [
     (1472, 44, 1),
     (8972, 7, 3000),
     (32_000, 2, 32_000),
-    (MAX_TRAIN_SIZE, 1, MAX_TRAIN_SIZE),
+    (MAX_DATAGRAM_SIZE, 1, MAX_DATAGRAM_SIZE),
 ]
 
 
@@ -147,7 +148,7 @@ def test_strides_that_change(sender: PortableSocket, receiver: PortableSocket, s
     trains = []
     for _ in range(300):
         segment = random.choice((80, 300, 1200, 1452, 1472, 1472, 1472, 8972, 30_000))
-        count = random.randrange(1, min(MAX_SEGMENTS, MAX_TRAIN_SIZE // segment) + 1)
+        count = random.randrange(1, min(MAX_SEGMENTS, MAX_DATAGRAM_SIZE // segment) + 1)
         trains.append(train(random, segment, count, random.randrange(1, segment + 1)))
     cross(sender, receiver, trains)
 
@@ -264,7 +265,7 @@ def test_what_the_network_does_not_take_is_lost(kind: str, code: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_datagram_that_is_too_long(kind: str) -> None:
     with contextlib.closing(bound(KINDS[kind])) as sender:
-        sender.send(transmit([bytes(MAX_TRAIN_SIZE + 1)], address_of(sender)))
+        sender.send(transmit([bytes(MAX_DATAGRAM_SIZE + 1)], address_of(sender)))
         assert sender.counters == {"EMSGSIZE": 1}
 
 
@@ -299,6 +300,88 @@ def test_an_empty_datagram(receiver: PortableSocket) -> None:
 
 def fragment(index: int, count: int, size: int, tag: bytes = b"7 bytes") -> bytes:
     return Header(KIND_RECORD, tag, 5, index, count).pack().ljust(size, b".")
+
+
+def record(number: int, count: int, size: int) -> list[bytes]:
+    return [Header(KIND_RECORD, b"7 bytes", number, i, count).pack().ljust(size, b".") for i in range(count)]
+
+
+@pytest.mark.parametrize("shape", [(176, 1472), (4, MAX_DATAGRAM_SIZE), (4, 65_488), (28, 8972), (204, 1280)], ids=str)
+def test_records_of_several_calls(sender: PortableSocket, receiver: PortableSocket, shape: tuple[int, int]) -> None:
+    """In one piece, whatever carries them: once the size is known, no record has to be put together by copying."""
+    for number in range(8):
+        datagrams = record(number, *shape)
+        sender.send(transmit(datagrams, address_of(receiver)))
+        pieces: list[list[bytes]] = []
+        while sum(map(len, pieces)) < len(datagrams):
+            assert select.select([receiver], [], [], WAIT)[0]
+            while (arrival := receiver.receive()) is not None:
+                pieces.append(list(arrival.datagrams()))
+        assert [datagram for piece in pieces for datagram in piece] == datagrams
+    assert len(pieces) == 1
+
+
+def test_the_beginning_of_a_record_is_held_until_the_rest_is_there() -> None:
+    with contextlib.ExitStack() as stack:
+        one, other, receiver = (stack.enter_context(contextlib.closing(bound(LinuxSocket))) for _ in range(3))
+        first, second = record(1, 100, 1472), record(2, 100, 1472)
+        for datagrams in (first[:44], first[44:], first[:44], second, second[:44], [b"stray"], second[44:]):
+            carrier = other if datagrams == [b"stray"] else one
+            carrier.send(transmit(datagrams, address_of(receiver)))
+        came: list[list[bytes]] = []
+        while (arrival := receiver.receive()) is not None:
+            came.append(list(arrival.datagrams()))
+        assert (
+            came
+            == [
+                first[:44],  # sorted out: nobody knew the size
+                first[44:88],
+                first[88:],
+                first[:44] + second[:44],  # what was lost does no harm to more than what comes with it
+                second[44:88],
+                second[88:],
+                second[:44],
+                [b"stray"],
+                second[44:88],
+                second[88:],
+            ]
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_sent_comes_in_order(kind: str, seed: int) -> None:
+    """Pieces of records of all sizes, from two sources, by all kinds of senders."""
+    random = Random(seed)
+    with contextlib.ExitStack() as stack:
+        receiver = stack.enter_context(contextlib.closing(bound(KINDS[kind])))
+        senders = [stack.enter_context(contextlib.closing(bound(KINDS[other]))) for other in KINDS for _ in range(2)]
+        sender, sent, came = senders[0], list[tuple[Address, bytes]](), list[tuple[Address, bytes]]()
+        for number in range(200):
+            size = random.choice((40, 300, 1200, 1472, 1472, 1472, 8972, 30_000, 40_000, MAX_DATAGRAM_SIZE))
+            most = min(255, 4 * MAX_DATAGRAM_SIZE // size)
+            datagrams = record(number, random.choice((1, 2, 3, most)) if most > 3 else most, size)
+            datagrams[-1] = datagrams[-1][: random.choice((size, random.randrange(1, size)))]
+            cuts = sorted({0, len(datagrams), *(random.randrange(len(datagrams) + 1) for _ in range(2))})
+            for first, last in itertools.pairwise(cuts):
+                if random.random() < 0.2:
+                    sender = random.choice(senders)
+                if random.random() < 0.9:
+                    sender.send(transmit(datagrams[first:last], address_of(receiver)))
+                    sent += [(address_of(sender), datagram) for datagram in datagrams[first:last]]
+                if random.random() < 0.5:
+                    came += received_now(receiver)
+        sender.send(transmit([b"end"], address_of(receiver)))
+        while not came or came[-1][1] != b"end":
+            assert select.select([receiver], [], [], WAIT)[0]
+            came += received_now(receiver)
+        assert came[:-1] == sent
+
+
+def received_now(receiver: PortableSocket) -> list[tuple[Address, bytes]]:
+    came = []
+    while (arrival := receiver.receive()) is not None:
+        came += [(arrival.address, datagram) for datagram in arrival.datagrams()]
+    return came
 
 
 def test_what_comes_singly_is_taken_as_trains_of_one_record() -> None:
@@ -376,7 +459,7 @@ def test_endpoint(endpoint: UdpEndpoint, receiver: PortableSocket) -> None:
 
 
 def test_the_largest_datagram_of_loopback(endpoint: UdpEndpoint) -> None:
-    assert endpoint.max_datagram_size(("127.0.0.1", 9)) == MAX_TRAIN_SIZE
+    assert endpoint.max_datagram_size(("127.0.0.1", 9)) == MAX_DATAGRAM_SIZE
 
 
 def test_all_families() -> None:

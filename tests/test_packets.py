@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, Arrival, Transmit, is_stun
+from udpsend.wire.datagram import HEADER_SIZE, MAX_DATAGRAMS, Arrival, Transmit, is_stun
 from udpsend.wire.packets import (
     KIND_PROBE,
     KIND_RECORD,
@@ -28,7 +28,7 @@ headers = st.tuples(
     st.sampled_from((KIND_RECORD, KIND_PROBE)),
     st.binary(min_size=7, max_size=7),
     st.integers(0, MAX_NUMBER),
-    st.integers(1, MAX_SEGMENTS).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count))),
+    st.integers(1, MAX_DATAGRAMS).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count))),
 ).map(lambda fields: Header(fields[0], fields[1], fields[2], *fields[3]))
 
 
@@ -63,7 +63,6 @@ def test_many_at_once_are_the_single_ones_end_to_end(header: Header, data: st.Da
         (bytes(15), "short header"),
         (bytes(16), "fragment index"),
         (bytes(14) + b"\1\1", "fragment index"),
-        (bytes(14) + b"\0\x41", "fragment index"),
         (b"\xff" * 16, "fragment index"),
     ],
 )
@@ -94,7 +93,7 @@ def test_first_bytes_tell_the_kinds_apart() -> None:
     assert Arrival.of([b"\7"], ("10.0.0.1", 1)).first_byte() == 7
 
 
-@given(st.lists(st.tuples(st.integers(0, MAX_NUMBER), st.integers(1, MAX_SEGMENTS)), min_size=1, max_size=20))
+@given(st.lists(st.tuples(st.integers(0, MAX_NUMBER), st.integers(1, MAX_DATAGRAMS)), min_size=1, max_size=20))
 def test_headers_rewritten_in_place_are_those_packed_anew(records: list[tuple[int, int]]) -> None:
     tag = b"secret!"
     headers = RecordHeaders(tag)

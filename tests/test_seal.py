@@ -21,7 +21,7 @@ from udpsend.sealing.keys import DirectionKeys, derive_keys
 from udpsend.sealing.replay import WINDOW, ReplayWindow
 from udpsend.sealing.seal import TAG_BYTES, Opener, Sealer
 from udpsend.transfer.train import TrainWriter
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE
+from udpsend.wire.datagram import HEADER_SIZE, MAX_DATAGRAM_SIZE, MAX_DATAGRAMS, MAX_SEGMENTS, MAX_TRAIN_SIZE
 from udpsend.wire.packets import parse_header_untrusted
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "wire.json").read_text())
@@ -66,11 +66,11 @@ def test_golden_records(vector: dict[str, Any]) -> None:
 @given(
     st.integers(0, (1 << 48) - 1),
     st.integers(1, 5000),
-    st.sampled_from((100, 548, 1200, 1452, 1472, 8972, MAX_TRAIN_SIZE)),
+    st.sampled_from((100, 548, 1200, 1452, 1472, 8972, MAX_DATAGRAM_SIZE)),
 )
 def test_trains_open_again(number: int, length: int, datagram_size: int) -> None:
     writer = TrainWriter(KEYS.send, datagram_size)
-    plaintext = bytes(i & 255 for i in range(min(length, writer.capacity(MAX_SEGMENTS))))
+    plaintext = bytes(i & 255 for i in range(min(length, writer.capacity(MAX_DATAGRAMS))))
     transmit, count = writer.seal(number, memoryview(bytearray(plaintext)), ADDRESS)
     datagrams = list(transmit.datagrams())
     assert len(datagrams) == count
@@ -85,11 +85,13 @@ def test_trains_open_again(number: int, length: int, datagram_size: int) -> None
     assert opener.open_untrusted(number, datagrams[0][:HEADER_SIZE], ciphertext) == plaintext
 
 
-def test_a_full_train_fits_into_one_call() -> None:
-    for size in (548, 1200, 1452, 1472, 8972, 32_000, MAX_TRAIN_SIZE):
+def test_a_full_train_is_whole_calls() -> None:
+    for size in (548, 1200, 1452, 1472, 8972, 32_000, MAX_DATAGRAM_SIZE):
         writer = TrainWriter(KEYS.send, size)
-        assert writer.max_datagrams == min(MAX_SEGMENTS, MAX_TRAIN_SIZE // size)
-        full = memoryview(bytearray(writer.capacity(MAX_SEGMENTS)))
+        assert writer.per_call == min(MAX_SEGMENTS, MAX_DATAGRAM_SIZE // size)
+        assert writer.max_datagrams % writer.per_call == 0
+        assert writer.max_datagrams // writer.per_call in (3, 4)
+        full = memoryview(bytearray(writer.capacity(MAX_DATAGRAMS)))
         transmit, count = writer.seal(1, full, ADDRESS)
         assert count == writer.max_datagrams
         assert transmit.size == count * size <= MAX_TRAIN_SIZE

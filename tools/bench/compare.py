@@ -75,12 +75,12 @@ SETTINGS = (
     Setting(
         "loopback",
         65507,
-        1,
+        4,
         "udpsend udpsend-1452 udpsend-stock cp socat iperf3 scp rsync magic-wormhole wormhole-william",
     ),
-    Setting("veth", 1472, 44, "udpsend udpsend-stock socat iperf3 scp rsync magic-wormhole wormhole-william"),
-    Setting("card", 1472, 44, "udpsend socat iperf3 scp magic-wormhole"),
-    Setting("off", 1472, 44, "udpsend udpsend-no-offload udpsend-portable socat iperf3 scp magic-wormhole"),
+    Setting("veth", 1472, 176, "udpsend udpsend-stock socat iperf3 scp rsync magic-wormhole wormhole-william"),
+    Setting("card", 1472, 176, "udpsend socat iperf3 scp magic-wormhole"),
+    Setting("off", 1472, 176, "udpsend udpsend-no-offload udpsend-portable socat iperf3 scp magic-wormhole"),
 )
 
 

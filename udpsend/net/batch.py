@@ -23,7 +23,15 @@ from udpsend.net.libc import (
     pack_name,
 )
 from udpsend.net.memory import untouched
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Arrival, Transmit
+from udpsend.wire.datagram import (
+    HEADER_SIZE,
+    MAX_DATAGRAM_SIZE,
+    MAX_DATAGRAMS,
+    MAX_TRAIN_SIZE,
+    Address,
+    Arrival,
+    Transmit,
+)
 
 MAX_DATAGRAM = 65_536
 
@@ -39,11 +47,11 @@ class SendBatch:
 
     def __init__(self, fd: int, libc: ctypes.CDLL) -> None:
         self._fd, self._call = fd, libc.sendmmsg
-        self._data = untouched(MAX_DATAGRAM)
+        self._data = untouched(MAX_TRAIN_SIZE)
         self._name = memoryview(bytearray(NAME_SIZE))
-        self._vectors = (IoVec * MAX_SEGMENTS)()
-        self._messages = (Message * MAX_SEGMENTS)()
-        for message, i in zip(self._messages, range(MAX_SEGMENTS), strict=True):
+        self._vectors = (IoVec * MAX_DATAGRAMS)()
+        self._messages = (Message * MAX_DATAGRAMS)()
+        for message, i in zip(self._messages, range(MAX_DATAGRAMS), strict=True):
             message.header.name = address_of(self._name)
             message.header.vectors = ctypes.addressof(self._vectors) + i * ctypes.sizeof(IoVec)
             message.header.vector_count = 1
@@ -70,7 +78,7 @@ class SendBatch:
         if segment != self._segment_size:
             self._segment_size = segment
             base = address_of(self._data)
-            for vector, i in zip(self._vectors, range(MAX_SEGMENTS), strict=True):
+            for vector, i in zip(self._vectors, range(MAX_DATAGRAMS), strict=True):
                 vector.base, vector.length = base + i * segment, segment
         if address != self._address:
             self._address = address
@@ -84,16 +92,16 @@ class ReceiveBatch:
     """Receives many messages, scattered as one train of the stride that is expected."""
 
     def __init__(self, fd: int, libc: ctypes.CDLL, headers: memoryview, payloads: memoryview) -> None:
-        """`headers` holds MAX_SEGMENTS openings, `payloads` the rest of a train."""
+        """`headers` holds at least MAX_DATAGRAMS openings, `payloads` the rest of each."""
         self._fd, self._call = fd, libc.recvmmsg
         self._headers, self._payloads = headers, payloads
-        self._overflow = untouched(MAX_SEGMENTS * MAX_DATAGRAM)
-        self._names = memoryview(bytearray(MAX_SEGMENTS * NAME_SIZE))
-        self._control = memoryview(bytearray(MAX_SEGMENTS * CONTROL_SIZE))
-        self._vectors = (IoVec * (3 * MAX_SEGMENTS))()
-        self._messages = (Message * MAX_SEGMENTS)()
+        self._overflow = untouched(MAX_DATAGRAMS * MAX_DATAGRAM)
+        self._names = memoryview(bytearray(MAX_DATAGRAMS * NAME_SIZE))
+        self._control = memoryview(bytearray(MAX_DATAGRAMS * CONTROL_SIZE))
+        self._vectors = (IoVec * (3 * MAX_DATAGRAMS))()
+        self._messages = (Message * MAX_DATAGRAMS)()
         names, control = address_of(self._names), address_of(self._control)
-        for message, i in zip(self._messages, range(MAX_SEGMENTS), strict=True):
+        for message, i in zip(self._messages, range(MAX_DATAGRAMS), strict=True):
             message.header.name = names + i * NAME_SIZE
             message.header.vectors = ctypes.addressof(self._vectors) + 3 * i * ctypes.sizeof(IoVec)
             message.header.vector_count = 3
@@ -102,45 +110,47 @@ class ReceiveBatch:
         self._lengths = _fields(raw, "I", Message.length.offset)
         self._name_lengths = _fields(raw, "I", Header.name_length.offset)
         self._control_lengths = _fields(raw, "L", Header.control_length.offset)
-        self._full_names = memoryview(array("I", [NAME_SIZE] * MAX_SEGMENTS))
-        self._full_controls = memoryview(array("L", [CONTROL_SIZE] * MAX_SEGMENTS))
+        self._full_names = memoryview(array("I", [NAME_SIZE] * MAX_DATAGRAMS))
+        self._full_controls = memoryview(array("L", [CONTROL_SIZE] * MAX_DATAGRAMS))
         self._sources = Names()
         self.stride = 0
 
-    def expect(self, stride: int) -> None:
-        """Scatter what comes next as datagrams of this size."""
+    def expect(self, stride: int, slots: int) -> None:
+        """Scatter what comes next into at most so many slots for datagrams of this size."""
         self.stride = stride
         payload = stride - HEADER_SIZE
         headers, payloads, overflow = map(address_of, (self._headers, self._payloads, self._overflow))
-        self._count = min(MAX_SEGMENTS, len(self._payloads) // payload)
-        for i in range(self._count):
+        self._slots = min(MAX_DATAGRAMS, slots)
+        for i in range(self._slots):
             base = 3 * i
             self._vectors[base].base, self._vectors[base].length = headers + i * HEADER_SIZE, HEADER_SIZE
             self._vectors[base + 1].base, self._vectors[base + 1].length = payloads + i * payload, payload
             self._vectors[base + 2].base = overflow + i * MAX_DATAGRAM
             self._vectors[base + 2].length = MAX_DATAGRAM
 
-    def receive(self) -> list[Arrival]:
-        """What has come, as trains of the expected size if it has one source. Raises OSError, BlockingIOError among
-        them. Valid until the next call."""
+    def receive(self, slot: int, most: int) -> list[Arrival]:
+        """At most `most` of what has come, from this slot on, as trains of the expected size if it has one source.
+        Raises OSError, BlockingIOError among them. Valid until the next call."""
         self._name_lengths[:] = self._full_names
         self._control_lengths[:] = self._full_controls
-        count: int = self._call(self._fd, self._messages, self._count, 0, None)
+        first = ctypes.byref(self._messages, slot * ctypes.sizeof(Message))
+        count: int = self._call(self._fd, first, min(most, self._slots - slot), 0, None)
         if count < 0:
             raise last_error()
-        lengths = self._lengths[:count].tolist()
-        names = self._names[: count * NAME_SIZE]
-        first = bytes(names[:NAME_SIZE])
+        stop = slot + count
+        lengths = self._lengths[slot:stop].tolist()
+        names = self._names[slot * NAME_SIZE : stop * NAME_SIZE]
+        name = bytes(names[:NAME_SIZE])
         # What the kernel joined is no longer than the stride where small datagrams were joined.
-        if max(lengths) > self.stride or names != first * count or any(self._control_lengths[:count].tolist()):
-            return [self._sort(i, length) for i, length in enumerate(lengths)]
+        if max(lengths) > self.stride or names != name * count or any(self._control_lengths[slot:stop].tolist()):
+            return [self._sort(i, length) for i, length in enumerate(lengths, slot)]
         # Trains end where a datagram is shorter.
-        source = self._sources.address(first)
-        short = [i for i, length in enumerate(lengths) if length != self.stride]
-        if not short or short[-1] != count - 1:
-            short.append(count - 1)
-        starts = [0, *(i + 1 for i in short[:-1])]
-        return [self._train(start, i, lengths[i], source) for start, i in zip(starts, short, strict=True)]
+        source = self._sources.address(name)
+        short = [i for i, length in enumerate(lengths, slot) if length != self.stride]
+        if not short or short[-1] != stop - 1:
+            short.append(stop - 1)
+        starts = [slot, *(i + 1 for i in short[:-1])]
+        return [self._train(start, i, lengths[i - slot], source) for start, i in zip(starts, short, strict=True)]
 
     def _train(self, start: int, last: int, last_size: int, source: Address) -> Arrival:
         """Messages `start` to `last`, of which the last has `last_size` bytes, where they lie."""
@@ -168,4 +178,4 @@ class ReceiveBatch:
         return Arrival.of([data[at : at + stride] for at in range(0, size or 1, stride or 1)], source)
 
 
-assert MAX_TRAIN_SIZE < MAX_DATAGRAM  # noqa: S101
+assert MAX_DATAGRAM_SIZE < MAX_DATAGRAM  # noqa: S101

@@ -5,8 +5,9 @@ real send: a device without checksum offload answers EIO, a datagram larger than
 Then this train is sent again one datagram at a time, and so are those after it.
 
 Receiving: UDP_GRO hands over what came together as one buffer. The buffer is scattered with the stride that the last
-train had, so that headers and payloads come to lie apart without a copy. A train with another stride is sorted out by
-copying, and its stride is the next guess.
+one had, into slots one behind the other, so that headers and payloads come to lie apart without a copy. What begins a
+record is held in its slots until the rest has come behind it; what does not belong to it, or has another stride, is
+copied out of there, and its stride is the next guess.
 
 Without offload, or when what comes was not joined, the same trains go through `batch.py`, many datagrams a call.
 """
@@ -20,9 +21,20 @@ import struct
 from udpsend.net import batch, libc
 from udpsend.net.memory import untouched
 from udpsend.net.portable import MIN_FULL, SEND_WAIT, PortableSocket
-from udpsend.net.train_calls import UDP_SEGMENT, ReceiveTrain, SendTrain
+from udpsend.net.train_calls import MAX_JOINED, UDP_SEGMENT, ReceiveTrain, SendTrain
 from udpsend.net.waiting import wait_writable
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Arrival, Transmit
+from udpsend.wire.datagram import (
+    HEADER_SIZE,
+    MAX_DATAGRAM_SIZE,
+    MAX_DATAGRAMS,
+    MAX_SEGMENTS,
+    MAX_TRAIN_SIZE,
+    Address,
+    Arrival,
+    Transmit,
+    datagrams_per_call,
+)
+from udpsend.wire.packets import begins_record, fragment_untrusted
 
 # linux/udp.h and linux/in.h; the socket module has no names for them (Python 3.11)
 UDP_GRO = 104
@@ -34,6 +46,8 @@ OFFLOAD_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, e
 
 MIN_STRIDE = 256  # trains of smaller datagrams are rare and not worth a guess
 SINGLES = 64  # datagrams of the expected size in a row that came alone: nothing joins them on this path
+MAX_LONE = 32_768  # bytes; what is larger is taken in calls of its own
+SLOTS = MAX_DATAGRAMS + MAX_SEGMENTS  # a whole record, and what was joined behind the first part of it
 TRICKLE = 24  # datagrams in one call; fewer cost more to wake up for than to take
 _SEGMENT = struct.Struct("=H")
 
@@ -49,17 +63,23 @@ class LinuxSocket(PortableSocket):
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(offload))
-        self._headers = memoryview(bytearray(MAX_SEGMENTS * HEADER_SIZE))
-        self._payloads = untouched(MAX_TRAIN_SIZE + MAX_SEGMENTS * HEADER_SIZE)
-        self._overflow = untouched(MAX_TRAIN_SIZE + 1)
+        self._headers = memoryview(bytearray(SLOTS * HEADER_SIZE))
+        self._payloads = untouched(MAX_TRAIN_SIZE + MAX_JOINED)
+        self._overflow = untouched(MAX_JOINED)
         calls, fd = libc.load(), sock.fileno()
         self._train_out = SendTrain(fd, calls)
         self._train_in = ReceiveTrain(fd, calls, self._headers, self._payloads, self._overflow)
         self._send_batch = batch.SendBatch(fd, calls)
         self._receive_batch = batch.ReceiveBatch(fd, calls, self._headers, self._payloads)
+        self._held = 0
+        """Datagrams in the first slots that begin a record of which the rest has not come,"""
+        self._source: Address = ("", 0)
+        """and from where they came."""
+        self._most = MAX_SEGMENTS
+        """How many datagrams of a batch end with a record."""
         self._singles = 0
         self._lone_size = 0
-        self._guess(MAX_TRAIN_SIZE)
+        self._guess(MAX_DATAGRAM_SIZE)
 
     # sending
 
@@ -72,19 +92,25 @@ class LinuxSocket(PortableSocket):
             self._send_batched(transmit)
 
     def _send_train(self, transmit: Transmit) -> None:
-        try:
-            if self._train_out.is_ready(transmit):
-                self._train_out.send()
-            else:
-                self.sock.sendmsg(transmit.views, _cut(transmit), 0, transmit.address)
-        except BlockingIOError:
-            self._attempt(self.sock.sendmsg, transmit.views, _cut(transmit), 0, transmit.address)
-        except OSError as error:
-            if error.errno not in OFFLOAD_REFUSED:
-                self._lost(error)
-            elif self._send_batched(transmit):  # else the datagrams are too large, with offload and without
-                self.offload = False
-                self.counters["offload refused"] += 1
+        is_ready = self._train_out.is_ready(transmit)
+        step = 2 * datagrams_per_call(transmit.segment_size)
+        for first in range(0, len(transmit.views), step):
+            views = slice(first, first + step)
+            try:
+                if is_ready:
+                    self._train_out.send(views)
+                else:
+                    self.sock.sendmsg(transmit.views[views], _cut(transmit), 0, transmit.address)
+            except BlockingIOError:
+                if not self._attempt(self.sock.sendmsg, transmit.views[views], _cut(transmit), 0, transmit.address):
+                    return
+            except OSError as error:
+                if error.errno not in OFFLOAD_REFUSED:
+                    self._lost(error)
+                elif self._send_batched(transmit):  # else the datagrams are too large, with offload and without
+                    self.offload = False
+                    self.counters["offload refused"] += 1
+                return
 
     def _send_batched(self, transmit: Transmit) -> bool:
         """Whether the network took all of it."""
@@ -109,81 +135,125 @@ class LinuxSocket(PortableSocket):
     # receiving
 
     def _guess(self, stride: int) -> None:
-        """Scatter the next train as one of this stride."""
+        """Scatter what comes next as datagrams of this size. Nothing may be held."""
         self._stride = stride
         self._singles = 0
-        payload = stride - HEADER_SIZE
-        count = min(MAX_SEGMENTS, -(-MAX_TRAIN_SIZE // stride))
-        self._views = [
-            view
-            for i in range(count)
-            for view in (
-                self._headers[i * HEADER_SIZE : (i + 1) * HEADER_SIZE],
-                self._payloads[i * payload : (i + 1) * payload],
-            )
-        ]
-        self._views.append(self._overflow)  # for what is larger than was guessed
-        self._train_in.expect(stride)
-        self._receive_batch.expect(stride)
+        self._slot_count = min(SLOTS, len(self._payloads) // (stride - HEADER_SIZE))
+        self._train_in.expect(stride, self._slot_count)
+        self._receive_batch.expect(stride, self._slot_count)
 
     def receive(self) -> Arrival | None:
         try:
             if self._pending:
                 return self._pending.popleft()
-            if self._singles >= SINGLES or not self.offload:
-                return self._receive_batched()
-            return self._receive_train()
+            while True:
+                is_batched = self._singles >= SINGLES or not self.offload
+                arrival = self._receive_batched() if is_batched else self._receive_train()
+                if arrival is not None:
+                    return arrival
         except BlockingIOError:
             return None
         except OSError as error:
             self._lost(error)
             return self.receive()
 
-    def _receive_train(self) -> Arrival:
-        size, stride, address = self._train_in.receive()
-        if stride >= size and size <= self._stride:
-            if self._comes_alone(size):
-                arrival = self._sort(size, size, address)
-                self._guess(size)
-                self._singles = SINGLES
-                return arrival
-            headers, payload = self._headers[: min(size, HEADER_SIZE)], self._payloads[: max(size - HEADER_SIZE, 0)]
-            return Arrival(headers, payload, size, 1, address)
-        self._singles = 0
-        if stride == self._stride:
-            count = -(-size // stride)
-            # The last may be shorter than a header: a stranger's, that was joined to ours.
-            openings = (count - 1) * HEADER_SIZE + min(size - (count - 1) * stride, HEADER_SIZE)
-            return Arrival(self._headers[:openings], self._payloads[: size - openings], stride, count, address)
-        arrival = self._sort(size, min(stride, size), address)
-        if MIN_STRIDE <= stride <= MAX_TRAIN_SIZE:
-            self._guess(min(stride, size))
+    def _receive_train(self) -> Arrival | None:
+        """None where it was held."""
+        size, stride, address = self._train_in.receive(self._held)
+        stride = min(stride, size)
+        is_large = size > MAX_LONE and not self._held
+        if stride < size or size > self._stride or is_large:
+            self._singles = 0
+            if stride != self._stride:
+                return self._of_another_stride(size, stride, address)
+        elif self._comes_alone(size):
+            arrival = self._of_another_stride(size, size, address)
+            self._singles = SINGLES
+            return arrival
+        return self._keep(size, address)
+
+    def _of_another_stride(self, size: int, stride: int, address: Address) -> Arrival:
+        arrival = self._behind_held(self._sort(size, stride, address))
+        if MIN_STRIDE <= stride <= MAX_DATAGRAM_SIZE:
+            self._guess(stride)
         return arrival
+
+    def _keep(self, size: int, address: Address) -> Arrival | None:
+        """`size` bytes have come into the slots behind what is held, as datagrams of the expected size, of which the
+        last may be shorter: hold them, too, or give all of it."""
+        held, stride = self._held, self._stride
+        if held and address != self._source:
+            return self._behind_held(self._sort(size, min(size, stride), address))
+        count = held + max(1, -(-size // stride))
+        size += held * stride
+        if size == count * stride and begins_record(self._headers, count, MAX_TRAIN_SIZE // stride):
+            self._held, self._source = count, address
+            return None
+        self._held = 0
+        # The last may be shorter than a header: a stranger's, that was joined to ours.
+        openings = (count - 1) * HEADER_SIZE + min(size - (count - 1) * stride, HEADER_SIZE)
+        stride = stride if count > 1 else size
+        return Arrival(self._headers[:openings], self._payloads[: size - openings], stride, count, address)
+
+    def _behind_held(self, arrival: Arrival) -> Arrival:
+        """What comes next, if this came after what is held and does not belong to it."""
+        held, self._held = self._held, 0
+        if not held:
+            return arrival
+        self._pending.append(arrival)
+        size = held * (self._stride - HEADER_SIZE)
+        return Arrival(self._headers[: held * HEADER_SIZE], self._payloads[:size], self._stride, held, self._source)
 
     def _comes_alone(self, size: int) -> bool:
         """Whether it is time to take many at once, as datagrams of this size: so many full ones came singly."""
-        if size < MIN_FULL or size != self._lone_size:
+        if not MIN_FULL <= size <= MAX_LONE or size != self._lone_size:
             self._lone_size, self._singles = size, 0
             return False
         self._singles += 1
         return self._singles >= SINGLES and size != self._stride
 
-    def _receive_batched(self) -> Arrival:
-        arrivals = self._receive_batch.receive()
+    def _receive_batched(self) -> Arrival | None:
+        """None where it was held."""
+        arrivals = self._receive_batch.receive(self._held, self._most)
         stride = max(arrival.stride for arrival in arrivals)
-        self.is_trickling = stride == self._stride and sum(arrival.count for arrival in arrivals) < TRICKLE
+        came = sum(arrival.count for arrival in arrivals)
+        self.is_trickling = stride == self._stride <= MAX_LONE and came < min(TRICKLE, self._most)
         if any(arrival.count > 1 and arrival.stride != self._stride for arrival in arrivals):
             self._singles = 0  # the kernel joins datagrams after all
-        if stride != self._stride and MIN_FULL <= stride <= MAX_TRAIN_SIZE:
-            self._guess(stride)
-            self._singles = SINGLES
+        first, last = arrivals[0], arrivals[-1]
+        if len(last.headers) == last.count * HEADER_SIZE:
+            self._most = _to_the_end(last.headers[-HEADER_SIZE:])
+        if len(arrivals) == 1 and first.payloads.obj is self._payloads.obj:  # it lies in the slots
+            return self._keep(len(first.headers) + len(first.payloads), first.address)
+        first = self._behind_held(first)
         self._pending.extend(arrivals[1:])
-        return arrivals[0]
+        if stride != self._stride and MIN_FULL <= stride <= MAX_DATAGRAM_SIZE:
+            self._guess(stride)
+            self._singles = SINGLES if stride <= MAX_LONE else 0
+        return first
 
     def _sort(self, size: int, stride: int, address: Address) -> Arrival:
-        """The train that came while another stride had been guessed."""
-        data = memoryview(b"".join(self._views))[:size]
-        return Arrival.of([data[i : i + stride] for i in range(0, size, stride)], address)
+        """What came behind what is held, copied: as another stride had been guessed, or it is from elsewhere."""
+        guessed = self._stride - HEADER_SIZE
+        slots = range(self._held, self._slot_count)[: size // self._stride + 1]
+        pieces = [
+            view
+            for i in slots
+            for view in (
+                self._headers[i * HEADER_SIZE : (i + 1) * HEADER_SIZE],
+                self._payloads[i * guessed : (i + 1) * guessed],
+            )
+        ]
+        data = memoryview(b"".join([*pieces, self._overflow[: max(0, size - len(slots) * self._stride)]]))[:size]
+        return Arrival.of([data[i : i + stride] for i in range(0, size or 1, stride or 1)], address)
+
+
+def _to_the_end(header: memoryview) -> int:
+    """How many datagrams come next if records go on as this one, and a batch is to end with one of them."""
+    index, count = fragment_untrusted(header)
+    if index < count - 1:
+        return count - 1 - index
+    return count * max(MAX_SEGMENTS // count, 1) if count else MAX_SEGMENTS
 
 
 def _cut(transmit: Transmit) -> list[tuple[int, int, bytes]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from udpsend.net.memory import untouched
 from udpsend.net.waiting import wait_writable
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival, Transmit
+from udpsend.wire.datagram import HEADER_SIZE, MAX_DATAGRAM_SIZE, MAX_DATAGRAMS, Arrival, Transmit
 from udpsend.wire.packets import OPENING_SIZE, ends_record
 
 # What the network may answer to a datagram: it is as good as lost, and loss is what the protocol is for.
@@ -42,7 +42,7 @@ _Source = tuple[str, int] | tuple[str, int, int, int]
 class PortableSocket:
     """`counters` says what the network did not take, by errno name."""
 
-    def __init__(self, sock: socket.socket, slot: int = MAX_TRAIN_SIZE + 1, slots: int = MAX_SEGMENTS) -> None:
+    def __init__(self, sock: socket.socket, slot: int = MAX_DATAGRAM_SIZE + 1, slots: int = MAX_DATAGRAMS) -> None:
         """It holds `slots` datagrams of up to `slot` bytes; none where another class receives."""
         self.sock = sock
         self.local = 0
@@ -51,7 +51,8 @@ class PortableSocket:
         self.counters: Counter[str] = Counter()
         self.is_trickling = False
         """Full datagrams come, and few at a time: whoever waits a moment takes many for the price of one."""
-        self._slots = [untouched(slot) for _ in range(slots)]
+        memory = untouched(slot * slots or 1)
+        self._slots = [memory[i * slot : (i + 1) * slot] for i in range(slots)]
         self._openings = [each[:HEADER_SIZE] for each in self._slots]
         self._rests: list[memoryview] = []
         self._stride = 0
@@ -69,13 +70,16 @@ class PortableSocket:
     # sending
 
     def send(self, transmit: Transmit) -> None:
-        """Blocks for SEND_WAIT at most at each datagram that the system does not take; then it counts as lost."""
+        """Blocks for SEND_WAIT at most where the system does not take a datagram; then this one and those behind it
+        count as lost."""
         data, segment, address = memoryview(b"".join(transmit.views)), transmit.segment_size, transmit.address
         for at in range(0, len(data), segment):
-            self._attempt(self.sock.sendto, data[at : at + segment], address)
+            if not self._attempt(self.sock.sendto, data[at : at + segment], address):
+                return
 
-    def _attempt(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Twice where the system did not take it at first. Raises OSError for what is not in LOST only."""
+    def _attempt(self, call: Callable[..., object], *arguments: Any) -> bool:
+        """Twice where the system did not take it at first; whether it did. Raises OSError for what is not in LOST
+        only."""
         for is_first in (True, False):
             try:
                 call(*arguments)
@@ -84,10 +88,11 @@ class PortableSocket:
                     wait_writable(self.sock, SEND_WAIT)
             except OSError as error:
                 self._lost(error)
-                return
+                return False
             else:
-                return
+                return True
         self.counters["EAGAIN"] += 1
+        return False
 
     # receiving
 

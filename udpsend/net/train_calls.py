@@ -1,4 +1,4 @@
-"""One train in one call, its vectors built once: sendmsg and recvmsg of glibc, by ctypes.
+"""What the kernel cuts and joins, with vectors that are built once: sendmsg and recvmsg of glibc, by ctypes.
 
 The calls of the socket module take the buffers of each of 88 pieces anew, and make objects of what they find: 2.3 µs of
 25 for sending a train on loopback, and as much for receiving one (2026-11).
@@ -22,11 +22,13 @@ from udpsend.net.libc import (
     last_error,
     pack_name,
 )
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Transmit
+from udpsend.wire.datagram import HEADER_SIZE, MAX_DATAGRAMS, Address, Transmit
 
 UDP_SEGMENT = 103  # linux/udp.h; the socket module has no name for it (Python 3.11)
 _SEGMENT = struct.Struct("@NiiH")  # struct cmsghdr and its data
 _DATA = struct.calcsize("@Nii")  # where the data of a control message begins
+VECTOR_SIZE = ctypes.sizeof(IoVec)
+MAX_JOINED = 65_535  # bytes that the kernel joins
 
 
 class SendTrain:
@@ -34,12 +36,11 @@ class SendTrain:
 
     def __init__(self, fd: int, libc: ctypes.CDLL) -> None:
         self._fd, self._call = fd, libc.sendmsg
-        self._vectors = (IoVec * (2 * MAX_SEGMENTS))()
+        self._vectors = (IoVec * (2 * MAX_DATAGRAMS))()
+        self._first_vector = ctypes.addressof(self._vectors)
         self._name = memoryview(bytearray(NAME_SIZE))
         self._control = memoryview(bytearray(CONTROL_SIZE))
-        self._header = Header(
-            name=address_of(self._name), vectors=ctypes.addressof(self._vectors), control=address_of(self._control)
-        )
+        self._header = Header(name=address_of(self._name), control=address_of(self._control))
         self._pointer = ctypes.byref(self._header)
         self._views: Sequence[memoryview | bytes] = ()
         self._segment_size = 0
@@ -58,8 +59,10 @@ class SendTrain:
             return True
         return False
 
-    def send(self) -> None:
-        """Raises OSError, BlockingIOError among them."""
+    def send(self, views: slice) -> None:
+        """These of them. Raises OSError, BlockingIOError among them."""
+        self._header.vectors = self._first_vector + views.start * VECTOR_SIZE
+        self._header.vector_count = min(views.stop, len(self._views)) - views.start
         if self._call(self._fd, self._pointer, 0) < 0:
             raise last_error()
 
@@ -70,7 +73,6 @@ class SendTrain:
             if not isinstance(view, memoryview) or view.readonly:
                 return False
             vector.base, vector.length = address_of(view), len(view)
-        self._header.vector_count = len(views)
         return True
 
     def _aim(self, transmit: Transmit) -> None:
@@ -84,40 +86,42 @@ class SendTrain:
 
 
 class ReceiveTrain:
-    """Receives what the kernel has joined, scattered as datagrams of the stride that is expected: their openings into
-    `headers`, the rest of each into `payloads`, and what is longer than MAX_TRAIN_SIZE into `overflow`."""
+    """Receives what the kernel has joined, scattered into slots for datagrams of the stride that is expected: the
+    openings into `headers`, the rest of each into `payloads`, and what no slot is left for into `overflow`."""
 
     def __init__(
         self, fd: int, libc: ctypes.CDLL, headers: memoryview, payloads: memoryview, overflow: memoryview
     ) -> None:
         self._fd, self._call = fd, libc.recvmsg
         self._headers, self._payloads, self._overflow = headers, payloads, overflow
-        self._vectors = (IoVec * (2 * MAX_SEGMENTS + 1))()
+        self._vectors = (IoVec * (len(headers) // HEADER_SIZE * 2 + 1))()
+        self._first_vector = ctypes.addressof(self._vectors)
+        self._used = self._needed = 0  # vectors
         self._name = memoryview(bytearray(NAME_SIZE))
         self._control = memoryview(bytearray(CONTROL_SIZE))
-        self._header = Header(
-            name=address_of(self._name), vectors=ctypes.addressof(self._vectors), control=address_of(self._control)
-        )
+        self._header = Header(name=address_of(self._name), control=address_of(self._control))
         self._pointer = ctypes.byref(self._header)
         self._sources = Names()
 
-    def expect(self, stride: int) -> None:
-        """Scatter the next train as one of this stride."""
+    def expect(self, stride: int, slots: int) -> None:
+        """Scatter what comes next into so many slots for datagrams of this stride."""
         payload = stride - HEADER_SIZE
-        count = min(MAX_SEGMENTS, -(-MAX_TRAIN_SIZE // stride))
         headers, payloads = address_of(self._headers), address_of(self._payloads)
-        for i in range(count):
+        for i in range(slots):
             opening, rest = self._vectors[2 * i], self._vectors[2 * i + 1]
             opening.base, opening.length = headers + i * HEADER_SIZE, HEADER_SIZE
-            rest.base, rest.length = payloads + i * payload, min(payload, len(self._payloads) - i * payload)
-        last = self._vectors[2 * count]
+            rest.base, rest.length = payloads + i * payload, payload
+        last = self._vectors[2 * slots]
         last.base, last.length = address_of(self._overflow), len(self._overflow)
-        self._header.vector_count = 2 * count + 1
+        self._used = 2 * slots + 1
+        self._needed = -(-MAX_JOINED // stride) * 2
 
-    def receive(self) -> tuple[int, int, Address]:
-        """(bytes, stride, source). Raises OSError, BlockingIOError among them."""
+    def receive(self, slot: int) -> tuple[int, int, Address]:
+        """(bytes, stride, source); it lies from this slot on. Raises OSError, BlockingIOError among them."""
         header = self._header
         header.name_length, header.control_length = NAME_SIZE, CONTROL_SIZE
+        header.vectors = self._first_vector + 2 * slot * VECTOR_SIZE
+        header.vector_count = min(self._needed, self._used - 2 * slot)
         size: int = self._call(self._fd, self._pointer, 0)
         if size < 0:
             raise last_error()

@@ -13,7 +13,7 @@ import sys
 
 from udpsend.errors import UsageError
 from udpsend.net.portable import PortableSocket
-from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Transmit
+from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, Address, Transmit
 from udpsend.wire.relayed import is_through_relay
 
 BUFFER_SIZE = 8 << 20  # asked for; the kernel gives up to net.core.rmem_max
@@ -176,7 +176,7 @@ class UdpEndpoint:
                 mtu = probe.getsockopt(level, option)
         except OSError:  # another system, which does not tell: what Ethernet takes
             mtu = 1500
-        return min(MAX_TRAIN_SIZE, mtu - UDP_OVERHEAD[family])
+        return min(MAX_DATAGRAM_SIZE, mtu - UDP_OVERHEAD[family])
 
     @property
     def receive_buffer(self) -> int:

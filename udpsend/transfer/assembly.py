@@ -7,7 +7,7 @@
 3. Records that do not complete are forgotten, oldest first: their content comes again in other records.
 
 Nothing is authentic yet here but the tag, which everybody on the path can read. Memory is bounded by MAX_PARTIALS
-records, and no record is larger than a train.
+records and MAX_KEPT bytes of them, and no record is larger than a train.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from msgspec import Struct, field
 
 from udpsend.errors import BadPacket
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Arrival
+from udpsend.wire.datagram import HEADER_SIZE, MAX_DATAGRAMS, MAX_TRAIN_SIZE, Arrival
 from udpsend.wire.packets import (
     KIND_RECORD,
     Header,
@@ -28,7 +28,8 @@ from udpsend.wire.packets import (
     parse_header_untrusted,
 )
 
-MAX_PARTIALS = 64  # of at most MAX_TRAIN_SIZE bytes each
+MAX_PARTIALS = 64
+MAX_KEPT = 16 * MAX_TRAIN_SIZE
 
 
 class SealedRecord(Struct, frozen=True):
@@ -67,6 +68,7 @@ class Assembly:
         self._is_known = is_known
         self._drops = drops
         self._partials: dict[int, _Partial] = {}
+        self._kept = 0  # bytes of them
         self.datagrams = 0
         """Of records that were not complete when they came; a duplicate of a fragment counts, of a record not."""
 
@@ -80,7 +82,7 @@ class Assembly:
                 return self._add_runs_untrusted(arrival)
             parse_header_untrusted(headers)
             raise BadPacket("tag")
-        if len(headers) == count * HEADER_SIZE and count <= MAX_SEGMENTS:
+        if len(headers) == count * HEADER_SIZE and count <= MAX_DATAGRAMS:
             number = number_untrusted(headers)
             header = self._expected.set(number, count)
             if self._expected.buffer.startswith(headers):
@@ -114,12 +116,16 @@ class Assembly:
         return complete
 
     def _run_length(self, arrival: Arrival, at: int, header: Header) -> int:
-        """How many datagrams from `at` are consecutive fragments of this record: all that could be, or one."""
+        """How many datagrams from `at` are consecutive fragments of this record: all that could be, or a part of those
+        that are."""
         length = min(header.count - header.index, arrival.count - at)
         last = header.index + length
         expected = pack_headers(KIND_RECORD, self._tag, header.number, header.index, last, header.count)
         start = at * HEADER_SIZE
-        return length if bytes(arrival.headers[start : start + len(expected)]) == expected else 1
+        came = bytes(arrival.headers[start : start + len(expected)])
+        while length > 1 and came[: length * HEADER_SIZE] != expected[: length * HEADER_SIZE]:
+            length //= 2
+        return length
 
     def _keep(self, header: Header, length: int, payload: memoryview, payload_size: int) -> SealedRecord | None:
         if self._is_known(header.number):
@@ -130,21 +136,26 @@ class Assembly:
             return SealedRecord(header.number, header.pack(), payload)
         partial = self._partials.get(header.number)
         if partial is None:
-            if len(self._partials) >= MAX_PARTIALS:
-                del self._partials[next(iter(self._partials))]
+            while len(self._partials) >= MAX_PARTIALS or self._kept > MAX_KEPT:
+                self._forget(next(iter(self._partials)))
                 self._drops["incomplete record"] += 1
             partial = self._partials[header.number] = _Partial(header.count)
         elif partial.count != header.count:
             self._drops["fragment count"] += length
             return None
+        before = partial.size
         partial.add(header.index, length, payload, payload_size)
+        self._kept += partial.size - before
         if partial.size > MAX_TRAIN_SIZE:
-            del self._partials[header.number]
+            self._forget(header.number)
             self._drops["record too long"] += 1
             return None
         if partial.have != (1 << header.count) - 1:
             return None
-        del self._partials[header.number]
+        self._forget(header.number)
         ciphertext = b"".join(partial.runs[index] for index in sorted(partial.runs))
         aad = Header(KIND_RECORD, self._tag, header.number, 0, header.count).pack()
         return SealedRecord(header.number, aad, memoryview(ciphertext))
+
+    def _forget(self, number: int) -> None:
+        self._kept -= self._partials.pop(number).size

@@ -30,7 +30,7 @@ from udpsend.transfer.outbound import Outbound
 from udpsend.transfer.path import PathCheck
 from udpsend.transfer.receiver import Receiver, WritesRanges
 from udpsend.transfer.sender import ReadsRanges, Select, Sender
-from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Arrival, Transmit
+from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, MAX_TRAIN_SIZE, Address, Arrival, Transmit
 from udpsend.wire.frames import Close, Frames, parse_frames_untrusted
 from udpsend.wire.ranges import RangeSet
 
@@ -50,7 +50,7 @@ class Connection:
         random_bytes: Callable[[int], bytes],
         *,
         round_trip: float | None = None,
-        max_datagram_size: int = MAX_TRAIN_SIZE,
+        max_datagram_size: int = MAX_DATAGRAM_SIZE,
         receive_buffer: int = DEFAULT_RECEIVE_BUFFER,
         idle_timeout: float = IDLE_TIMEOUT,
         config: Config = Config(),  # noqa: B008 - frozen

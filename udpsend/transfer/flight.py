@@ -20,6 +20,7 @@ from udpsend.wire.frames import Ack
 PERSISTENT_CONGESTION = 3  # probe timeouts (RFC 9002, 7.6.1)
 BANDWIDTH_WINDOW = 2.0  # seconds over which the best delivery rate counts
 MIN_RTT_WINDOW = 10.0  # seconds over which the shortest round trip counts: routes change
+RECORDS_IN_WINDOW = 4  # at least, of those that take several calls: they are acknowledged while others are on their way
 HOST_BOUND_GROWTH = 8  # of what arrived without a loss, one part may be in flight
 
 
@@ -75,11 +76,14 @@ class Flight:
     def _is_unpaced(self) -> bool:
         return self._peer.is_host_bound and self._ceiling == float("inf")
 
-    def openings(self, now: float, maximum: int) -> Iterator[int]:
-        """For each data record that may leave now, of how many datagrams: at most `maximum`. It ends where the window
-        is full, or at what pacing lets leave later, at `paced_until`. Nothing may arrive meanwhile; the window is that
-        of the beginning, also where the first record after a pause widens it."""
+    def openings(self, now: float, per_call: int, maximum: int) -> Iterator[int]:
+        """For each data record that may leave now, of how many datagrams: at most the `per_call` that leave in one
+        call; where nothing is paced a multiple of that, up to `maximum`. It ends where the window is full, or at what
+        pacing lets leave later, at `paced_until`. Nothing may arrive meanwhile; the window is that of the beginning,
+        also where the first record after a pause widens it."""
         window, sent, is_unpaced = self.window, self.recovery.sent, self._is_unpaced
+        calls = int(window / (RECORDS_IN_WINDOW * per_call * self.mtu.size))
+        unpaced = min(max(calls, 1) * per_call, maximum)
         self.paced_until = None
         while True:
             if not self.probes_allowed:
@@ -89,7 +93,7 @@ class Flight:
                 if not is_unpaced and (when := self._pacer.next_send_time(now)) is not None:
                     self.paced_until = when
                     return
-            yield maximum if is_unpaced else self._record_datagrams(window - sent.bytes_in_flight, maximum)
+            yield unpaced if is_unpaced else self._record_datagrams(window - sent.bytes_in_flight, per_call)
 
     def _on_full(self) -> None:
         if self._peer.limit:

@@ -121,7 +121,7 @@ class Outbound:
         flight, train = self.flight, self._train
         train.set_datagram_size(flight.mtu.size)
         searching = sender.pending and sender.total - sender.done > MTU_SEARCH_FROM
-        for datagrams in flight.openings(now, train.max_datagrams):
+        for datagrams in flight.openings(now, train.per_call, train.max_datagrams):
             if searching:
                 searching = False
                 if (probe := flight.mtu.next_probe(now)) is not None:

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from udpsend.sealing.keys import DirectionKeys
 from udpsend.sealing.seal import TAG_BYTES, Sealer
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS, MAX_TRAIN_SIZE, Address, Transmit
+from udpsend.wire.datagram import (
+    HEADER_SIZE,
+    MAX_CALLS,
+    MAX_DATAGRAMS,
+    MAX_TRAIN_SIZE,
+    Address,
+    Transmit,
+    datagrams_per_call,
+)
 from udpsend.wire.packets import RecordHeaders
 
 _Shape = tuple[int, int, memoryview, list[memoryview]]
@@ -34,7 +42,8 @@ class TrainWriter:
         if size == self.datagram_size:
             return
         self.datagram_size = size
-        self.max_datagrams = min(MAX_SEGMENTS, MAX_TRAIN_SIZE // size)
+        self.per_call = datagrams_per_call(size)
+        self.max_datagrams = min(MAX_CALLS, MAX_DATAGRAMS // self.per_call) * self.per_call
         self._payload_size = payload = size - HEADER_SIZE
         self._views = [
             view

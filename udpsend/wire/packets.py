@@ -4,7 +4,7 @@
     1..7    tag      secret of the session and direction: what a stranger cannot guess is not looked at further
     8..13   number   of the record, big endian, never used twice with one key
     14      index    of this fragment in its record
-    15      count    of fragments in the record, 1 to 64
+    15      count    of fragments in the record, 1 to 255
 
 A record's ciphertext is cut into equal payloads (the last may be shorter). The associated data is the header of
 fragment 0, so count, number and kind are authenticated, and so is the order of fragments, by the ciphertext itself.
@@ -17,7 +17,7 @@ import struct
 from msgspec import Struct
 
 from udpsend.errors import BadPacket
-from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS
+from udpsend.wire.datagram import HEADER_SIZE, MAX_DATAGRAMS
 
 KIND_RECORD = 0xE0
 KIND_PROBE = 0xE1
@@ -27,8 +27,8 @@ MAX_NUMBER = (1 << 48) - 1
 _HEADER = struct.Struct("!B7sHIBB")
 assert _HEADER.size == HEADER_SIZE  # noqa: S101 - a fact of this file, checked once
 
-_INDEXES = bytes(range(MAX_SEGMENTS))
-_COLUMNS = [bytes([value]) * MAX_SEGMENTS for value in range(256)]
+_INDEXES = bytes(range(MAX_DATAGRAMS))
+_COLUMNS = [bytes([value]) * MAX_DATAGRAMS for value in range(256)]
 OPENING_SIZE = _NUMBER = 8  # kind and tag; where the number begins
 _NUMBER_SIZE = 6
 
@@ -57,7 +57,7 @@ class RecordHeaders:
     a byte of the number changes, and seldom more. For both ends: the sender sends them, the receiver compares."""
 
     def __init__(self, tag: bytes) -> None:
-        self.buffer = pack_headers(KIND_RECORD, tag, 0, 0, MAX_SEGMENTS, 0)
+        self.buffer = pack_headers(KIND_RECORD, tag, 0, 0, MAX_DATAGRAMS, 0)
         self.opening = bytes(self.buffer[:_NUMBER])
         """What the header of each datagram of this direction begins with."""
         self._number = self._count = 0
@@ -81,9 +81,26 @@ def number_untrusted(header: bytes) -> int:
     return int.from_bytes(header[_NUMBER : _NUMBER + _NUMBER_SIZE])
 
 
+def fragment_untrusted(header: memoryview) -> tuple[int, int]:
+    """(index, count), if it is a record's, in a header that is there in full."""
+    return header[14], header[15]
+
+
 def ends_record(datagram: memoryview) -> bool:
     """Whether it opens, if it is a record's, with the header of the last fragment."""
     return datagram[14] + 1 == datagram[15]
+
+
+def begins_record(headers: memoryview, count: int, most: int) -> bool:
+    """Whether `count` datagrams that open with these headers look like the first ones of a record of at most `most`."""
+    last = (count - 1) * HEADER_SIZE
+    return (
+        count < headers[15] <= most
+        and headers[14] == 0
+        and headers[last + 14] == count - 1
+        and headers[0] == KIND_RECORD
+        and headers[:14] == headers[last : last + 14]
+    )
 
 
 def parse_header_untrusted(data: bytes | memoryview) -> Header:
@@ -91,6 +108,6 @@ def parse_header_untrusted(data: bytes | memoryview) -> Header:
     if len(data) < HEADER_SIZE:
         raise BadPacket("short header")
     kind, tag, high, low, index, count = _HEADER.unpack_from(data)
-    if not index < count <= MAX_SEGMENTS:
+    if not index < count:
         raise BadPacket("fragment index")
     return Header(kind, tag, high << 32 | low, index, count)
