@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from udpsend.transfer.pacing import BURST_TIME, Pacer
-from udpsend.transfer.record_length import LOSS_BUDGET, MEASURED_OVER, SINGLES_AFTER_DAMAGE, RecordLength
+from udpsend.transfer.record_length import FIRST_OVER, LOSS_BUDGET, MEASURED_OVER, SINGLES_AFTER_DAMAGE, RecordLength
 
 
 def test_without_a_rate_nothing_waits() -> None:
@@ -96,12 +96,16 @@ def test_length_follows_the_loss() -> None:
     assert length.datagrams(1e9, 1452, 44) == 44
 
 
-def test_loss_is_measured_over_many() -> None:
+def test_loss_is_measured_over_many_but_for_the_first_time() -> None:
     length = RecordLength()
-    length.on_ack(MEASURED_OVER - 1, 0)
+    length.on_ack(FIRST_OVER - 1, 0)
     assert length.loss == 0
-    length.on_ack(MEASURED_OVER, MEASURED_OVER // 2)
+    length.on_ack(FIRST_OVER, FIRST_OVER // 2)
     assert length.loss == 0.25, "half of it at the first sight"
+    length.on_ack(FIRST_OVER + MEASURED_OVER - 1, 0)
+    assert length.loss == 0.25
+    length.on_ack(FIRST_OVER + MEASURED_OVER, FIRST_OVER // 2)
+    assert length.loss == 0.625
 
 
 @pytest.mark.parametrize("received", [-100, 0, 500, 10_000])

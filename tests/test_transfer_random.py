@@ -162,3 +162,14 @@ def test_the_same_seed_is_the_same_run() -> None:
     first, second = run_case(7), run_case(7)
     assert first.network.now == second.network.now
     assert first.sender.connection.counters() == second.sender.connection.counters()
+
+
+@pytest.mark.parametrize(
+    ("seed", "most"),
+    [
+        pytest.param(2733767312, 150_000, id="an outage"),  # 367,507, of a file of 47,293: a train at each timeout
+        pytest.param(973827062, 40_000, id="a queue of three datagrams"),  # 90,984, of 5,864: records of five
+    ],
+)
+def test_what_was_sent_again_and_again(seed: int, most: int) -> None:
+    assert run_case(seed).sender.connection.flight.bytes_sent < most

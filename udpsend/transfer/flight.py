@@ -93,6 +93,9 @@ class Flight:
                 if not is_unpaced and (when := self._pacer.next_send_time(now)) is not None:
                     self.paced_until = when
                     return
+            elif self.recovery.probe_count > 1:  # nobody answers: one datagram finds out as well as a train does
+                yield 1
+                continue
             yield unpaced if is_unpaced else self._record_datagrams(window - sent.bytes_in_flight, per_call)
 
     def _on_full(self) -> None:
