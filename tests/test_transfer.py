@@ -10,7 +10,8 @@ from tests.sim import GilbertElliott
 from tests.transfers import transfer
 from udpsend.config import Config
 from udpsend.errors import BadPacket
-from udpsend.transfer.messages import parse_limit_untrusted
+from udpsend.transfer.congestion.ledbat import Ledbat
+from udpsend.transfer.messages import parse_background_untrusted, parse_limit_untrusted
 
 CLEAN: dict[str, Any] = {"delay": 0.01, "rate": 10e6, "queue": 200e3}
 MB = 1_000_000
@@ -195,3 +196,27 @@ def test_the_limit_of_the_receiver_is_kept_by_the_sender(short: bool, seed: int)
 def test_a_limit_that_is_none(limit: Any) -> None:
     with pytest.raises(BadPacket, match="limit"):
         parse_limit_untrusted({"type": "accept", "limit": limit})
+
+
+@pytest.mark.parametrize("side", ["options", "receiver_options"])
+def test_either_side_may_have_others_come_first(side: str, seed: int) -> None:
+    """Between neighbouring hosts, too, where nothing else bounds a transfer but what the receiver's socket holds."""
+    link: dict[str, Any] = {"delay": 0.00005, "rate": 300e6, "queue": 400e3}
+    link[side] = {"config": Config(background=True)}
+    running = transfer(seed, 10_000_000, **link)
+    bound: list[bool] = []
+
+    def over() -> bool:
+        bound.append(running.sender.connection.flight._peer.is_host_bound)
+        return bool(running.sender.closed and running.receiver.closed)
+
+    assert running.network.run(over, seconds=60)
+    running.assert_verified()
+    assert isinstance(running.sender.connection.flight.congestion, Ledbat)
+    assert not any(bound)
+
+
+@pytest.mark.parametrize("background", [1, "yes", None, [True]])
+def test_a_wish_that_is_none(background: Any) -> None:
+    with pytest.raises(BadPacket, match="background"):
+        parse_background_untrusted({"type": "accept", "background": background})

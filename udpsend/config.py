@@ -84,7 +84,8 @@ class Config(Struct, frozen=True):
     """Bytes per second that the sender does not exceed, at least 1000; the receiver's is told to it."""
 
     background: bool = False
-    """Yield to everybody else on the path (LEDBAT++, in place of `congestion`)."""
+    """Yield to everybody else on the path (LEDBAT++, in place of `congestion`); the receiver's wish is told to the
+    sender."""
 
     def __post_init__(self) -> None:
         size, limit = self.max_datagram_size, self.limit

@@ -167,7 +167,7 @@ _OPTIONS = (
         is_flag=True,
         envvar="UDPSEND_BACKGROUND",
         show_envvar=True,
-        help="Send with what others leave of the path: for long transfers that must not disturb.",
+        help="Send or receive with what others leave of the path: for long transfers that must not disturb.",
     ),
 )
 

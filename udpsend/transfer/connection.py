@@ -74,7 +74,9 @@ class Connection:
         self._closed = False
         self._alive = Liveness(now, idle_timeout)
         self.sender: Sender | None = None
-        self.receiver = Receiver(self._out.control, self._events, config.limit) if role is Role.RECEIVER else None
+        self.receiver: Receiver | None = None
+        if role is Role.RECEIVER:
+            self.receiver = Receiver(self._out.control, self._events, config.limit, config.background)
 
     # what the owner does
 
@@ -268,6 +270,8 @@ class Connection:
                     side.message_received_untrusted(message)
                 if self.sender is not None:
                     self.flight.limit_to(self.sender.limit)
+                    if self.sender.background:
+                        self.flight.yield_to_others()
 
     def _path_changed(self, address: Address) -> None:
         moved = address[0] != self.address[0]  # a new port alone is a NAT that rebound: the path is the same

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from udpsend.transfer.congestion.base import AckedSample, CongestionController, LostSample
 from udpsend.transfer.congestion.bbr import Bbr
+from udpsend.transfer.congestion.ledbat import Ledbat
 from udpsend.transfer.delivery_rate import DeliveryRate, MaxFilter, RateSample
 from udpsend.transfer.mtu import MtuSearch
 from udpsend.transfer.pacing import Pacer, burst_time
@@ -63,6 +64,12 @@ class Flight:
     def limit_to(self, rate: float) -> None:
         """No more bytes per second than this either."""
         self._ceiling = min(self._ceiling, rate)
+
+    def yield_to_others(self) -> None:
+        """Everybody else on the path comes first, from now on."""
+        if not self.congestion.yields:
+            self._make_congestion = Ledbat
+            self.congestion = Ledbat(self.mtu.size)
 
     @property
     def window(self) -> float:
@@ -172,7 +179,8 @@ class Flight:
             if not self._peer.is_host_bound:  # else there is no queue that a model would be worth
                 self._model_path(outcome, newest, acked_bytes, rate, in_use, now)
             self._window_limited = False
-        self._peer.on_ack(ack.window, self._bandwidth.value, -self._negative_min_rtt.value, now)
+        min_rtt, yields = -self._negative_min_rtt.value, self.congestion.yields
+        self._peer.on_ack(ack.window, self._bandwidth.value, min_rtt, now, yields=yields)
         return outcome.acked, lost
 
     def _model_path(

@@ -104,12 +104,17 @@ def _listed(ranges: Iterable[tuple[int, int]]) -> Json:
 
 
 def accept_message(
-    present: RangeSet, left_out: bytes, known: RangeSet, ahead: int | None = None, limit: float | None = None
+    present: RangeSet,
+    left_out: bytes,
+    known: RangeSet,
+    ahead: int | None = None,
+    limit: float | None = None,
+    background: bool = False,
 ) -> Message:
     """The largest ranges, if there are too many to tell; of `known` there may be no more than that (MAX_TOLD), since
     the digest leaves out all of them. `left_out`: entries that are not wanted, packed, if any.
     `ahead`: bytes that may be sent past the first one that is missing, if that is bounded. `limit`: bytes per second
-    that may be sent, if that is."""
+    that may be sent, if that is. `background`: everybody else on the path comes first."""
     message: Message = {"type": "accept", "present": _listed(present.largest())}
     if known:
         message["known"] = _listed(known)
@@ -119,6 +124,8 @@ def accept_message(
         message["ahead"] = ahead
     if limit is not None:
         message["limit"] = int(limit)
+    if background:
+        message["background"] = True
     return message
 
 
@@ -176,6 +183,14 @@ def parse_limit_untrusted(message: Message) -> float:
         case int(limit) if type(limit) is int and limit >= SLOWEST_LIMIT:
             return float(min(limit, 1 << 62))
     raise BadPacket("limit")
+
+
+def parse_background_untrusted(message: Message) -> bool:
+    """Raises BadPacket."""
+    match message.get("background", False):
+        case bool(background):
+            return background
+    raise BadPacket("background")
 
 
 def parse_size_untrusted(message: Message) -> int:

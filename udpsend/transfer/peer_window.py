@@ -28,9 +28,11 @@ class PeerWindow:
         self._narrowed = 0.0
         self._asked_to_wait = -WAIT_FORGOTTEN
 
-    def on_ack(self, told: int, bandwidth: float, min_rtt: float, now: float) -> None:
-        """`told` is the peer's window; bytes per second and seconds are the best of late."""
-        self.is_host_bound = min_rtt < HOST_BOUND_RTT and bandwidth > HOST_BOUND_RATE and not self._has_lost
+    def on_ack(self, told: int, bandwidth: float, min_rtt: float, now: float, *, yields: bool) -> None:
+        """`told` is the peer's window; bytes per second and seconds are the best of late. Who `yields` to others minds
+        the path in any case."""
+        is_near = min_rtt < HOST_BOUND_RTT and bandwidth > HOST_BOUND_RATE
+        self.is_host_bound = is_near and not self._has_lost and not yields
         if not told:
             self._asked_to_wait = now
             self.limit = 0

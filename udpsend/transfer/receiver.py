@@ -68,10 +68,16 @@ class _Packed:
 
 
 class Receiver:
-    def __init__(self, control: ControlSender, events: deque[ConnectionEvent], limit: float | None = None) -> None:
-        """`limit`: bytes per second that the sender is told not to exceed."""
+    def __init__(
+        self,
+        control: ControlSender,
+        events: deque[ConnectionEvent],
+        limit: float | None = None,
+        background: bool = False,
+    ) -> None:
+        """`limit`: bytes per second that the sender is told not to exceed; `background`: it is to yield to others."""
         self._control = control
-        self._limit = limit
+        self._limit, self._background = limit, background
         self._events = events
         self._offered = False
         self._packed: _Packed | None = None
@@ -134,7 +140,8 @@ class Receiver:
         self._packed = None
         self._is_open = size is None
         self.total = size or 0
-        self._control.queue(accept_message(present, left_out, known or RangeSet(), ahead, self._limit))
+        known = known or RangeSet()
+        self._control.queue(accept_message(present, left_out, known, ahead, self._limit, self._background))
 
     def need(self, ranges: RangeSet) -> None:
         """These differ from what the sender has, and have to come again."""

@@ -20,6 +20,7 @@ from udpsend.transfer.messages import (
     PeerVerified,
     hashes_message,
     parse_ahead_untrusted,
+    parse_background_untrusted,
     parse_digest_untrusted,
     parse_left_out_untrusted,
     parse_limit_untrusted,
@@ -76,6 +77,8 @@ class Sender:
         self._ahead: int | None = None
         self.limit = math.inf
         """Bytes per second that the receiver wants at the most."""
+        self.background = False
+        """The receiver wants others on the path to come first."""
         control.queue({"type": "offer", "manifest": manifest})
 
     @property
@@ -148,6 +151,7 @@ class Sender:
         known = parse_ranges_untrusted(message.get("known", []), MAX_BLOCKS)
         self._ahead = parse_ahead_untrusted(message)
         self.limit = parse_limit_untrusted(message)
+        self.background = parse_background_untrusted(message)
         self._accepted = True
         self._unsent.clear()
         self._delivered.add(0, self._base)

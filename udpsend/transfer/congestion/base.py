@@ -76,6 +76,10 @@ class CongestionController(Protocol):
         """Bytes per second; 0 until the controller knows."""
 
     @property
+    def yields(self) -> bool:
+        """Everybody else on the path comes first."""
+
+    @property
     def holds_back(self) -> bool:
         """It sends less than the path takes, to measure it: delivery rates of now say nothing of the path."""
 

@@ -21,6 +21,8 @@ PROBE_RTT_TIME = 0.2
 
 
 class Bbr:
+    yields = False
+
     def __init__(self, datagram_size: int, seed: int = 1) -> None:
         self._model = Model(datagram_size, seed)
         self._probe = BandwidthProbe(self._model)

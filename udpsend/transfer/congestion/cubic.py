@@ -64,6 +64,7 @@ class HyStart:
 
 class Cubic:
     holds_back = False
+    yields = False
 
     def __init__(self, datagram_size: int) -> None:
         self._size = datagram_size

@@ -57,6 +57,7 @@ class BaseDelay:
 
 class Ledbat:
     holds_back = False
+    yields = True
 
     def __init__(self, datagram_size: int) -> None:
         self.window: float = MINIMUM_WINDOW_DATAGRAMS * datagram_size
