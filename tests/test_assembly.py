@@ -197,14 +197,20 @@ def test_a_beginning_that_came_with_something_else_is_kept_in_a_few_pieces() -> 
     assert record.ciphertext == b"".join(datagram[HEADER_SIZE:] for datagram in datagrams)
 
 
-def test_incomplete_records_are_bounded_in_bytes() -> None:
-    kept = [fragments(number, 5, MAX_TRAIN_SIZE // 5)[index] for number in range(100) for index in range(4)]
-    done, drops, assembly = assemble([[datagram] for datagram in kept])
+@pytest.mark.parametrize("grows", [False, True])
+def test_incomplete_records_are_bounded_in_bytes(grows: bool) -> None:
+    """Those that grow when many have begun, too."""
+    order = (
+        [(n, i) for i in range(4) for n in range(MAX_PARTIALS)]
+        if grows
+        else [(n, i) for n in range(MAX_PARTIALS) for i in range(4)]
+    )
+    payload = b"." * (MAX_TRAIN_SIZE // 5)
+    kept = [[Header(KIND_RECORD, TAG, number, index, 5).pack() + payload] for number, index in order]
+    done, drops, assembly = assemble(kept)
     assert not done
-    assert drops["incomplete record"] > 70
-    sizes = [partial.size for partial in assembly._partials.values()]
-    assert assembly._kept == sum(sizes) <= MAX_KEPT + MAX_TRAIN_SIZE
-    assert max(assembly._partials) == 99, "the oldest are forgotten"
+    assert drops["incomplete record"] > 40
+    assert assembly._kept == sum(partial.size for partial in assembly._partials.values()) <= MAX_KEPT
 
 
 @pytest.mark.parametrize("count", [5, MAX_DATAGRAMS])

@@ -321,31 +321,67 @@ def test_records_of_several_calls(sender: PortableSocket, receiver: PortableSock
     assert len(pieces) == 1
 
 
+def received_from(
+    receiver: PortableSocket, trains: list[list[bytes]], senders: list[PortableSocket]
+) -> list[list[bytes]]:
+    """As trains, what `senders` have sent; the last one the strays."""
+    for datagrams in trains:
+        carrier = senders[-1] if datagrams == [b"stray"] else senders[0]
+        carrier.send(transmit(datagrams, address_of(receiver)))
+    came = []
+    while (arrival := receiver.receive()) is not None:
+        came.append(list(arrival.datagrams()))
+    return came
+
+
 def test_the_beginning_of_a_record_is_held_until_the_rest_is_there() -> None:
     with contextlib.ExitStack() as stack:
         one, other, receiver = (stack.enter_context(contextlib.closing(bound(LinuxSocket))) for _ in range(3))
-        first, second = record(1, 100, 1472), record(2, 100, 1472)
-        for datagrams in (first[:44], first[44:], first[:44], second, second[:44], [b"stray"], second[44:]):
-            carrier = other if datagrams == [b"stray"] else one
-            carrier.send(transmit(datagrams, address_of(receiver)))
-        came: list[list[bytes]] = []
-        while (arrival := receiver.receive()) is not None:
-            came.append(list(arrival.datagrams()))
+        r, s, t = (record(number, 100, 1472) for number in range(3))
+        sent = [r[:44], r[44:], s[:44], t, t[:44], s[:44], [b"stray"], s[44:]]
         assert (
-            came
+            received_from(receiver, sent, [one, other])
             == [
-                first[:44],  # sorted out: nobody knew the size
-                first[44:88],
-                first[88:],
-                first[:44] + second[:44],  # what was lost does no harm to more than what comes with it
-                second[44:88],
-                second[88:],
-                second[:44],
+                r[:44],  # sorted out: nobody knew the size
+                r[44:88],
+                r[88:],
+                s[:44] + t[:44],  # what was lost does no harm to more than what comes with it
+                t[44:88],
+                t[88:],
+                t[:44],  # not held: its end has been here
+                s[:44],
                 [b"stray"],
-                second[44:88],
-                second[88:],
+                s[44:88],
+                s[88:],
             ]
         )
+
+
+def test_a_beginning_that_comes_after_the_end_is_not_held() -> None:
+    with contextlib.closing(bound(LinuxSocket)) as sender, contextlib.closing(bound(LinuxSocket)) as receiver:
+        first, second = record(1, 88, 1472), record(2, 88, 1472)
+        sent = [first[:44], first[44:], second[44:], second[:44]]
+        assert received_from(receiver, sent, [sender]) == sent
+
+
+def test_what_is_no_record_is_not_given_behind_what_was_held() -> None:
+    """Whoever tells STUN and probes from records looks at the first datagram of a train."""
+    with contextlib.closing(bound(LinuxSocket)) as sender, contextlib.closing(bound(LinuxSocket)) as receiver:
+        first, second = record(1, 88, 1472), record(2, 88, 1472)
+        probe, stun = [b"\xe1".ljust(80)], [b"\x01".ljust(20)]
+        sent = [first[:44], first[44:], second[:44], probe, stun, second[:44], [b"short"], second[44:]]
+        assert received_from(receiver, sent, [sender]) == sent
+
+
+def test_joined_ones_of_the_size_that_came_singly_are_taken_as_trains_again() -> None:
+    with contextlib.closing(bound(LinuxSocket)) as sender, contextlib.closing(bound(LinuxSocket)) as receiver:
+        singles = [[fragment(0, 1, 1472)]] * 70
+        came = received_from(receiver, singles, [sender])
+        assert [datagram for train in came for datagram in train] == [datagram for (datagram,) in singles]
+        joined = [record(number, 44, 1472) for number in range(4)]
+        assert received_from(receiver, joined, [sender])[2:] == joined[2:]
+        assert isinstance(receiver, LinuxSocket)
+        assert receiver._singles == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,11 +26,11 @@ from udpsend.wire.ranges import RangeSet
 
 FULL = BLOCK_SIZE - MAX_TRAIN_SIZE  # bytes that make a block full; there is place for a record more
 BLOCKS = 12  # the thread is waited for with fewer: 1 GiB took 1.76 s with eight, 1.69 with ten; more gives 3 % at most
-LOW_BLOCKS = 5  # free ones: below that the sender is told to wait, and as much as 4 MiB may be on its way
-# A block full of records of the smallest size has 850 segments; more of them are a peer that means harm.
+LOW_BLOCKS = 5  # free ones: below that the sender is told to wait; with three, 4 to 12 records a GiB found no room
+# A block full of records of the smallest size has 680 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
 MAX_WAITING = 1 << 18  # hashes of blocks that are not there, or that the thread has not looked at
-# Seconds after which the thread asks for a block that is not full: what a kill costs. Above 250 MB/s it is full then.
+# Seconds after which the thread asks for a block that is not full: what a kill costs. Above 200 MB/s it is full then.
 BLOCK_AGE = 0.004
 
 

@@ -34,7 +34,7 @@ from udpsend.wire.datagram import (
     Transmit,
     datagrams_per_call,
 )
-from udpsend.wire.packets import begins_record, fragment_untrusted
+from udpsend.wire.packets import OPENING_SIZE, begins_record, fragment_untrusted, number_untrusted
 
 # linux/udp.h and linux/in.h; the socket module has no names for them (Python 3.11)
 UDP_GRO = 104
@@ -75,8 +75,10 @@ class LinuxSocket(PortableSocket):
         """Datagrams in the first slots that begin a record of which the rest has not come,"""
         self._source: Address = ("", 0)
         """and from where they came."""
+        self._given = bytes(HEADER_SIZE)
+        """The last header of what was given last,"""
         self._most = MAX_SEGMENTS
-        """How many datagrams of a batch end with a record."""
+        """and how many datagrams the next batch takes to end with a record."""
         self._singles = 0
         self._lone_size = 0
         self._guess(MAX_DATAGRAM_SIZE)
@@ -170,7 +172,7 @@ class LinuxSocket(PortableSocket):
             arrival = self._of_another_stride(size, size, address)
             self._singles = SINGLES
             return arrival
-        return self._keep(size, address)
+        return self._keep(max(1, -(-size // self._stride)), size, address)
 
     def _of_another_stride(self, size: int, stride: int, address: Address) -> Arrival:
         arrival = self._behind_held(self._sort(size, stride, address))
@@ -178,22 +180,41 @@ class LinuxSocket(PortableSocket):
             self._guess(stride)
         return arrival
 
-    def _keep(self, size: int, address: Address) -> Arrival | None:
-        """`size` bytes have come into the slots behind what is held, as datagrams of the expected size, of which the
-        last may be shorter: hold them, too, or give all of it."""
-        held, stride = self._held, self._stride
-        if held and address != self._source:
-            return self._behind_held(self._sort(size, min(size, stride), address))
-        count = held + max(1, -(-size // stride))
-        size += held * stride
-        if size == count * stride and begins_record(self._headers, count, MAX_TRAIN_SIZE // stride):
+    def _keep(self, count: int, size: int, address: Address) -> Arrival | None:
+        """So many datagrams of the expected size, of which the last may be shorter, have come into the slots behind
+        what is held: hold them, too, or give all of it."""
+        held = self._held
+        if held and not self._goes_on(size, address):
+            alien = self._in_slots(held, count, size, address)
+            return self._behind_held(Arrival.of([*alien.datagrams()], address))
+        count, size = held + count, held * self._stride + size
+        is_full = size == count * self._stride
+        if is_full and begins_record(self._headers, count, MAX_TRAIN_SIZE // self._stride) and not self._has_given():
             self._held, self._source = count, address
             return None
         self._held = 0
-        # The last may be shorter than a header: a stranger's, that was joined to ours.
-        openings = (count - 1) * HEADER_SIZE + min(size - (count - 1) * stride, HEADER_SIZE)
-        stride = stride if count > 1 else size
-        return Arrival(self._headers[:openings], self._payloads[: size - openings], stride, count, address)
+        return self._give(self._in_slots(0, count, size, address))
+
+    def _goes_on(self, size: int, address: Address) -> bool:
+        """Whether this much from there, behind what is held, may be of the same record."""
+        first = self._held * HEADER_SIZE
+        is_ours = self._headers[first : first + OPENING_SIZE] == self._headers[:OPENING_SIZE]
+        return is_ours and size >= HEADER_SIZE and address == self._source
+
+    def _in_slots(self, first: int, count: int, size: int, address: Address) -> Arrival:
+        stride, payload, last = self._stride, self._stride - HEADER_SIZE, first + count - 1
+        rest = size - (count - 1) * stride  # may be less than a header: a stranger's, that was joined to ours
+        headers = self._headers[first * HEADER_SIZE : last * HEADER_SIZE + min(rest, HEADER_SIZE)]
+        payloads = self._payloads[first * payload : last * payload + max(0, rest - HEADER_SIZE)]
+        return Arrival(headers, payloads, stride if count > 1 else size, count, address)
+
+    def _give(self, arrival: Arrival) -> Arrival:
+        self._given = bytes(arrival.headers[-HEADER_SIZE:])
+        return arrival
+
+    def _has_given(self) -> bool:
+        """Whether what came before was of the record that begins in the first slot: its end overtook it."""
+        return number_untrusted(self._given) == number_untrusted(bytes(self._headers[:HEADER_SIZE]))
 
     def _behind_held(self, arrival: Arrival) -> Arrival:
         """What comes next, if this came after what is held and does not belong to it."""
@@ -201,8 +222,7 @@ class LinuxSocket(PortableSocket):
         if not held:
             return arrival
         self._pending.append(arrival)
-        size = held * (self._stride - HEADER_SIZE)
-        return Arrival(self._headers[: held * HEADER_SIZE], self._payloads[:size], self._stride, held, self._source)
+        return self._in_slots(0, held, held * self._stride, self._source)
 
     def _comes_alone(self, size: int) -> bool:
         """Whether it is time to take many at once, as datagrams of this size: so many full ones came singly."""
@@ -218,13 +238,13 @@ class LinuxSocket(PortableSocket):
         stride = max(arrival.stride for arrival in arrivals)
         came = sum(arrival.count for arrival in arrivals)
         self.is_trickling = stride == self._stride <= MAX_LONE and came < min(TRICKLE, self._most)
-        if any(arrival.count > 1 and arrival.stride != self._stride for arrival in arrivals):
+        if any(arrival.count > 1 and not self._lies_in_slots(arrival) for arrival in arrivals):
             self._singles = 0  # the kernel joins datagrams after all
         first, last = arrivals[0], arrivals[-1]
         if len(last.headers) == last.count * HEADER_SIZE:
             self._most = _to_the_end(last.headers[-HEADER_SIZE:])
-        if len(arrivals) == 1 and first.payloads.obj is self._payloads.obj:  # it lies in the slots
-            return self._keep(len(first.headers) + len(first.payloads), first.address)
+        if len(arrivals) == 1 and self._lies_in_slots(first):
+            return self._keep(first.count, len(first.headers) + len(first.payloads), first.address)
         first = self._behind_held(first)
         self._pending.extend(arrivals[1:])
         if stride != self._stride and MIN_FULL <= stride <= MAX_DATAGRAM_SIZE:
@@ -232,8 +252,11 @@ class LinuxSocket(PortableSocket):
             self._singles = SINGLES if stride <= MAX_LONE else 0
         return first
 
+    def _lies_in_slots(self, arrival: Arrival) -> bool:
+        return arrival.payloads.obj is self._payloads.obj
+
     def _sort(self, size: int, stride: int, address: Address) -> Arrival:
-        """What came behind what is held, copied: as another stride had been guessed, or it is from elsewhere."""
+        """What came behind what is held while another stride had been guessed, copied."""
         guessed = self._stride - HEADER_SIZE
         slots = range(self._held, self._slot_count)[: size // self._stride + 1]
         pieces = [
@@ -245,7 +268,7 @@ class LinuxSocket(PortableSocket):
             )
         ]
         data = memoryview(b"".join([*pieces, self._overflow[: max(0, size - len(slots) * self._stride)]]))[:size]
-        return Arrival.of([data[i : i + stride] for i in range(0, size or 1, stride or 1)], address)
+        return Arrival.of([data[i : i + stride] for i in range(0, size, stride)], address)
 
 
 def _to_the_end(header: memoryview) -> int:

@@ -136,9 +136,8 @@ class Assembly:
             return SealedRecord(header.number, header.pack(), payload)
         partial = self._partials.get(header.number)
         if partial is None:
-            while len(self._partials) >= MAX_PARTIALS or self._kept > MAX_KEPT:
-                self._forget(next(iter(self._partials)))
-                self._drops["incomplete record"] += 1
+            if len(self._partials) >= MAX_PARTIALS:
+                self._drop_oldest()
             partial = self._partials[header.number] = _Partial(header.count)
         elif partial.count != header.count:
             self._drops["fragment count"] += length
@@ -151,11 +150,17 @@ class Assembly:
             self._drops["record too long"] += 1
             return None
         if partial.have != (1 << header.count) - 1:
+            while self._kept > MAX_KEPT:
+                self._drop_oldest()
             return None
         self._forget(header.number)
         ciphertext = b"".join(partial.runs[index] for index in sorted(partial.runs))
         aad = Header(KIND_RECORD, self._tag, header.number, 0, header.count).pack()
         return SealedRecord(header.number, aad, memoryview(ciphertext))
+
+    def _drop_oldest(self) -> None:
+        self._forget(next(iter(self._partials)))
+        self._drops["incomplete record"] += 1
 
     def _forget(self, number: int) -> None:
         self._kept -= self._partials.pop(number).size

@@ -103,7 +103,11 @@ class Flight:
             elif self.recovery.probe_count > 1:  # nobody answers: one datagram finds out as well as a train does
                 yield 1
                 continue
-            yield unpaced if is_unpaced else self._record_datagrams(window - sent.bytes_in_flight, per_call)
+            room = window - sent.bytes_in_flight
+            if not is_unpaced:
+                yield self._record_datagrams(room, per_call)
+            else:
+                yield unpaced if room >= unpaced * self.mtu.size else per_call
 
     def _on_full(self) -> None:
         if self._peer.limit:

@@ -11,9 +11,7 @@ TRAIN_TIME = 0.001
 MIN_TRAIN_TIME = 0.00025  # below that calls cost more than queues: 21 datagrams at 1 Gbit/s
 LOSS_BUDGET = 0.03
 MEASURED_OVER = 64  # datagrams at least
-FIRST_OVER = (
-    16  # a queue of three datagrams never passes a record of five: that has to show before it is sent ten times
-)
+FIRST_OVER = 16  # the first time: a queue of three never passes a record of five, which has to show soon
 SINGLES_AFTER_DAMAGE = 1000  # records
 
 

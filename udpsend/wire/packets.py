@@ -88,7 +88,8 @@ def fragment_untrusted(header: memoryview) -> tuple[int, int]:
 
 def ends_record(datagram: memoryview) -> bool:
     """Whether it opens, if it is a record's, with the header of the last fragment."""
-    return datagram[14] + 1 == datagram[15]
+    index, count = fragment_untrusted(datagram)
+    return index + 1 == count
 
 
 def begins_record(headers: memoryview, count: int, most: int) -> bool:
