@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from udpsend.errors import UsageError
+from udpsend.net.carrier import Carrier
 from udpsend.net.portable import PortableSocket
 from udpsend.net.udp import UdpEndpoint
 from udpsend.net.waiting import SPIN, wait_awake, wait_readable, wait_writable
@@ -29,7 +30,7 @@ if sys.platform != "linux":
 
 from udpsend.net.linux import LinuxSocket
 
-Make = Callable[[socket.socket], PortableSocket]
+Make = Callable[[socket.socket], Carrier]
 KINDS: dict[str, Make] = {
     "offload": LinuxSocket,
     "batches": lambda sock: LinuxSocket(sock, offload=False),
@@ -38,7 +39,7 @@ KINDS: dict[str, Make] = {
 WAIT = 10.0
 
 
-def bound(make: Make, host: str = "127.0.0.1") -> PortableSocket:
+def bound(make: Make, host: str = "127.0.0.1") -> Carrier:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
     sock.bind((host, 0))
@@ -46,20 +47,20 @@ def bound(make: Make, host: str = "127.0.0.1") -> PortableSocket:
 
 
 @pytest.fixture(params=KINDS)
-def sender(request: pytest.FixtureRequest) -> Iterator[PortableSocket]:
+def sender(request: pytest.FixtureRequest) -> Iterator[Carrier]:
     carrier = bound(KINDS[request.param])
     yield carrier
     carrier.close()
 
 
 @pytest.fixture(params=KINDS)
-def receiver(request: pytest.FixtureRequest) -> Iterator[PortableSocket]:
+def receiver(request: pytest.FixtureRequest) -> Iterator[Carrier]:
     carrier = bound(KINDS[request.param])
     yield carrier
     carrier.close()
 
 
-def address_of(carrier: PortableSocket) -> Address:
+def address_of(carrier: Carrier) -> Address:
     host, port, *_ = carrier.sock.getsockname()
     return host, port
 
@@ -75,7 +76,7 @@ def transmit(datagrams: list[bytes], address: Address) -> Transmit:
     return Transmit(views, len(datagrams[0]), sum(map(len, datagrams)), address)
 
 
-def receive(carrier: PortableSocket, count: int, source: Address) -> list[bytes]:
+def receive(carrier: Carrier, count: int, source: Address) -> list[bytes]:
     received: list[bytes] = []
     while len(received) < count:
         ready, _, _ = select.select([carrier], [], [], WAIT)
@@ -88,7 +89,7 @@ def receive(carrier: PortableSocket, count: int, source: Address) -> list[bytes]
     return received
 
 
-def cross(sender: PortableSocket, receiver: PortableSocket, trains: list[list[bytes]]) -> None:
+def cross(sender: Carrier, receiver: Carrier, trains: list[list[bytes]]) -> None:
     for datagrams in trains:
         sender.send(transmit(datagrams, address_of(receiver)))
         assert receive(receiver, len(datagrams), address_of(sender)) == datagrams
@@ -117,13 +118,13 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_trains_of_every_shape(sender: PortableSocket, receiver: PortableSocket, shape: Any, seed: int) -> None:
+def test_trains_of_every_shape(sender: Carrier, receiver: Carrier, shape: Any, seed: int) -> None:
     """Three times: before the stride is known, and when it has been guessed."""
     random = Random(seed)
     cross(sender, receiver, [train(random, *shape) for _ in range(3)])
 
 
-def test_the_same_views_again(sender: PortableSocket, receiver: PortableSocket, seed: int) -> None:
+def test_the_same_views_again(sender: Carrier, receiver: Carrier, seed: int) -> None:
     """As a connection sends them: one buffer, the same list of its pieces for records of one length."""
     random = Random(seed)
     buffer = bytearray(44 * 1472)
@@ -143,7 +144,7 @@ def test_the_same_views_again(sender: PortableSocket, receiver: PortableSocket, 
     other.close()
 
 
-def test_strides_that_change(sender: PortableSocket, receiver: PortableSocket, seed: int) -> None:
+def test_strides_that_change(sender: Carrier, receiver: Carrier, seed: int) -> None:
     random = Random(seed)
     trains = []
     for _ in range(300):
@@ -153,7 +154,7 @@ def test_strides_that_change(sender: PortableSocket, receiver: PortableSocket, s
     cross(sender, receiver, trains)
 
 
-def test_many_singles(sender: PortableSocket, receiver: PortableSocket, seed: int) -> None:
+def test_many_singles(sender: Carrier, receiver: Carrier, seed: int) -> None:
     """Nothing joins them: the receiver takes many in a call, and joined ones again when they come."""
     random = Random(seed)
     singles = [[random.randbytes(1472)] for _ in range(300)]
@@ -179,7 +180,7 @@ def test_small_ones_that_were_joined_where_singles_came(seed: int) -> None:
         receiver.close()
 
 
-def test_sources_are_kept_apart(receiver: PortableSocket, seed: int) -> None:
+def test_sources_are_kept_apart(receiver: Carrier, seed: int) -> None:
     senders = [bound(LinuxSocket) for _ in range(3)]
     random = Random(seed)
     sent: dict[Address, list[bytes]] = {address_of(sender): [] for sender in senders}
@@ -232,14 +233,14 @@ class Trouble:
         return getattr(self._sock, name)
 
 
-def troubled(kind: str, fails: Callable[[list[Any]], OSError | None]) -> PortableSocket:
+def troubled(kind: str, fails: Callable[[list[Any]], OSError | None]) -> Carrier:
     carrier = bound(KINDS[kind])
     carrier.sock = Trouble(carrier.sock, fails)  # type: ignore[assignment]
     return carrier
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP])
-def test_offload_refused_at_the_first_train(receiver: PortableSocket, code: int, seed: int) -> None:
+def test_offload_refused_at_the_first_train(receiver: Carrier, code: int, seed: int) -> None:
     """That train is sent again, one datagram at a time, and so are those after it."""
     sender = troubled("offload", lambda ancillary: OSError(code, "") if ancillary else None)
     assert isinstance(sender, LinuxSocket)
@@ -291,7 +292,7 @@ def test_other_errors_are_ours(kind: str) -> None:
     sender.close()
 
 
-def test_an_empty_datagram(receiver: PortableSocket) -> None:
+def test_an_empty_datagram(receiver: Carrier) -> None:
     with contextlib.closing(bound(PortableSocket)) as sender:
         sender.sock.sendto(b"", address_of(receiver))
         sender.sock.sendto(b"after it", address_of(receiver))
@@ -307,7 +308,7 @@ def record(number: int, count: int, size: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("shape", [(176, 1472), (4, MAX_DATAGRAM_SIZE), (4, 65_488), (28, 8972), (204, 1280)], ids=str)
-def test_records_of_several_calls(sender: PortableSocket, receiver: PortableSocket, shape: tuple[int, int]) -> None:
+def test_records_of_several_calls(sender: Carrier, receiver: Carrier, shape: tuple[int, int]) -> None:
     """In one piece, whatever carries them: once the size is known, no record has to be put together by copying."""
     for number in range(8):
         datagrams = record(number, *shape)
@@ -321,9 +322,7 @@ def test_records_of_several_calls(sender: PortableSocket, receiver: PortableSock
     assert len(pieces) == 1
 
 
-def received_from(
-    receiver: PortableSocket, trains: list[list[bytes]], senders: list[PortableSocket]
-) -> list[list[bytes]]:
+def received_from(receiver: Carrier, trains: list[list[bytes]], senders: list[Carrier]) -> list[list[bytes]]:
     """As trains, what `senders` have sent; the last one the strays."""
     for datagrams in trains:
         carrier = senders[-1] if datagrams == [b"stray"] else senders[0]
@@ -413,7 +412,7 @@ def test_whatever_is_sent_comes_in_order(kind: str, seed: int) -> None:
         assert came[:-1] == sent
 
 
-def received_now(receiver: PortableSocket) -> list[tuple[Address, bytes]]:
+def received_now(receiver: Carrier) -> list[tuple[Address, bytes]]:
     came = []
     while (arrival := receiver.receive()) is not None:
         came += [(arrival.address, datagram) for datagram in arrival.datagrams()]
@@ -481,7 +480,7 @@ def endpoint(request: pytest.FixtureRequest) -> Iterator[UdpEndpoint]:
     made.close()
 
 
-def test_endpoint(endpoint: UdpEndpoint, receiver: PortableSocket) -> None:
+def test_endpoint(endpoint: UdpEndpoint, receiver: Carrier) -> None:
     assert set(endpoint.ports) == {4}
     source = ("127.0.0.1", endpoint.ports[4])
     endpoint.send(transmit([b"a" * 100, b"b" * 50], address_of(receiver)))

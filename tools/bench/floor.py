@@ -186,12 +186,12 @@ def receive(path: Path, size: int, address: tuple[str, int], shape: Shape, watch
 
 def _take(sock: socket.socket, shape: Shape, wanted: int) -> None:
     """One train into `shape.sealed`, in as many pieces as the kernel makes of it."""
-    got = sock.recvmsg_into(shape.scatter)[0]
-    while got == 1:  # a hello that was repeated
-        got = sock.recvmsg_into(shape.scatter)[0]
+    got = 0
     while got < wanted:
         # All but the last datagram are full, so what came ends where a view ends.
-        got += sock.recvmsg_into(shape.scatter[got // shape.datagram * 2 :])[0]
+        first = got // shape.datagram * 2
+        came = sock.recvmsg_into(shape.scatter[first : first + shape.call])[0]
+        got += came if came > 1 else 0  # else it is a hello that was repeated
 
 
 def _cpu() -> float:

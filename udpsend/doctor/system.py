@@ -10,6 +10,7 @@ import time
 from udpsend.config import Config
 from udpsend.doctor.diagnosis import Mtu, PortMappingFound, System
 from udpsend.doctor.stun_probe import OVERHEAD, Question, StunProbe
+from udpsend.net.carrier import Carrier
 from udpsend.net.portable import PortableSocket
 from udpsend.net.udp import BUFFER_SIZE, UdpEndpoint
 from udpsend.punching.candidates import gather_host_candidates
@@ -65,7 +66,7 @@ def _try_offload() -> tuple[bool | None, bool | None]:
     return bool(getattr(sock, "offload", False)) and came == TRAIN, came == TRAIN and len(trains) == 1
 
 
-def _trains(sock: PortableSocket) -> list[int]:
+def _trains(sock: Carrier) -> list[int]:
     """Datagrams of each train that arrives, until all have."""
     trains: list[int] = []
     deadline = time.monotonic() + OFFLOAD_TIMEOUT

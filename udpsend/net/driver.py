@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from udpsend.net import clock
-from udpsend.net.portable import PortableSocket
+from udpsend.net.carrier import Carrier
 from udpsend.net.udp import UdpEndpoint
 from udpsend.net.waiting import wait_awake, wait_readable
 from udpsend.wire.datagram import Address, Arrival, Transmit, is_stun
@@ -74,7 +74,7 @@ class Driver:
     def run(self) -> None:
         self.running = True
         machine, sockets = self._machine, self._endpoint.sockets
-        readers: list[PortableSocket | socket.socket] = [*sockets, self._wake_receive]
+        readers: list[Carrier | socket.socket] = [*sockets, self._wake_receive]
         now = clock.now()
         while self.running:
             self._on_turn(now)
@@ -96,7 +96,7 @@ class Driver:
             for sock in unread:
                 self._receive(sock)
             for reader in ready:
-                if isinstance(reader, PortableSocket):
+                if isinstance(reader, Carrier):
                     self._receive(reader)
                 else:
                     self._make_calls()
@@ -117,7 +117,7 @@ class Driver:
         while self._calls:
             self._calls.popleft()()
 
-    def _receive(self, reader: PortableSocket) -> None:
+    def _receive(self, reader: Carrier) -> None:
         for _ in range(MAX_RECEIVES):
             arrival = reader.receive()
             if arrival is None:

@@ -19,8 +19,8 @@ import socket
 import struct
 
 from udpsend.net import batch, libc
+from udpsend.net.carrier import MIN_FULL, SEND_WAIT, Carrier
 from udpsend.net.memory import untouched
-from udpsend.net.portable import MIN_FULL, SEND_WAIT, PortableSocket
 from udpsend.net.train_calls import MAX_JOINED, UDP_SEGMENT, ReceiveTrain, SendTrain
 from udpsend.net.waiting import wait_writable
 from udpsend.wire.datagram import (
@@ -52,11 +52,11 @@ TRICKLE = 24  # datagrams in one call; fewer cost more to wake up for than to ta
 _SEGMENT = struct.Struct("=H")
 
 
-class LinuxSocket(PortableSocket):
+class LinuxSocket(Carrier):
     """Raises OSError where the kernel is older than 5.0."""
 
     def __init__(self, sock: socket.socket, *, offload: bool = True) -> None:
-        super().__init__(sock, slots=0)
+        super().__init__(sock)
         self.offload = offload
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)

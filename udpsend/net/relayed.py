@@ -15,7 +15,7 @@ from typing import Protocol
 
 from udpsend.errors import BadPacket
 from udpsend.net import clock
-from udpsend.net.portable import LOST, PortableSocket
+from udpsend.net.carrier import LOST, Carrier
 from udpsend.wire.datagram import Address, Arrival, Transmit
 from udpsend.wire.relayed import peer_behind_relay, through_relay
 
@@ -69,9 +69,9 @@ def connect_relay(
     raise problem
 
 
-class RelayedSocket(PortableSocket):
+class RelayedSocket(Carrier):
     def __init__(self, connected: socket.socket, machine: RelayMachine, *, is_stream: bool) -> None:
-        super().__init__(connected, slots=0)
+        super().__init__(connected)
         self.is_closed = False
         """The relay has hung up: nothing more goes or comes this way."""
         self._machine = machine

@@ -12,6 +12,7 @@ import socket
 import sys
 
 from udpsend.errors import UsageError
+from udpsend.net.carrier import Carrier
 from udpsend.net.portable import PortableSocket
 from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, Address, Transmit
 from udpsend.wire.relayed import is_through_relay
@@ -30,10 +31,10 @@ class UdpEndpoint:
     """Sockets for IPv4 and IPv6, or the one of `bind`. Raises UsageError if that address is none of this host's."""
 
     def __init__(self, bind: str | None = None, *, offload: bool = True) -> None:
-        self.sockets: list[PortableSocket] = []
+        self.sockets: list[Carrier] = []
         """All that may have something to read. Another list after each change."""
-        self._more: dict[int, PortableSocket] = {}
-        self._relay: PortableSocket | None = None
+        self._more: dict[int, Carrier] = {}
+        self._relay: Carrier | None = None
         self._last_local = 0
         self._bind = bind
         self._offload = offload
@@ -69,12 +70,12 @@ class UdpEndpoint:
         return [socket.AF_INET6 if is_ipv6 else socket.AF_INET for is_ipv6 in self._by_version]
 
     @property
-    def relay(self) -> PortableSocket | None:
+    def relay(self) -> Carrier | None:
         """Carries what goes to addresses behind a relay (`wire/relayed.py`). Whoever sets it closes it."""
         return self._relay
 
     @relay.setter
-    def relay(self, relay: PortableSocket | None) -> None:
+    def relay(self, relay: Carrier | None) -> None:
         self._relay = relay
         self._list_sockets()
 
@@ -206,7 +207,7 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if version == 6 else socket.AF_INET
 
 
-def _carrier(sock: socket.socket, offload: bool) -> PortableSocket:
+def _carrier(sock: socket.socket, offload: bool) -> Carrier:
     if sys.platform == "linux":
         from udpsend.net.linux import LinuxSocket
 

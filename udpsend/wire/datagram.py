@@ -28,8 +28,8 @@ MAX_DATAGRAMS = 255  # of a train: the header has a byte for them
 
 
 class Transmit(Struct):
-    """`size` bytes in `views` to `address`, cut into datagrams of `segment_size`: two views for each, if there are
-    several. They are only valid until the next train is asked for."""
+    """`size` bytes in `views` to `address`, cut into datagrams of `segment_size`: two views for each, where one call
+    does not take all of them. They are only valid until the next train is asked for."""
 
     views: Sequence[memoryview | bytes]
     segment_size: int
