@@ -91,10 +91,12 @@ class Flight:
         window, sent, is_unpaced = self.window, self.recovery.sent, self._is_unpaced
         calls = int(window / (RECORDS_IN_WINDOW * per_call * self.mtu.size))
         unpaced = min(max(calls, 1) * per_call, maximum)
+        # Full where a long record would overrun it by more than one call.
+        full = window - (unpaced - per_call) * self.mtu.size if is_unpaced else window
         self.paced_until = None
         while True:
             if not self.probes_allowed:
-                if sent.bytes_in_flight >= window:
+                if sent.bytes_in_flight >= full:
                     self._on_full()
                     return
                 if not is_unpaced and (when := self._pacer.next_send_time(now)) is not None:
@@ -103,11 +105,7 @@ class Flight:
             elif self.recovery.probe_count > 1:  # nobody answers: one datagram finds out as well as a train does
                 yield 1
                 continue
-            room = window - sent.bytes_in_flight
-            if not is_unpaced:
-                yield self._record_datagrams(room, per_call)
-            else:
-                yield unpaced if room >= unpaced * self.mtu.size else per_call
+            yield unpaced if is_unpaced else self._record_datagrams(window - sent.bytes_in_flight, per_call)
 
     def _on_full(self) -> None:
         if self._peer.limit:
