@@ -154,11 +154,8 @@ class ReceiveBatch:
 
     def _train(self, start: int, last: int, last_size: int, source: Address) -> Arrival:
         """Messages `start` to `last`, of which the last has `last_size` bytes, where they lie."""
-        payload = self.stride - HEADER_SIZE
-        headers = self._headers[start * HEADER_SIZE : last * HEADER_SIZE + min(last_size, HEADER_SIZE)]
-        payloads = self._payloads[start * payload : last * payload + max(last_size - HEADER_SIZE, 0)]
-        stride = self.stride if last > start else last_size
-        return Arrival(headers, payloads, stride, last - start + 1, source)
+        size = (last - start) * self.stride + last_size
+        return Arrival.in_slots(self._headers, self._payloads, self.stride, start, last - start + 1, size, source)
 
     def _sort(self, i: int, size: int) -> Arrival:
         """Message `i` by itself; it is a train if the kernel joined datagrams after all."""

@@ -202,11 +202,7 @@ class LinuxSocket(Carrier):
         return is_ours and size >= HEADER_SIZE and address == self._source
 
     def _in_slots(self, first: int, count: int, size: int, address: Address) -> Arrival:
-        stride, payload, last = self._stride, self._stride - HEADER_SIZE, first + count - 1
-        rest = size - (count - 1) * stride  # may be less than a header: a stranger's, that was joined to ours
-        headers = self._headers[first * HEADER_SIZE : last * HEADER_SIZE + min(rest, HEADER_SIZE)]
-        payloads = self._payloads[first * payload : last * payload + max(0, rest - HEADER_SIZE)]
-        return Arrival(headers, payloads, stride if count > 1 else size, count, address)
+        return Arrival.in_slots(self._headers, self._payloads, self._stride, first, count, size, address)
 
     def _give(self, arrival: Arrival) -> Arrival:
         self._given = bytes(arrival.headers[-HEADER_SIZE:])

@@ -1,4 +1,4 @@
-"""How many datagrams the next record takes: long where the path is fast and clean, one where it is slow or lossy.
+"""How many datagrams the next paced record takes: long where the path is fast and clean, one where it is slow or lossy.
 
 A record is lost with any of its datagrams, so with datagram loss p a record of n is lost with about n * p: n is kept
 below LOSS_BUDGET / p. And a record is sent in one go, so it holds no more than about a millisecond of the pacing rate,

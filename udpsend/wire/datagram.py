@@ -73,6 +73,22 @@ class Arrival(Struct):
         payloads = b"".join(d[HEADER_SIZE:] for d in datagrams)
         return cls(memoryview(headers), memoryview(payloads), len(datagrams[0]), len(datagrams), address)
 
+    @classmethod
+    def in_slots(
+        cls, headers: memoryview, payloads: memoryview, stride: int, first: int, count: int, size: int, address: Address
+    ) -> Arrival:
+        """The train of `count` datagrams, `size` bytes in all, that lies in the slots from `first` on: each has
+        HEADER_SIZE bytes of `headers`, and what a datagram of `stride` bytes has beyond that of `payloads`."""
+        payload, last = stride - HEADER_SIZE, first + count - 1
+        rest = size - (count - 1) * stride  # may be less than a header: a stranger's, that was joined to ours
+        return cls(
+            headers[first * HEADER_SIZE : last * HEADER_SIZE + min(rest, HEADER_SIZE)],
+            payloads[first * payload : last * payload + max(0, rest - HEADER_SIZE)],
+            stride if count > 1 else size,
+            count,
+            address,
+        )
+
     def first_datagram(self) -> bytes:
         """The first datagram in one piece, for the kinds that never come as trains."""
         return bytes(self.headers[:HEADER_SIZE]) + bytes(self.payloads[: self.stride - HEADER_SIZE])
