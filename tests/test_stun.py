@@ -6,11 +6,15 @@ import contextlib
 import ipaddress
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import SimpleNamespace
 
+import aioice.stun
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,6 +183,24 @@ def test_a_late_answer_to_the_first_kind_of_request_counts(driver: Driver) -> No
             return []
         return [response(first[0], (0x0001, mapped(*driver.address)))]
 
+    with UdpServer(answer) as server:
+        assert ask(driver, server.port).address == driver.address
+
+
+def test_the_time_that_importing_takes_is_not_the_servers(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowToImport(MetaPathFinder):
+        """`aioice.stun` takes a minute, as it may on a busy machine, and the answer comes meanwhile."""
+
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "aioice.stun":
+                monkeypatch.setattr(stun_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 60.0))
+
+    def answer(request: bytes) -> list[bytes]:
+        return [response(request, (0x0001, mapped(*driver.address)), (0x8022, b"odd length here"))]
+
+    monkeypatch.delattr(aioice, "stun")
+    monkeypatch.delitem(sys.modules, "aioice.stun")
+    monkeypatch.setattr(sys, "meta_path", [SlowToImport(), *sys.meta_path])
     with UdpServer(answer) as server:
         assert ask(driver, server.port).address == driver.address
 
