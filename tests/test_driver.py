@@ -15,7 +15,7 @@ import pytest
 
 from tests.transfers import Peer
 from udpsend.config import Role
-from udpsend.net import clock
+from udpsend.net import clock, udp
 from udpsend.net.driver import Driver
 from udpsend.net.train_calls import UDP_SEGMENT
 from udpsend.net.udp import UdpEndpoint
@@ -258,7 +258,16 @@ class Running(Loop):
 @pytest.mark.parametrize("receiver_offload", [True, False])
 @pytest.mark.parametrize("sender_offload", [True, False])
 @pytest.mark.parametrize("max_datagram_size", [1452, 65_507])
-def test_a_transfer(sender_offload: bool, receiver_offload: bool, max_datagram_size: int, seed: int) -> None:
+@pytest.mark.parametrize("buffer", [8 << 20, 212_992], ids=["large buffers", "those of a stock host"])
+def test_a_transfer(
+    sender_offload: bool,
+    receiver_offload: bool,
+    max_datagram_size: int,
+    buffer: int,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(udp, "BUFFER_SIZE", buffer)
     content = Random(seed).randbytes(8_000_000)
     sender, receiver = Running(sender_offload), Running(receiver_offload)
     try:

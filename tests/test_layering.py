@@ -130,6 +130,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Whoever takes a train in several calls says where it ends.
     "udpsend.net.portable": ("udpsend.wire.datagram", "udpsend.wire.packets"),
     "udpsend.net.linux": ("udpsend.wire.datagram", "udpsend.wire.packets"),
+    "udpsend.net.lanes": ("udpsend.wire.datagram", "udpsend.wire.packets"),
     # serve/ holds strangers to the same bounds and packet sizes as the peers that use it.
     "udpsend.serve": ("udpsend.wire.datagram", "udpsend.rendezvous.mailbox", "udpsend.rendezvous.mqtt_packets"),
 }

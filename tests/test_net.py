@@ -28,22 +28,9 @@ from udpsend.wire.packets import KIND_RECORD, Header
 if sys.platform != "linux":
     pytest.skip("LinuxSocket is for Linux", allow_module_level=True)
 
+from tests.carriers import KINDS, WAIT, address_of, bound, receive, received_now, record, transmit, with_lanes
+from udpsend.net.lanes import Lane
 from udpsend.net.linux import LinuxSocket
-
-Make = Callable[[socket.socket], Carrier]
-KINDS: dict[str, Make] = {
-    "offload": LinuxSocket,
-    "batches": lambda sock: LinuxSocket(sock, offload=False),
-    "portable": PortableSocket,
-}
-WAIT = 10.0
-
-
-def bound(make: Make, host: str = "127.0.0.1") -> Carrier:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-    sock.bind((host, 0))
-    return make(sock)
 
 
 @pytest.fixture(params=KINDS)
@@ -60,33 +47,8 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Carrier]:
     carrier.close()
 
 
-def address_of(carrier: Carrier) -> Address:
-    host, port, *_ = carrier.sock.getsockname()
-    return host, port
-
-
 def train(random: Random, segment: int, count: int, last: int) -> list[bytes]:
     return [random.randbytes(segment) for _ in range(count - 1)] + [random.randbytes(last)]
-
-
-def transmit(datagrams: list[bytes], address: Address) -> Transmit:
-    views: list[memoryview | bytes] = []
-    for datagram in datagrams:
-        views += [memoryview(datagram[:16]), memoryview(datagram[16:])]
-    return Transmit(views, len(datagrams[0]), sum(map(len, datagrams)), address)
-
-
-def receive(carrier: Carrier, count: int, source: Address) -> list[bytes]:
-    received: list[bytes] = []
-    while len(received) < count:
-        ready, _, _ = select.select([carrier], [], [], WAIT)
-        assert ready, f"{len(received)} of {count} came"
-        while (arrival := carrier.receive()) is not None:
-            assert arrival.address == source
-            datagrams = list(arrival.datagrams())
-            assert all(len(datagram) == arrival.stride for datagram in datagrams[:-1])
-            received += datagrams
-    return received
 
 
 def cross(sender: Carrier, receiver: Carrier, trains: list[list[bytes]]) -> None:
@@ -169,7 +131,7 @@ def test_many_singles(sender: Carrier, receiver: Carrier, seed: int) -> None:
 def test_small_ones_that_were_joined_where_singles_came(seed: int) -> None:
     """Both together are no longer than one of those that came before."""
     random = Random(seed)
-    sender, receiver = bound(LinuxSocket), bound(LinuxSocket)
+    sender, receiver = bound(KINDS["offload"]), bound(KINDS["offload"])
     try:
         cross(sender, receiver, [train(random, 1472, 2, 1472)])
         for _ in range(80):
@@ -181,7 +143,7 @@ def test_small_ones_that_were_joined_where_singles_came(seed: int) -> None:
 
 
 def test_sources_are_kept_apart(receiver: Carrier, seed: int) -> None:
-    senders = [bound(LinuxSocket) for _ in range(3)]
+    senders = [bound(KINDS["offload"]) for _ in range(3)]
     random = Random(seed)
     sent: dict[Address, list[bytes]] = {address_of(sender): [] for sender in senders}
     for _ in range(60):
@@ -303,10 +265,6 @@ def fragment(index: int, count: int, size: int, tag: bytes = b"7 bytes") -> byte
     return Header(KIND_RECORD, tag, 5, index, count).pack().ljust(size, b".")
 
 
-def record(number: int, count: int, size: int) -> list[bytes]:
-    return [Header(KIND_RECORD, b"7 bytes", number, i, count).pack().ljust(size, b".") for i in range(count)]
-
-
 @pytest.mark.parametrize("shape", [(176, 1472), (4, MAX_DATAGRAM_SIZE), (4, 65_488), (28, 8972), (204, 1280)], ids=str)
 def test_records_of_several_calls(sender: Carrier, receiver: Carrier, shape: tuple[int, int]) -> None:
     """In one piece, whatever carries them: once the size is known, no record has to be put together by copying."""
@@ -335,7 +293,7 @@ def received_from(receiver: Carrier, trains: list[list[bytes]], senders: list[Ca
 
 def test_the_beginning_of_a_record_is_held_until_the_rest_is_there() -> None:
     with contextlib.ExitStack() as stack:
-        one, other, receiver = (stack.enter_context(contextlib.closing(bound(LinuxSocket))) for _ in range(3))
+        one, other, receiver = (stack.enter_context(contextlib.closing(bound(KINDS["offload"]))) for _ in range(3))
         r, s, t = (record(number, 100, 1472) for number in range(3))
         sent = [r[:44], r[44:], s[:44], t, t[:44], s[:44], [b"stray"], s[44:]]
         assert (
@@ -357,7 +315,7 @@ def test_the_beginning_of_a_record_is_held_until_the_rest_is_there() -> None:
 
 
 def test_a_beginning_that_comes_after_the_end_is_not_held() -> None:
-    with contextlib.closing(bound(LinuxSocket)) as sender, contextlib.closing(bound(LinuxSocket)) as receiver:
+    with contextlib.closing(bound(KINDS["offload"])) as sender, contextlib.closing(bound(KINDS["offload"])) as receiver:
         first, second = record(1, 88, 1472), record(2, 88, 1472)
         sent = [first[:44], first[44:], second[44:], second[:44]]
         assert received_from(receiver, sent, [sender]) == sent
@@ -365,7 +323,7 @@ def test_a_beginning_that_comes_after_the_end_is_not_held() -> None:
 
 def test_what_is_no_record_is_not_given_behind_what_was_held() -> None:
     """Whoever tells STUN and probes from records looks at the first datagram of a train."""
-    with contextlib.closing(bound(LinuxSocket)) as sender, contextlib.closing(bound(LinuxSocket)) as receiver:
+    with contextlib.closing(bound(KINDS["offload"])) as sender, contextlib.closing(bound(KINDS["offload"])) as receiver:
         first, second = record(1, 88, 1472), record(2, 88, 1472)
         probe, stun = [b"\xe1".ljust(80)], [b"\x01".ljust(20)]
         sent = [first[:44], first[44:], second[:44], probe, stun, second[:44], [b"short"], second[44:]]
@@ -373,7 +331,7 @@ def test_what_is_no_record_is_not_given_behind_what_was_held() -> None:
 
 
 def test_joined_ones_of_the_size_that_came_singly_are_taken_as_trains_again() -> None:
-    with contextlib.closing(bound(LinuxSocket)) as sender, contextlib.closing(bound(LinuxSocket)) as receiver:
+    with contextlib.closing(bound(KINDS["offload"])) as sender, contextlib.closing(bound(KINDS["offload"])) as receiver:
         singles = [[fragment(0, 1, 1472)]] * 70
         came = received_from(receiver, singles, [sender])
         assert [datagram for train in came for datagram in train] == [datagram for (datagram,) in singles]
@@ -383,19 +341,20 @@ def test_joined_ones_of_the_size_that_came_singly_are_taken_as_trains_again() ->
         assert receiver._singles == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "lanes"])
 def test_whatever_is_sent_comes_in_order(kind: str, seed: int) -> None:
     """Pieces of records of all sizes, from two sources, by all kinds of senders."""
     random = Random(seed)
+    make, least = (with_lanes, 16) if kind == "lanes" else (KINDS[kind], 1)  # without a header there is no lane
     with contextlib.ExitStack() as stack:
-        receiver = stack.enter_context(contextlib.closing(bound(KINDS[kind])))
+        receiver = stack.enter_context(contextlib.closing(bound(make)))
         senders = [stack.enter_context(contextlib.closing(bound(KINDS[other]))) for other in KINDS for _ in range(2)]
         sender, sent, came = senders[0], list[tuple[Address, bytes]](), list[tuple[Address, bytes]]()
         for number in range(200):
             size = random.choice((40, 300, 1200, 1472, 1472, 1472, 8972, 30_000, 40_000, MAX_DATAGRAM_SIZE))
             most = min(255, 4 * MAX_DATAGRAM_SIZE // size)
             datagrams = record(number, random.choice((1, 2, 3, most)) if most > 3 else most, size)
-            datagrams[-1] = datagrams[-1][: random.choice((size, random.randrange(1, size)))]
+            datagrams[-1] = datagrams[-1][: random.choice((size, random.randrange(least, size)))]
             cuts = sorted({0, len(datagrams), *(random.randrange(len(datagrams) + 1) for _ in range(2))})
             for first, last in itertools.pairwise(cuts):
                 if random.random() < 0.2:
@@ -405,18 +364,10 @@ def test_whatever_is_sent_comes_in_order(kind: str, seed: int) -> None:
                     sent += [(address_of(sender), datagram) for datagram in datagrams[first:last]]
                 if random.random() < 0.5:
                     came += received_now(receiver)
-        sender.send(transmit([b"end"], address_of(receiver)))
-        while not came or came[-1][1] != b"end":
+        while len(came) < len(sent):
             assert select.select([receiver], [], [], WAIT)[0]
             came += received_now(receiver)
-        assert came[:-1] == sent
-
-
-def received_now(receiver: Carrier) -> list[tuple[Address, bytes]]:
-    came = []
-    while (arrival := receiver.receive()) is not None:
-        came += [(arrival.address, datagram) for datagram in arrival.datagrams()]
-    return came
+        assert came == sent
 
 
 def test_what_comes_singly_is_taken_as_trains_of_one_record() -> None:
@@ -539,7 +490,7 @@ def test_lone_datagrams_are_taken_many_at_once() -> None:
         sender.bind(("127.0.0.1", 0))
         raw = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         raw.bind(("127.0.0.1", 0))
-        receiver = LinuxSocket(raw)
+        receiver = LinuxSocket(Lane(raw))
         largest = 0
         for round_ in range(8):
             for i in range(32):

@@ -142,9 +142,9 @@ def _system(diagnosis: Diagnosis) -> list[str]:
 
 def _buffers(system: System) -> str:
     granted = f"{size_text(system.receive_buffer)} to receive, {size_text(system.send_buffer)} to send"
-    if system.receive_buffer >= system.buffer_asked:
+    if system.receive_buffer >= system.buffer_wanted:
         return granted
-    return f"{granted}; for fast networks: sysctl -w net.core.rmem_max={system.buffer_asked}"
+    return f"{granted}; for fast networks: sysctl -w net.core.rmem_max={system.buffer_wanted}"
 
 
 def _works(state: bool | None) -> str:

@@ -86,8 +86,9 @@ class System(Struct, frozen=True):
 
     addresses: tuple[str, ...] = ()
     receive_buffer: int = 0
+    """Of all sockets that share the port."""
     send_buffer: int = 0
-    buffer_asked: int = 0
+    buffer_wanted: int = 0
     segmentation: bool | None = None
     """UDP_SEGMENT: a train leaves in one call. None: the system does not have it."""
     coalescing: bool | None = None

@@ -10,9 +10,9 @@ import time
 from udpsend.config import Config
 from udpsend.doctor.diagnosis import Mtu, PortMappingFound, System
 from udpsend.doctor.stun_probe import OVERHEAD, Question, StunProbe
-from udpsend.net.carrier import Carrier
+from udpsend.net.carrier import ENOUGH, Carrier
 from udpsend.net.portable import PortableSocket
-from udpsend.net.udp import BUFFER_SIZE, UdpEndpoint
+from udpsend.net.udp import UdpEndpoint
 from udpsend.punching.candidates import gather_host_candidates
 from udpsend.punching.gateway import find_gateway
 from udpsend.punching.portmap import PortMapper, PortMapping
@@ -42,11 +42,12 @@ def examine_system(bind: str | None) -> System:
         sock = endpoint.sockets[0].sock
         candidates = gather_host_candidates(endpoint.ports, bind)
         addresses = tuple(one.address[0] for one in candidates if one.type is CandidateType.HOST)
-        granted = [sock.getsockopt(socket.SOL_SOCKET, which) // 2 for which in (socket.SO_RCVBUF, socket.SO_SNDBUF)]
+        to_send = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+        to_receive = endpoint.receive_buffer
     finally:
         endpoint.close()
     segmentation, coalescing = _try_offload()
-    return System(addresses, granted[0], granted[1], BUFFER_SIZE, segmentation, coalescing)
+    return System(addresses, to_receive, to_send, ENOUGH, segmentation, coalescing)
 
 
 def _try_offload() -> tuple[bool | None, bool | None]:

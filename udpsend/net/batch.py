@@ -91,9 +91,9 @@ class SendBatch:
 class ReceiveBatch:
     """Receives many messages, scattered as one train of the stride that is expected."""
 
-    def __init__(self, fd: int, libc: ctypes.CDLL, headers: memoryview, payloads: memoryview) -> None:
+    def __init__(self, libc: ctypes.CDLL, headers: memoryview, payloads: memoryview) -> None:
         """`headers` holds at least MAX_DATAGRAMS openings, `payloads` the rest of each."""
-        self._fd, self._call = fd, libc.recvmmsg
+        self._call = libc.recvmmsg
         self._headers, self._payloads = headers, payloads
         self._overflow = untouched(MAX_DATAGRAMS * MAX_DATAGRAM)
         self._names = memoryview(bytearray(MAX_DATAGRAMS * NAME_SIZE))
@@ -128,13 +128,13 @@ class ReceiveBatch:
             self._vectors[base + 2].base = overflow + i * MAX_DATAGRAM
             self._vectors[base + 2].length = MAX_DATAGRAM
 
-    def receive(self, slot: int, most: int) -> list[Arrival]:
+    def receive(self, fd: int, slot: int, most: int) -> list[Arrival]:
         """At most `most` of what has come, from this slot on, as trains of the expected size if it has one source.
         Raises OSError, BlockingIOError among them. Valid until the next call."""
         self._name_lengths[:] = self._full_names
         self._control_lengths[:] = self._full_controls
         first = ctypes.byref(self._messages, slot * ctypes.sizeof(Message))
-        count: int = self._call(self._fd, first, min(most, self._slots - slot), 0, None)
+        count: int = self._call(fd, first, min(most, self._slots - slot), 0, None)
         if count < 0:
             raise last_error()
         stop = slot + count

@@ -32,6 +32,7 @@ LOST = {
     errno.ENXIO,
     None,  # no errno at all: an address that cannot be packed
 }
+ENOUGH = 4 << 20  # bytes that may wait to be received: sixteen of the longest records; more makes nothing faster
 SEND_WAIT = 0.05  # seconds for the kernel to take a train; then it counts as lost
 MIN_FULL = 1000  # what is smaller is no full datagram, but the end of a record, or a small one
 
@@ -63,6 +64,12 @@ class Carrier(ABC):
     def has_pending(self) -> bool:
         """There is more to receive, which no select would show."""
         return bool(self._pending)
+
+    @property
+    def receive_buffer(self) -> int:
+        """Bytes that may safely wait to be received: half of what the kernel grants, since it counts its own
+        overhead."""
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 
     def fileno(self) -> int:
         return self.sock.fileno()

@@ -20,6 +20,7 @@ import struct
 
 from udpsend.net import batch, libc
 from udpsend.net.carrier import MIN_FULL, SEND_WAIT, Carrier
+from udpsend.net.lanes import Lane
 from udpsend.net.memory import untouched
 from udpsend.net.train_calls import MAX_JOINED, UDP_SEGMENT, ReceiveTrain, SendTrain
 from udpsend.net.waiting import wait_writable
@@ -55,22 +56,24 @@ _SEGMENT = struct.Struct("=H")
 class LinuxSocket(Carrier):
     """Raises OSError where the kernel is older than 5.0."""
 
-    def __init__(self, sock: socket.socket, *, offload: bool = True) -> None:
-        super().__init__(sock)
+    def __init__(self, lanes: Lane, *, offload: bool = True) -> None:
+        super().__init__(sock := lanes.sockets[0])
+        self._lanes = lanes
         self.offload = offload
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
-        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(offload))
+        for lane in lanes.sockets:
+            lane.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(offload))
         self._headers = memoryview(bytearray(SLOTS * HEADER_SIZE))
         self._payloads = untouched(MAX_TRAIN_SIZE + MAX_JOINED)
         self._overflow = untouched(MAX_JOINED)
         calls, fd = libc.load(), sock.fileno()
         self._train_out = SendTrain(fd, calls)
-        self._train_in = ReceiveTrain(fd, calls, self._headers, self._payloads, self._overflow)
+        self._train_in = ReceiveTrain(calls, self._headers, self._payloads, self._overflow)
         self._send_batch = batch.SendBatch(fd, calls)
-        self._receive_batch = batch.ReceiveBatch(fd, calls, self._headers, self._payloads)
+        self._receive_batch = batch.ReceiveBatch(calls, self._headers, self._payloads)
         self._held = 0
         """Datagrams in the first slots that begin a record of which the rest has not come,"""
         self._source: Address = ("", 0)
@@ -136,6 +139,17 @@ class LinuxSocket(Carrier):
 
     # receiving
 
+    @property
+    def receive_buffer(self) -> int:
+        return self._lanes.receive_buffer
+
+    def fileno(self) -> int:
+        return self._lanes.fileno()
+
+    def close(self) -> None:
+        self._lanes.close()
+        super().close()
+
     def _guess(self, stride: int) -> None:
         """Scatter what comes next as datagrams of this size. Nothing may be held."""
         self._stride = stride
@@ -148,20 +162,21 @@ class LinuxSocket(Carrier):
         try:
             if self._pending:
                 return self._pending.popleft()
-            while True:
+            while (fd := self._lanes.next()) is not None:
                 is_batched = self._singles >= SINGLES or not self.offload
-                arrival = self._receive_batched() if is_batched else self._receive_train()
+                arrival = self._receive_batched(fd) if is_batched else self._receive_train(fd)
                 if arrival is not None:
                     return arrival
+            return None
         except BlockingIOError:
             return None
         except OSError as error:
             self._lost(error)
             return self.receive()
 
-    def _receive_train(self) -> Arrival | None:
+    def _receive_train(self, fd: int) -> Arrival | None:
         """None where it was held."""
-        size, stride, address = self._train_in.receive(self._held)
+        size, stride, address = self._train_in.receive(fd, self._held)
         stride = min(stride, size)
         is_large = size > MAX_LONE and not self._held
         if stride < size or size > self._stride or is_large:
@@ -175,7 +190,9 @@ class LinuxSocket(Carrier):
         return self._keep(max(1, -(-size // self._stride)), size, address)
 
     def _of_another_stride(self, size: int, stride: int, address: Address) -> Arrival:
-        arrival = self._behind_held(self._sort(size, stride, address))
+        arrival = self._sort(size, stride, address)
+        self._lanes.took(arrival.headers[-HEADER_SIZE:])
+        arrival = self._behind_held(arrival)
         if MIN_STRIDE <= stride <= MAX_DATAGRAM_SIZE:
             self._guess(stride)
         return arrival
@@ -184,6 +201,8 @@ class LinuxSocket(Carrier):
         """So many datagrams of the expected size, of which the last may be shorter, have come into the slots behind
         what is held: hold them, too, or give all of it."""
         held = self._held
+        end = (held + count) * HEADER_SIZE
+        self._lanes.took(self._headers[end - HEADER_SIZE : end])
         if held and not self._goes_on(size, address):
             alien = self._in_slots(held, count, size, address)
             return self._behind_held(Arrival.of([*alien.datagrams()], address))
@@ -228,12 +247,13 @@ class LinuxSocket(Carrier):
         self._singles += 1
         return self._singles >= SINGLES and size != self._stride
 
-    def _receive_batched(self) -> Arrival | None:
+    def _receive_batched(self, fd: int) -> Arrival | None:
         """None where it was held."""
-        arrivals = self._receive_batch.receive(self._held, self._most)
+        most = min(self._most, self._lanes.most)
+        arrivals = self._receive_batch.receive(fd, self._held, most)
         stride = max(arrival.stride for arrival in arrivals)
         came = sum(arrival.count for arrival in arrivals)
-        self.is_trickling = stride == self._stride <= MAX_LONE and came < min(TRICKLE, self._most)
+        self.is_trickling = stride == self._stride <= MAX_LONE and came < min(TRICKLE, most)
         if any(arrival.count > 1 and not self._lies_in_slots(arrival) for arrival in arrivals):
             self._singles = 0  # the kernel joins datagrams after all
         first, last = arrivals[0], arrivals[-1]
@@ -241,6 +261,7 @@ class LinuxSocket(Carrier):
             self._most = _to_the_end(last.headers[-HEADER_SIZE:])
         if len(arrivals) == 1 and self._lies_in_slots(first):
             return self._keep(first.count, len(first.headers) + len(first.payloads), first.address)
+        self._lanes.took(last.headers[-HEADER_SIZE:])
         first = self._behind_held(first)
         self._pending.extend(arrivals[1:])
         if stride != self._stride and MIN_FULL <= stride <= MAX_DATAGRAM_SIZE:

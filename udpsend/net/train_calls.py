@@ -89,10 +89,8 @@ class ReceiveTrain:
     """Receives what the kernel has joined, scattered into slots for datagrams of the stride that is expected: the
     openings into `headers`, the rest of each into `payloads`, and what no slot is left for into `overflow`."""
 
-    def __init__(
-        self, fd: int, libc: ctypes.CDLL, headers: memoryview, payloads: memoryview, overflow: memoryview
-    ) -> None:
-        self._fd, self._call = fd, libc.recvmsg
+    def __init__(self, libc: ctypes.CDLL, headers: memoryview, payloads: memoryview, overflow: memoryview) -> None:
+        self._call = libc.recvmsg
         self._headers, self._payloads, self._overflow = headers, payloads, overflow
         self._vectors = (IoVec * (len(headers) // HEADER_SIZE * 2 + 1))()
         self._first_vector = ctypes.addressof(self._vectors)
@@ -116,13 +114,13 @@ class ReceiveTrain:
         self._used = 2 * slots + 1
         self._needed = -(-MAX_JOINED // stride) * 2
 
-    def receive(self, slot: int) -> tuple[int, int, Address]:
+    def receive(self, fd: int, slot: int) -> tuple[int, int, Address]:
         """(bytes, stride, source); it lies from this slot on. Raises OSError, BlockingIOError among them."""
         header = self._header
         header.name_length, header.control_length = NAME_SIZE, CONTROL_SIZE
         header.vectors = self._first_vector + 2 * slot * VECTOR_SIZE
         header.vector_count = min(self._needed, self._used - 2 * slot)
-        size: int = self._call(self._fd, self._pointer, 0)
+        size: int = self._call(fd, self._pointer, 0)
         if size < 0:
             raise last_error()
         stride = int.from_bytes(self._control[_DATA : _DATA + 4], sys.byteorder) if header.control_length else size

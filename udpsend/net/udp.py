@@ -181,9 +181,8 @@ class UdpEndpoint:
 
     @property
     def receive_buffer(self) -> int:
-        """Bytes that may safely wait in a socket: half of what the kernel grants, since it counts its own overhead."""
-        granted = (sock.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._by_version.values())
-        return min(granted) // 2
+        """Bytes that may safely wait to be received."""
+        return min(sock.receive_buffer for sock in self._by_version.values())
 
     def counters(self) -> dict[str, float]:
         return {f"socket, {what}": n for sock in self.sockets for what, n in sock.counters.items()}
@@ -209,10 +208,13 @@ def _family(host: str) -> socket.AddressFamily:
 
 def _carrier(sock: socket.socket, offload: bool) -> Carrier:
     if sys.platform == "linux":
+        from udpsend.net.lanes import Lane, open_lanes
         from udpsend.net.linux import LinuxSocket
 
+        # What a sender on this host has joined would be cut after the choice of a lane, and not where lanes change.
+        lanes = open_lanes(sock) if offload else Lane(sock)
         try:
-            return LinuxSocket(sock, offload=offload)
+            return LinuxSocket(lanes, offload=offload)
         except OSError:  # a kernel before 5.0
-            pass
+            lanes.close()
     return PortableSocket(sock)

@@ -29,7 +29,8 @@ assert _HEADER.size == HEADER_SIZE  # noqa: S101 - a fact of this file, checked 
 
 _INDEXES = bytes(range(MAX_DATAGRAMS))
 _COLUMNS = [bytes([value]) * MAX_DATAGRAMS for value in range(256)]
-OPENING_SIZE = _NUMBER = 8  # kind and tag; where the number begins
+OPENING_SIZE = NUMBER = 8  # kind and tag; where the number begins
+INDEX = 14
 _NUMBER_SIZE = 6
 
 
@@ -48,7 +49,7 @@ def pack_headers(kind: int, tag: bytes, number: int, first: int, last: int, coun
     """The headers of fragments `first` to `last` - 1 of one record, end to end: a handful of operations for any
     number of them. Written by the sender, and compared as a whole by the receiver."""
     headers = bytearray(_HEADER.pack(kind, tag, number >> 32, number & 0xFFFFFFFF, 0, count) * (last - first))
-    headers[14::HEADER_SIZE] = _INDEXES[first:last]
+    headers[INDEX::HEADER_SIZE] = _INDEXES[first:last]
     return headers
 
 
@@ -58,7 +59,7 @@ class RecordHeaders:
 
     def __init__(self, tag: bytes) -> None:
         self.buffer = pack_headers(KIND_RECORD, tag, 0, 0, MAX_DATAGRAMS, 0)
-        self.opening = bytes(self.buffer[:_NUMBER])
+        self.opening = bytes(self.buffer[:NUMBER])
         """What the header of each datagram of this direction begins with."""
         self._number = self._count = 0
 
@@ -69,21 +70,21 @@ class RecordHeaders:
             self.buffer[15::HEADER_SIZE] = _COLUMNS[count]
         if number >> 8 != self._number >> 8:
             for i, value in enumerate(number.to_bytes(_NUMBER_SIZE)):
-                self.buffer[_NUMBER + i :: HEADER_SIZE] = _COLUMNS[value]
+                self.buffer[NUMBER + i :: HEADER_SIZE] = _COLUMNS[value]
         else:
             self.buffer[13::HEADER_SIZE] = _COLUMNS[number & 0xFF]
         self._number = number
         return bytes(self.buffer[:HEADER_SIZE])
 
 
-def number_untrusted(header: bytes) -> int:
+def number_untrusted(header: bytes | memoryview) -> int:
     """That of a header which is there in full."""
-    return int.from_bytes(header[_NUMBER : _NUMBER + _NUMBER_SIZE])
+    return int.from_bytes(header[NUMBER : NUMBER + _NUMBER_SIZE])
 
 
 def fragment_untrusted(header: memoryview) -> tuple[int, int]:
     """(index, count), if it is a record's, in a header that is there in full."""
-    return header[14], header[15]
+    return header[INDEX], header[INDEX + 1]
 
 
 def ends_record(datagram: memoryview) -> bool:
@@ -97,10 +98,10 @@ def begins_record(headers: memoryview, count: int, most: int) -> bool:
     last = (count - 1) * HEADER_SIZE
     return (
         count < headers[15] <= most
-        and headers[14] == 0
-        and headers[last + 14] == count - 1
+        and headers[INDEX] == 0
+        and headers[last + INDEX] == count - 1
         and headers[0] == KIND_RECORD
-        and headers[:14] == headers[last : last + 14]
+        and headers[:INDEX] == headers[last : last + INDEX]
     )
 
 
