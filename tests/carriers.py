@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable
 
 from udpsend.net.carrier import Carrier
-from udpsend.net.lanes import Lane, open_lanes
 from udpsend.net.linux import LinuxSocket
 from udpsend.net.portable import PortableSocket
 from udpsend.wire.datagram import Address, Transmit
@@ -15,11 +14,12 @@ from udpsend.wire.packets import KIND_RECORD, Header
 
 Make = Callable[[socket.socket], Carrier]
 KINDS: dict[str, Make] = {
-    "offload": lambda sock: LinuxSocket(Lane(sock)),
-    "batches": lambda sock: LinuxSocket(Lane(sock), offload=False),
+    "offload": LinuxSocket,
+    "batches": lambda sock: LinuxSocket(sock, offload=False),
     "portable": PortableSocket,
 }
 WAIT = 10.0
+OPENING = b"\xe07 bytes"  # of records
 
 
 def as_stock(sock: socket.socket) -> socket.socket:
@@ -29,7 +29,9 @@ def as_stock(sock: socket.socket) -> socket.socket:
 
 
 def with_lanes(sock: socket.socket) -> Carrier:
-    return LinuxSocket(open_lanes(as_stock(sock)))
+    carrier = LinuxSocket(as_stock(sock))
+    carrier.widen(OPENING)
+    return carrier
 
 
 def bound(make: Make, host: str = "127.0.0.1") -> Carrier:

@@ -248,6 +248,9 @@ class Running(Loop):
         self.thread.start()
 
     def _turn(self, now: float) -> None:
+        connection = self.machine.connection
+        opening = connection.opening if self.driver.comes_fast else None
+        connection.receive_buffer = self.endpoint.room(connection.address, opening)
         while self.machine.next_event() is not None:
             pass
         if self.machine.closed:

@@ -16,7 +16,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("lanes are for Linux", allow_module_level=True)
 
-from tests.carriers import KINDS, address_of, as_stock, bound, received_now, record, transmit, with_lanes
+from tests.carriers import KINDS, OPENING, address_of, as_stock, bound, received_now, record, transmit, with_lanes
 from tests.servers import LOOPBACK
 from udpsend.net import lanes, udp
 from udpsend.net.carrier import Carrier
@@ -117,19 +117,24 @@ def test_the_next_one_is_found_without_looking_everywhere(sender: Carrier, recei
     assert looks == 14, "once whenever nothing more was there"
 
 
-@pytest.mark.parametrize("stranger", [b"", b"short", b"\x01".ljust(40), b"\xe0another".ljust(1472, b"\xff")], ids=repr)
-def test_strangers_are_taken_at_once_and_upset_nothing(sender: Carrier, receiver: Carrier, stranger: bytes) -> None:
+STRANGE = [b"", b"short", b"\x01".ljust(40), b"\xe0another".ljust(1472, b"\xff"), OPENING]
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=repr)
+def test_what_strangers_send_upsets_nothing(sender: Carrier, receiver: Carrier, strange: bytes) -> None:
+    """As much of it as there is of ours, and something of ours is always missing, so that it has to be looked for."""
     with contextlib.closing(bound(KINDS["portable"])) as other:
         sent = []
-        for number in range(40):
-            sender.send(transmit(record(number, 3, 1472), address_of(receiver)))
-            sent += record(number, 3, 1472)
-            if number in (10, 20, 30):
-                received_now(receiver)
-                other.sock.sendto(stranger, address_of(receiver))
-                sent = []
-        came = [data for address, data in received_now(receiver) if address == address_of(sender)]
-        assert came == sent
+        for number in range(100):
+            datagrams = record(number, 3, 1472)[number % 2 :]
+            sender.send(transmit(datagrams, address_of(receiver)))
+            sent += datagrams
+            other.sock.sendto(strange, address_of(receiver))
+        came = received_now(receiver)
+        assert [data for address, data in came if address == address_of(sender)] == sent
+        assert len(came) == len(sent) + 100
+        first = [address == address_of(sender) for address, _ in came[:100]]
+        assert sum(first) >= 40, "everybody gets a turn"
 
 
 def test_ipv6() -> None:
@@ -152,7 +157,7 @@ def test_as_many_as_make_up_for_the_buffer(buffer: int, count: int, monkeypatch:
 
     with Granted(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((LOOPBACK, 0))
-        found = open_lanes(sock)
+        found = open_lanes(sock, OPENING)
         assert len(found.sockets) == count
         assert isinstance(found, Lanes) == (count > 1)
         assert found.receive_buffer == min(count * buffer, max(buffer, 4 << 20))
@@ -165,14 +170,22 @@ def stock() -> socket.socket:
     return sock
 
 
-def test_the_port_is_nobody_elses() -> None:
-    with stock() as sock:
-        found = open_lanes(sock)
-        assert len(found.sockets) > 1
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, pytest.raises(OSError, match="in use"):
-            other.bind(sock.getsockname())
-        found.close()
-        assert sock.fileno() > 0
+def test_the_port_is_bound_before_it_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel gives a port that is shared already to another program that shares, if it may choose."""
+    shared_first = []
+
+    class Watched(socket.socket):
+        def bind(self, address: object) -> None:
+            shares = self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+            shared_first.append(bool(shares) and address[1] == 0)  # type: ignore[index]
+            super().bind(address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    monkeypatch.setattr(udp, "BUFFER_SIZE", 212_992)
+    with contextlib.closing(UdpEndpoint(LOOPBACK)) as endpoint:
+        assert endpoint.room((LOOPBACK, 9), OPENING) == 4 << 20
+        assert len(shared_first) == 32
+        assert not any(shared_first)
 
 
 def test_where_the_system_has_no_such_filter_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,30 +195,43 @@ def test_where_the_system_has_no_such_filter_there_is_one(monkeypatch: pytest.Mo
     monkeypatch.setattr(lanes, "_deal", refuse)
     with stock() as sock:
         before = descriptors()
-        assert type(open_lanes(sock)) is Lane
+        assert type(open_lanes(sock, OPENING)) is Lane
         assert descriptors() == before
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
 
-def test_where_descriptors_run_out_there_is_one() -> None:
+@pytest.mark.parametrize("more", [10, 31 + lanes.SPARE])
+def test_where_descriptors_run_out_there_is_one(more: int) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with stock() as sock:
         before = descriptors()
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 10, limits[1]))
-            assert type(open_lanes(sock)) is Lane
+            resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + more, limits[1]))
+            assert type(open_lanes(sock, OPENING)) is Lane
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert descriptors() == before
 
 
-def test_an_endpoint_closes_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_widens_the_family_of_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udp, "BUFFER_SIZE", 212_992)
     before = descriptors()
     endpoint = UdpEndpoint()
-    assert descriptors() > before + 32
-    assert endpoint.receive_buffer == 4 << 20
+    small, few = endpoint.receive_buffer, descriptors()
+    assert small <= 212_992
+    assert endpoint.room((LOOPBACK, 9), OPENING) == 4 << 20
+    assert endpoint.room((LOOPBACK, 9), OPENING) == 4 << 20
+    assert descriptors() == few + 32
     (winner,) = endpoint.open_more(1)
     endpoint.keep(winner)
-    assert descriptors() > before + 32
+    assert descriptors() == few
+    assert endpoint.receive_buffer == small
+    assert endpoint.room((LOOPBACK, 9), OPENING) == 4 << 20
     endpoint.close()
     assert descriptors() == before
+
+
+def test_who_wants_no_offload_gets_no_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udp, "BUFFER_SIZE", 212_992)
+    with contextlib.closing(UdpEndpoint(LOOPBACK, offload=False)) as endpoint:
+        assert endpoint.room((LOOPBACK, 9), OPENING) == endpoint.receive_buffer <= 212_992

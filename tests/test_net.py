@@ -29,7 +29,6 @@ if sys.platform != "linux":
     pytest.skip("LinuxSocket is for Linux", allow_module_level=True)
 
 from tests.carriers import KINDS, WAIT, address_of, bound, receive, received_now, record, transmit, with_lanes
-from udpsend.net.lanes import Lane
 from udpsend.net.linux import LinuxSocket
 
 
@@ -490,7 +489,7 @@ def test_lone_datagrams_are_taken_many_at_once() -> None:
         sender.bind(("127.0.0.1", 0))
         raw = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         raw.bind(("127.0.0.1", 0))
-        receiver = LinuxSocket(Lane(raw))
+        receiver = LinuxSocket(raw)
         largest = 0
         for round_ in range(8):
             for i in range(32):

@@ -39,11 +39,12 @@ SIZES = (
 def examine_system(bind: str | None) -> System:
     endpoint = UdpEndpoint(bind)
     try:
+        endpoint.sockets[0].widen(bytes(8))
         sock = endpoint.sockets[0].sock
         candidates = gather_host_candidates(endpoint.ports, bind)
         addresses = tuple(one.address[0] for one in candidates if one.type is CandidateType.HOST)
         to_send = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
-        to_receive = endpoint.receive_buffer
+        to_receive = endpoint.sockets[0].receive_buffer
     finally:
         endpoint.close()
     segmentation, coalescing = _try_offload()

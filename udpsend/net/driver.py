@@ -24,6 +24,7 @@ MAX_SLEEP = 1.0
 MODERATION = 0.0002
 FAST = 200e6  # bytes per second: no wire of a gigabit is worth a processor that waits
 FAST_OVER = 0.005  # seconds
+PLENTY = 50e6  # bytes per second that come: what a socket of a stock host holds is 4 ms of that
 
 
 class Machine(Protocol):
@@ -57,7 +58,9 @@ class Driver:
         self._wake_receive.setblocking(False)
         self._wake_send.setblocking(False)
         self.running = False
-        self._moved = 0  # bytes, in and out, since `_counted_from`
+        self.comes_fast = False
+        """Much comes of late."""
+        self._came = self._went = 0  # bytes since `_counted_from`
         self._counted_from = 0.0
         self._is_fast = False
 
@@ -80,7 +83,7 @@ class Driver:
             self._on_turn(now)
             for transmit in machine.datagrams_to_send(now):
                 self._endpoint.send(transmit)
-                self._moved += transmit.size
+                self._went += transmit.size
             if sockets is not self._endpoint.sockets:  # punching opened more, or is done with them
                 sockets = self._endpoint.sockets
                 readers = [*sockets, self._wake_receive]
@@ -108,8 +111,9 @@ class Driver:
     def _measure(self, now: float) -> None:
         span = now - self._counted_from
         if span > FAST_OVER:
-            self._is_fast = self._moved > FAST * span
-            self._moved, self._counted_from = 0, now
+            self._is_fast = self._came + self._went > FAST * span
+            self.comes_fast = self._came > PLENTY * span
+            self._came, self._went, self._counted_from = 0, 0, now
 
     def _make_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -122,7 +126,7 @@ class Driver:
             arrival = reader.receive()
             if arrival is None:
                 return
-            self._moved += len(arrival.payloads)
+            self._came += len(arrival.payloads)
             if reader.local:
                 arrival.local = reader.local
             while arrival.count and is_stun(arrival.first_byte()):

@@ -20,7 +20,7 @@ import struct
 
 from udpsend.net import batch, libc
 from udpsend.net.carrier import MIN_FULL, SEND_WAIT, Carrier
-from udpsend.net.lanes import Lane
+from udpsend.net.lanes import Lane, open_lanes
 from udpsend.net.memory import untouched
 from udpsend.net.train_calls import MAX_JOINED, UDP_SEGMENT, ReceiveTrain, SendTrain
 from udpsend.net.waiting import wait_writable
@@ -35,7 +35,7 @@ from udpsend.wire.datagram import (
     Transmit,
     datagrams_per_call,
 )
-from udpsend.wire.packets import OPENING_SIZE, begins_record, fragment_untrusted, number_untrusted
+from udpsend.wire.packets import OPENING_SIZE, begins_record, number_untrusted
 
 # linux/udp.h and linux/in.h; the socket module has no names for them (Python 3.11)
 UDP_GRO = 104
@@ -56,16 +56,16 @@ _SEGMENT = struct.Struct("=H")
 class LinuxSocket(Carrier):
     """Raises OSError where the kernel is older than 5.0."""
 
-    def __init__(self, lanes: Lane, *, offload: bool = True) -> None:
-        super().__init__(sock := lanes.sockets[0])
-        self._lanes = lanes
-        self.offload = offload
+    def __init__(self, sock: socket.socket, *, offload: bool = True) -> None:
+        super().__init__(sock)
+        self._lanes = Lane(sock)
+        # What a sender on this host has joined would be cut after the choice of a lane, and not where lanes change.
+        self._may_widen = self.offload = offload
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
-        for lane in lanes.sockets:
-            lane.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(offload))
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(offload))
         self._headers = memoryview(bytearray(SLOTS * HEADER_SIZE))
         self._payloads = untouched(MAX_TRAIN_SIZE + MAX_JOINED)
         self._overflow = untouched(MAX_JOINED)
@@ -79,9 +79,7 @@ class LinuxSocket(Carrier):
         self._source: Address = ("", 0)
         """and from where they came."""
         self._given = bytes(HEADER_SIZE)
-        """The last header of what was given last,"""
-        self._most = MAX_SEGMENTS
-        """and how many datagrams the next batch takes to end with a record."""
+        """The last header of what was given last."""
         self._singles = 0
         self._lone_size = 0
         self._guess(MAX_DATAGRAM_SIZE)
@@ -139,6 +137,13 @@ class LinuxSocket(Carrier):
 
     # receiving
 
+    def widen(self, opening: bytes) -> None:
+        if self._may_widen:
+            self._may_widen = False
+            self._lanes = open_lanes(self.sock, opening)
+            for lane in self._lanes.sockets:
+                lane.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+
     @property
     def receive_buffer(self) -> int:
         return self._lanes.receive_buffer
@@ -163,7 +168,7 @@ class LinuxSocket(Carrier):
             if self._pending:
                 return self._pending.popleft()
             while (fd := self._lanes.next()) is not None:
-                is_batched = self._singles >= SINGLES or not self.offload
+                is_batched = (self._singles >= SINGLES or not self.offload) and self._lanes.most > 1
                 arrival = self._receive_batched(fd) if is_batched else self._receive_train(fd)
                 if arrival is not None:
                     return arrival
@@ -201,8 +206,9 @@ class LinuxSocket(Carrier):
         """So many datagrams of the expected size, of which the last may be shorter, have come into the slots behind
         what is held: hold them, too, or give all of it."""
         held = self._held
-        end = (held + count) * HEADER_SIZE
-        self._lanes.took(self._headers[end - HEADER_SIZE : end])
+        if size >= (count - 1) * self._stride + HEADER_SIZE:
+            end = (held + count) * HEADER_SIZE
+            self._lanes.took(self._headers[end - HEADER_SIZE : end])
         if held and not self._goes_on(size, address):
             alien = self._in_slots(held, count, size, address)
             return self._behind_held(Arrival.of([*alien.datagrams()], address))
@@ -249,7 +255,7 @@ class LinuxSocket(Carrier):
 
     def _receive_batched(self, fd: int) -> Arrival | None:
         """None where it was held."""
-        most = min(self._most, self._lanes.most)
+        most = self._lanes.most
         arrivals = self._receive_batch.receive(fd, self._held, most)
         stride = max(arrival.stride for arrival in arrivals)
         came = sum(arrival.count for arrival in arrivals)
@@ -257,8 +263,6 @@ class LinuxSocket(Carrier):
         if any(arrival.count > 1 and not self._lies_in_slots(arrival) for arrival in arrivals):
             self._singles = 0  # the kernel joins datagrams after all
         first, last = arrivals[0], arrivals[-1]
-        if len(last.headers) == last.count * HEADER_SIZE:
-            self._most = _to_the_end(last.headers[-HEADER_SIZE:])
         if len(arrivals) == 1 and self._lies_in_slots(first):
             return self._keep(first.count, len(first.headers) + len(first.payloads), first.address)
         self._lanes.took(last.headers[-HEADER_SIZE:])
@@ -286,14 +290,6 @@ class LinuxSocket(Carrier):
         ]
         data = memoryview(b"".join([*pieces, self._overflow[: max(0, size - len(slots) * self._stride)]]))[:size]
         return Arrival.of([data[i : i + stride] for i in range(0, size, stride)], address)
-
-
-def _to_the_end(header: memoryview) -> int:
-    """How many datagrams come next if records go on as this one, and a batch is to end with one of them."""
-    index, count = fragment_untrusted(header)
-    if index < count - 1:
-        return count - 1 - index
-    return count * max(MAX_SEGMENTS // count, 1) if count else MAX_SEGMENTS
 
 
 def _cut(transmit: Transmit) -> list[tuple[int, int, bytes]]:

@@ -181,8 +181,18 @@ class UdpEndpoint:
 
     @property
     def receive_buffer(self) -> int:
-        """Bytes that may safely wait to be received."""
+        """Bytes that may safely wait to be received, on whatever path."""
         return min(sock.receive_buffer for sock in self._by_version.values())
+
+    def room(self, address: Address, opening: bytes | None = None) -> int:
+        """The same for the path to there. What comes and begins with `opening`, if that is given, comes fast: there is
+        to be more room for it where the kernel grants little."""
+        sock = self._by_version.get(":" in address[0])
+        if sock is None or is_through_relay(address[0]):
+            return self.receive_buffer
+        if opening is not None:
+            sock.widen(opening)
+        return sock.receive_buffer
 
     def counters(self) -> dict[str, float]:
         return {f"socket, {what}": n for sock in self.sockets for what, n in sock.counters.items()}
@@ -208,13 +218,10 @@ def _family(host: str) -> socket.AddressFamily:
 
 def _carrier(sock: socket.socket, offload: bool) -> Carrier:
     if sys.platform == "linux":
-        from udpsend.net.lanes import Lane, open_lanes
         from udpsend.net.linux import LinuxSocket
 
-        # What a sender on this host has joined would be cut after the choice of a lane, and not where lanes change.
-        lanes = open_lanes(sock) if offload else Lane(sock)
         try:
-            return LinuxSocket(lanes, offload=offload)
+            return LinuxSocket(sock, offload=offload)
         except OSError:  # a kernel before 5.0
-            lanes.close()
+            pass
     return PortableSocket(sock)

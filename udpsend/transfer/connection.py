@@ -69,7 +69,7 @@ class Connection:
         self._events: deque[ConnectionEvent] = deque()
         self._path_check = PathCheck(random_bytes)
         self._out = Outbound(keys.send, self.flight, self._acks, self._assembly, self._path_check, receive_buffer, now)
-        self._receive_buffer = receive_buffer
+        self.receive_buffer, self.opening = receive_buffer, keys.receive.opening  # the owner may change the first
         self._failure: UdpsendError | None = None
         self._closed = False
         self._alive = Liveness(now, idle_timeout)
@@ -173,7 +173,7 @@ class Connection:
         if self._closed and not self._out.closing.started:  # else CLOSE may have to be answered
             return
         if self.receiver is not None:
-            self._out.receive_window = 0 if self.receiver.is_full else self._receive_buffer
+            self._out.receive_window = 0 if self.receiver.is_full else self.receive_buffer
         trains = self._out.trains(now, self.address, self.sender)
         for _ in range(MAX_TRAINS_PER_CALL):
             try:
