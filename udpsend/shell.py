@@ -157,7 +157,7 @@ class Shell:
     def turn(self, now: float) -> None:
         self._reporter.check()
         self._discovery.turn(now, self.session.datagram_received)
-        if (connection := self.session.connection) is not None:
+        if (connection := self.session.connection) is not None and connection.receiver is not None:
             opening = connection.opening if self.driver.comes_fast else None
             connection.receive_buffer = self._endpoint.room(connection.address, opening)
         if self._exchange is not None and self.session.connection is None:

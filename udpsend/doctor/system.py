@@ -23,6 +23,7 @@ MAPPING_TIMEOUT = 8.0
 OFFLOAD_TIMEOUT = 1.0
 TRAIN = 8  # datagrams of the loopback try
 SEGMENT = 1200
+NOBODY = bytes(8)  # what opens no record: the sockets are only counted
 SIZES = (
     9000,
     1500,
@@ -39,12 +40,12 @@ SIZES = (
 def examine_system(bind: str | None) -> System:
     endpoint = UdpEndpoint(bind)
     try:
-        endpoint.sockets[0].widen(bytes(8))
-        sock = endpoint.sockets[0].sock
+        first = endpoint.sockets[0]
+        first.widen(NOBODY)
         candidates = gather_host_candidates(endpoint.ports, bind)
         addresses = tuple(one.address[0] for one in candidates if one.type is CandidateType.HOST)
-        to_send = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
-        to_receive = endpoint.sockets[0].receive_buffer
+        to_send = first.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+        to_receive = first.receive_buffer
     finally:
         endpoint.close()
     segmentation, coalescing = _try_offload()

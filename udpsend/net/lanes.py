@@ -45,12 +45,8 @@ class Lane:
         self.sockets = [sock]
         self.most = MAX_SEGMENTS
         """How many datagrams to take at once, where they come singly: to the end of a record, if all go on like it."""
-
-    @property
-    def receive_buffer(self) -> int:
-        """As `Carrier.receive_buffer`."""
-        granted = _granted(self.sockets[0])
-        return max(granted, min(granted * len(self.sockets), 2 * ENOUGH)) // 2
+        self.receive_buffer = _granted(sock) // 2
+        """As `Carrier.receive_buffer`; asked for in every turn of the loop."""
 
     def fileno(self) -> int:
         """Readable when there is something."""
@@ -80,6 +76,7 @@ class Lanes(Lane):
 
     def __init__(self, sock: socket.socket, count: int, opening: bytes) -> None:
         super().__init__(sock)
+        self.receive_buffer = max(self.receive_buffer, min(self.receive_buffer * count, ENOUGH))
         self._opening = opening
         self._header = memoryview(bytearray(HEADER_SIZE))
         self._peeked = ctypes.c_void_p(libc.address_of(self._header))

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from msgspec import Struct
 
 from udpsend.config import Role
-from udpsend.wire.packets import KIND_RECORD, TAG_SIZE
+from udpsend.wire.packets import TAG_SIZE
 
 KEY_SIZE = 32
 IV_SIZE = 12
@@ -24,11 +24,6 @@ class DirectionKeys(Struct, frozen=True):
     iv: bytes
     tag: bytes
     """Opens every datagram of this direction: strangers cannot guess it, so their datagrams are not looked at."""
-
-    @property
-    def opening(self) -> bytes:
-        """How each datagram of a record begins."""
-        return bytes([KIND_RECORD]) + self.tag
 
 
 class KeyPair(Struct, frozen=True):

@@ -65,6 +65,7 @@ class Assembly:
     def __init__(self, tag: bytes, is_known: Callable[[int], bool], drops: Counter[str]) -> None:
         self._tag = tag
         self._expected = RecordHeaders(tag)
+        self.opening = self._expected.opening
         self._is_known = is_known
         self._drops = drops
         self._partials: dict[int, _Partial] = {}
@@ -77,7 +78,7 @@ class Assembly:
         one record that is too long."""
         count = arrival.count
         headers = bytes(arrival.headers[: count * HEADER_SIZE])  # views are compared item by item, bytes at once
-        if not headers.startswith(self._expected.opening):
+        if not headers.startswith(self.opening):
             if count > 1:  # what a stranger sent may have come together with ours
                 return self._add_runs_untrusted(arrival)
             parse_header_untrusted(headers)

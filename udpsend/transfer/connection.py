@@ -69,7 +69,7 @@ class Connection:
         self._events: deque[ConnectionEvent] = deque()
         self._path_check = PathCheck(random_bytes)
         self._out = Outbound(keys.send, self.flight, self._acks, self._assembly, self._path_check, receive_buffer, now)
-        self.receive_buffer, self.opening = receive_buffer, keys.receive.opening  # the owner may change the first
+        self.receive_buffer, self.opening = receive_buffer, self._assembly.opening  # the owner may change the first
         self._failure: UdpsendError | None = None
         self._closed = False
         self._alive = Liveness(now, idle_timeout)
