@@ -12,7 +12,7 @@ from tests.transfers import MemoryFile
 from udpsend.config import Role
 from udpsend.errors import UdpsendError
 from udpsend.events import PathFound, PeerMet
-from udpsend.punching.behaviour import judge_behaviour
+from udpsend.punching.behaviour import judge_behaviour, search_apart
 from udpsend.punching.negotiation import CandidatesWanted, SocketChosen
 from udpsend.punching.path import SocketsWanted
 from udpsend.rendezvous.code import parse_code
@@ -86,7 +86,8 @@ class Side:
         self._seen[arrival.address[0]] = (host, int(port))
         self.session.add_candidates([Candidate(CandidateType.SERVER_REFLEXIVE, (host, int(port)))], now)
         if len(self._seen) == len(STUN):
-            self.session.set_behaviour(judge_behaviour(self._host_candidates(), self._seen), now)
+            judged = judge_behaviour(self._host_candidates(), self._seen)
+            self.session.set_behaviour(search_apart(judged, self.socket.port, self.socket.spare), now)
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
         self._publish(self.session.messages_to_send(now))

@@ -79,6 +79,18 @@ def test_none_is_kept_if_the_first_has_won(endpoint: UdpEndpoint) -> None:
     assert endpoint.open_more(1) == [5]  # numbers are never used twice
 
 
+def test_the_spare_one_is_the_same_until_one_is_kept(endpoint: UdpEndpoint, other: socket.socket) -> None:
+    spare = endpoint.spare()
+    assert spare is not None
+    assert endpoint.spare() == spare
+    local, port = spare
+    endpoint.send(transmit(b"x", other.getsockname(), local))
+    assert other.recvfrom(100)[1][1] == port
+    endpoint.keep(local)
+    assert endpoint.ports == {4: port}
+    assert endpoint.spare() not in (None, spare)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the TTL as Linux tells it")
 @pytest.mark.parametrize("local", [0, 1])
 def test_a_ttl_is_for_one_datagram_only(endpoint: UdpEndpoint, other: socket.socket, local: int) -> None:

@@ -17,6 +17,7 @@ from tests.sim import (
 )
 from udpsend.errors import NoDirectPath, TransferFailed
 from udpsend.events import PathFound
+from udpsend.punching.behaviour import MappingBehaviour, NatBehaviour
 from udpsend.session import PathMoved
 
 SHORT_LIVED = NatKind(Depends.NOTHING, Depends.ADDRESS_AND_PORT, Ports.RANDOM, lifetime=5.0)
@@ -46,6 +47,18 @@ def test_from_meeting_to_verified(seed: int, first: NatKind, second: NatKind, ba
         assert counters["probes, sent"] <= 4096
         assert counters["probes, bytes sent"] <= 1_000_000
         assert counters["probes, most to one unheard"] <= 32
+
+
+def test_what_is_known_of_a_nat_too_late_leaves_no_socket_behind(seed: int) -> None:
+    sessions = two_homes(seed, FULL_CONE, FULL_CONE)
+    sessions.run_until_bytes(1_000_000)
+    side = sessions.sender
+    local, port = side.socket.spare()
+    known = NatBehaviour(MappingBehaviour.INDEPENDENT, ("203.0.1.1", port), local=local)
+    side.session.set_behaviour(known, sessions.net.now)
+    sessions.run()
+    sessions.assert_verified()
+    assert [*side.host.sockets] == [side.socket.port]
 
 
 def test_two_symmetric_nats_are_named_with_a_remedy(seed: int) -> None:

@@ -21,7 +21,7 @@ from udpsend import events
 from udpsend.config import Config
 from udpsend.net import clock
 from udpsend.net.udp import UdpEndpoint
-from udpsend.punching.behaviour import NatBehaviour, judge_behaviour
+from udpsend.punching.behaviour import NatBehaviour, judge_behaviour, search_apart
 from udpsend.punching.candidates import gather_host_candidates
 from udpsend.punching.gateway import find_gateway
 from udpsend.punching.hops import routers_that_translate
@@ -154,7 +154,8 @@ class Discovery:
         if self._seen is not None and self._hops is not None:
             seen, self._seen = self._seen, None
             self.is_complete = True
-            self._on_behaviour(judge_behaviour(self.candidates, seen, self._hops))
+            behaviour = judge_behaviour(self.candidates, seen, self._hops)
+            self._on_behaviour(search_apart(behaviour, self._endpoint.ports.get(4, 0), self._endpoint.spare))
 
     def _map_port(self) -> None:
         port = self._endpoint.ports.get(4)

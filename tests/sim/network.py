@@ -241,6 +241,7 @@ class Socket(Generic[E]):
         self._timer_at = math.inf
         self._driving = False
         self._more: dict[int, int] = {}
+        self._last_local = self._spare = 0
 
     def open_more(self, count: int) -> list[int]:
         """Further ports: the number of each, as in `Transmit.local` and `Arrival.local`."""
@@ -249,15 +250,21 @@ class Socket(Generic[E]):
             while port in self.host.sockets:
                 port += 1
             self.host.sockets[port] = self
-            self._more[len(self._more) + 1] = port
+            self._last_local += 1
+            self._more[self._last_local] = port
         return list(self._more)[-count:]
+
+    def spare(self) -> tuple[int, int]:
+        """Number and port of a further one, the same until `keep`."""
+        if self._spare not in self._more:
+            (self._spare,) = self.open_more(1)
+        return self._spare, self._more[self._spare]
 
     def keep(self, local: int) -> None:
         """All ports but that of number `local` (the first, if there is none) are closed."""
         kept = self._more.get(local, self.port)
-        for port in (self.port, *self._more.values()):
-            if port != kept:
-                del self.host.sockets[port]
+        for port in {self.port, *self._more.values()} - {kept}:
+            del self.host.sockets[port]
         self.port = kept
         self._more = {local: kept} if local else {}
 

@@ -35,7 +35,7 @@ class UdpEndpoint:
         """All that may have something to read. Another list after each change."""
         self._more: dict[int, Carrier] = {}
         self._relay: Carrier | None = None
-        self._last_local = 0
+        self._last_local = self._spare = 0
         self._bind = bind
         self._offload = offload
         if bind is not None:
@@ -135,6 +135,13 @@ class UdpEndpoint:
             opened.append(self._last_local)
         self._list_sockets()
         return opened
+
+    def spare(self) -> tuple[int, int] | None:
+        """Number and port of a further socket for IPv4, the same until `keep`; None where the system has no more."""
+        if self._spare not in self._more:
+            self._spare = next(iter(self.open_more(1)), 0)
+        sock = self._more.get(self._spare)
+        return None if sock is None else (self._spare, sock.sock.getsockname()[1])
 
     def _another(self) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

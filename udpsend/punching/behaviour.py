@@ -7,7 +7,7 @@ be known beforehand ('hard'), but where the ports are neighbours the next ones a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 from msgspec import Struct
@@ -35,13 +35,15 @@ class NatBehaviour(Struct, frozen=True):
 
     mapping: MappingBehaviour = MappingBehaviour.UNKNOWN
     outside: Address | None = None
-    """As a server saw it; of several, the one with the highest port."""
+    """As a server saw it; of several, the one with the highest port. Where the NAT keeps ports, that of `local`."""
     sequential: bool = False
     """DEPENDENT: the next mapping probably gets one of the next ports."""
     routers: int = 1
     """How many on this side's way out may translate, at least. Its openers have to pass them; nobody is told."""
     routers_are_all: bool = False
     """Further ones were looked for, and there are none (`hops.py`)."""
+    local: int = 0
+    """The socket from which ports are searched (`hard.py`), which nobody wrote to; nobody is told."""
 
     @property
     def is_hard(self) -> bool:
@@ -90,6 +92,16 @@ def _judge(own: Sequence[Candidate], seen: Mapping[str, Address | None]) -> NatB
     step = addresses[-1][1] - addresses[-2][1]
     one_address = len({host for host, _ in addresses}) == 1
     return NatBehaviour(MappingBehaviour.DEPENDENT, outside, one_address and 0 < step <= NEIGHBOURS)
+
+
+def search_apart(behaviour: NatBehaviour, main: int, another: Callable[[], tuple[int, int] | None]) -> NatBehaviour:
+    """With a socket of its own for searches, where that one's outside port is known unasked: the NAT has kept the port
+    `main`. `another` opens it: its number and port, None if that cannot be."""
+    if behaviour.mapping is not MappingBehaviour.INDEPENDENT or behaviour.outside is None:
+        return behaviour
+    host, port = behaviour.outside
+    opened = another() if port == main else None
+    return behaviour if opened is None else replace(behaviour, outside=(host, opened[1]), local=opened[0])
 
 
 def parse_behaviour_untrusted(value: object) -> NatBehaviour:

@@ -10,8 +10,9 @@ and the two have a pair like any other. After n probes none has met one with (1 
 What reaches an easy side whose router ties early packets to itself spoils not only that port: all that it sends to new
 ports from then on leaves from another port. So the rounds have the small TTL of openers. Where it is not sure how many
 routers translate on the hard side, the second round crosses one more; the last, when almost all searches are over, has
-full TTL. What the hard side's main socket sends with full TTL, which is what gets through to a NAT that is open, spoils
-one port: a search that meets it before one of the 256 fails, one in 257.
+full TTL. So has what the hard side's main socket sends, which is what gets through to a NAT that is open; it goes to
+the easy side's main socket. Routers that tie packets to themselves keep ports, and behind one that keeps them the
+search has a socket of its own (`behaviour.search_apart`), for which the fan opens.
 
 Where the ports were seen to go up in order, the next ones come first: the hard side's main socket has a port among
 them, which is opened with a small TTL, too. Then come those of its further sockets, which follow.
@@ -73,17 +74,18 @@ class Method(Protocol):
 class PortSearch:
     """The easy side."""
 
-    def __init__(self, peer: NatBehaviour, outside: Address, main: int, start: float, seed: bytes) -> None:
+    def __init__(self, peer: NatBehaviour, outside: Address, main: int, apart: int, start: float, seed: bytes) -> None:
+        """From the socket `main` to the one like it, from `apart` to the fan."""
         self.sockets_wanted = 0
         self.begun = False
         self.hold = 0.0
         self.due = start + (PATIENCE_PREDICTED if peer.sequential else PATIENCE_RANDOM)
         self._host, self._port = outside
-        self._main = main
+        self._apart = apart
         self._sent = 0
         self._second_part = start + PATIENCE_RANDOM + HEAD_START
         upwards = [*range(self._port + 1, 65_536)] if peer.sequential else []
-        self._predicted = upwards[:NEXT] + upwards[:PREDICTED]
+        self._predicted = [(port, main) for port in upwards[:NEXT]] + [(port, apart) for port in upwards[:PREDICTED]]
         # A walk of all ports in an order that differs from run to run: odd steps are prime to 64,512 = 2^10 * 63 if
         # they are not multiples of 3 or 7.
         first, step = int.from_bytes(seed[:4]), int.from_bytes(seed[4:8]) | 1
@@ -101,8 +103,9 @@ class PortSearch:
         else:
             self.due = now + SEARCH_PACE
         if number < len(self._predicted):
-            return (self._host, self._predicted[number]), self._main, 0
-        return (self._host, FIRST_PORT + (self._first + number * self._step) % PORTS), self._main, 0
+            port, local = self._predicted[number]
+            return (self._host, port), local, 0
+        return (self._host, FIRST_PORT + (self._first + number * self._step) % PORTS), self._apart, 0
 
     def sockets_opened(self, sockets: list[int], now: float) -> None:
         """It wants none."""
@@ -184,4 +187,4 @@ def choose_method(
         return Crossing(peer.outside, main, start, 1 if role is Role.SENDER else 2)
     if own.is_hard:
         return Fan(peer.outside, start, HOLD_SEQUENTIAL if own.sequential else 0.0, _ttls(own))
-    return PortSearch(peer, peer.outside, main, start, random_bytes(8))
+    return PortSearch(peer, peer.outside, main, own.local or main, start, random_bytes(8))

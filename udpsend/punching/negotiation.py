@@ -118,9 +118,12 @@ class Negotiation:
     def set_behaviour(self, behaviour: NatBehaviour, now: float) -> None:
         """This side's NAT is known, and with it all its addresses."""
         self.behaviour = behaviour
+        self._opened_more |= behaviour.local > 0
         if self._puncher is not None:
             self._tell({"nat": behaviour.to_json()})
             self._behaviours_changed(now)
+            if self._puncher.path is not None:  # found before, so nothing is searched
+                self._choose(self._main)
 
     def agreed(self, secret: bytes, hello: Mapping[str, object], size: float, now: float) -> None:
         self._secret = secret
@@ -251,8 +254,7 @@ class Negotiation:
                 self.peer_behaviour = parse_behaviour_untrusted(word["nat"])
             except BadPacket as error:
                 self._drops[str(error)] += 1
-        opened = word.get("opened")
-        if isinstance(opened, list):
+        if isinstance(opened := word.get("opened"), list):
             self._peer_opened |= {(host, port) for host, port in _pairs_untrusted(opened)}
         self._behaviours_changed(now)
 
