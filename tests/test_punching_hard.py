@@ -35,7 +35,7 @@ from udpsend.punching.behaviour import (
     search_apart,
 )
 from udpsend.punching.deadline import Deadline
-from udpsend.punching.hard import FAN_SOCKETS, MAX_SEARCH, PORTS, Fan, PortSearch, choose_method
+from udpsend.punching.hard import FAN_SOCKETS, MAX_SEARCH, PORTS, Fan, PortSearch, Target, choose_method
 from udpsend.punching.path import PathValidated, PunchFailed, SocketsWanted
 from udpsend.punching.puncher import Puncher
 from udpsend.wire.candidate import Candidate, CandidateType
@@ -337,6 +337,17 @@ def test_a_search_starts_with_the_next_ports_if_they_are_in_order() -> None:
     assert [port for (_, port), _, _ in targets] == last + last
     assert [local for _, local, _ in targets] == [0] * 5 + [1] * 5  # to the main socket, and to the fan
     assert all(search.take(0.0)[0][1] < 65_536 for _ in range(1000))
+
+
+def test_who_calls_late_is_given_what_was_due_meanwhile_but_for_a_long_pause() -> None:
+    search = PortSearch(NatBehaviour(MappingBehaviour.DEPENDENT), ("203.0.113.1", 5000), 0, 0, 0.0, bytes(8))
+    taken: list[Target] = []
+    for milliseconds in (*range(1000, 2000, 11), 5000):
+        now, before = milliseconds / 1000, len(taken)
+        while search.due <= now:
+            taken.append(search.take(now))
+        assert len(taken) - before <= 9
+    assert len(taken) == pytest.approx(990 / 2.5 + 8, abs=2)
 
 
 def test_a_fan_with_fewer_sockets_than_wanted_goes_round_and_ends() -> None:

@@ -48,10 +48,16 @@ PATIENCE_RANDOM = 1.0
 HOLD_SEQUENTIAL = 1.2  # the hard side's main socket, which the prediction finds by then
 CROSSINGS = 128  # ports that others may have taken since, on both sides together, and a few more
 CROSSING_ROUNDS = 4  # what came too early to be let in comes again
+MAX_LATE = 0.02  # seconds that are made up for: eight probes of a search
 HEAD_START = 0.25  # of the further sockets before the search for those whose ports are in order
 
 Target = tuple[Address, int, int]
 """Destination, local socket, TTL."""
+
+
+def _paced(due: float, pace: float, now: float) -> float:
+    """When the next is due. A busy machine calls late and gets several at once; a search would take twice as long."""
+    return max(due, now - MAX_LATE) + pace
 
 
 class Method(Protocol):
@@ -96,12 +102,13 @@ class PortSearch:
     def take(self, now: float) -> Target:
         self.begun = True
         number, self._sent = self._sent, self._sent + 1
+        following = _paced(self.due, SEARCH_PACE, now)
         if self._sent == MAX_SEARCH:
             self.due = math.inf
         elif self._sent == NEXT and self._predicted:
-            self.due = max(now + SEARCH_PACE, self._second_part)
+            self.due = max(following, self._second_part)
         else:
-            self.due = now + SEARCH_PACE
+            self.due = following
         if number < len(self._predicted):
             port, local = self._predicted[number]
             return (self._host, port), local, 0
@@ -136,7 +143,7 @@ class Fan:
             self._round_start = now
         self._sent += 1
         if index + 1 < len(self._sockets):
-            self.due = now + FAN_PACE
+            self.due = _paced(self.due, FAN_PACE, now)
         elif number + 1 < len(self._ttls):
             self.due = self._round_start + FAN_INTERVAL
         else:
@@ -163,7 +170,7 @@ class Crossing:
 
     def take(self, now: float) -> Target | None:
         self.begun = True
-        self.due = now + FAN_PACE if len(self._targets) > 1 else math.inf
+        self.due = _paced(self.due, FAN_PACE, now) if len(self._targets) > 1 else math.inf
         return self._targets.pop(0) if self._targets else None
 
     def sockets_opened(self, sockets: list[int], now: float) -> None:

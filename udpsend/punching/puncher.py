@@ -184,10 +184,10 @@ class Puncher:
         if pair is not None and pair.next_probe <= now:
             self._pace_at = now + PACE
             self._request_to(pair, 0, now)
-        if self._method is None or self._method.sockets_wanted or now < self._method_due:
-            return
-        target = self._method.take(now)
-        if target is not None:
+        while self._method is not None and not self._method.sockets_wanted and now >= self._method_due:
+            target = self._method.take(now)
+            if target is None:
+                return
             # Its answer is not waited for: the peer's own request comes with it, and makes a pair.
             transaction = self._random_bytes(TRANSACTION_SIZE)
             self._outbox.put(Probe(ProbeType.REQUEST, transaction=transaction), *target)
