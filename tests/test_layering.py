@@ -129,7 +129,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.net": ("udpsend.wire.datagram", "udpsend.wire.relayed"),
     # Whoever takes a train in several calls says where it ends.
     "udpsend.net.portable": ("udpsend.wire.datagram", "udpsend.wire.packets"),
-    "udpsend.net.linux": ("udpsend.wire.datagram", "udpsend.wire.packets"),
+    "udpsend.net.slots": ("udpsend.wire.datagram", "udpsend.wire.packets"),
     "udpsend.net.lanes": ("udpsend.wire.datagram", "udpsend.wire.packets"),
     # serve/ holds strangers to the same bounds and packet sizes as the peers that use it.
     "udpsend.serve": ("udpsend.wire.datagram", "udpsend.rendezvous.mailbox", "udpsend.rendezvous.mqtt_packets"),
