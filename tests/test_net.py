@@ -383,6 +383,16 @@ def test_what_comes_singly_is_taken_as_trains_of_one_record() -> None:
         ]
 
 
+def test_a_record_whose_end_is_lost_is_apart_from_the_next() -> None:
+    with contextlib.closing(bound(PortableSocket)) as receiver, contextlib.closing(bound(PortableSocket)) as sender:
+        first, second, third = (record(number, 5, 1472) for number in range(3))
+        lossy = [first[0], *first[2:]]
+        for datagram in (*lossy, *second[:3], *third):
+            sender.sock.sendto(datagram, address_of(receiver))
+        trains = [receiver.receive() for _ in range(4)]
+        assert [train and list(train.datagrams()) for train in trains] == [lossy, second[:3], third, None]
+
+
 def test_a_larger_datagram_and_one_from_elsewhere_begin_another_train() -> None:
     with contextlib.ExitStack() as stack:
         receiver, one, other = (stack.enter_context(contextlib.closing(bound(PortableSocket))) for _ in range(3))

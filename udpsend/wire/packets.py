@@ -87,12 +87,6 @@ def fragment_untrusted(header: memoryview) -> tuple[int, int]:
     return header[INDEX], header[INDEX + 1]
 
 
-def ends_record(datagram: memoryview) -> bool:
-    """Whether it opens, if it is a record's, with the header of the last fragment."""
-    index, count = fragment_untrusted(datagram)
-    return index + 1 == count
-
-
 def begins_record(headers: memoryview, count: int, most: int) -> bool:
     """Whether `count` datagrams that open with these headers look like the first ones of a record of at most `most`."""
     last = (count - 1) * HEADER_SIZE
