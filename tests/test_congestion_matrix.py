@@ -42,6 +42,13 @@ def test_goodput_and_delay(cell: Cell, seconds: float) -> None:
     assert result.retransmitted <= cell.loss + 0.03
 
 
+@pytest.mark.parametrize("seed", [2, 3, 5])
+def test_a_path_that_holds_less_than_a_datagram_and_loses_many(seed: int) -> None:
+    result = measure(Cell(10, 0.001, 0.03, 4), seed=seed, seconds=8)
+    assert result.goodput >= GOODPUT
+    assert result.delay <= DELAY
+
+
 @pytest.mark.parametrize(("buffer", "low", "high"), [(1, 0.35, 0.65), (4, 0.35, 0.65)])
 def test_share_with_cubic(buffer: float, low: float, high: float) -> None:
     ours, both = share(Cell(10, 0.020, 0, buffer), BBR)
