@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from udpsend.net.udp import SPARE, UdpEndpoint
+from udpsend.net.carrier import SPARE
+from udpsend.net.udp import UdpEndpoint
 from udpsend.wire.datagram import Address, Transmit
 
 LOOPBACK = "127.0.0.1"

@@ -19,12 +19,11 @@ import socket
 import struct
 
 from udpsend.net import libc
-from udpsend.net.carrier import ENOUGH
+from udpsend.net.carrier import ENOUGH, SPARE
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS
 from udpsend.wire.packets import INDEX, NUMBER, OPENING_SIZE, fragment_untrusted, number_untrusted
 
 MAX_LANES = 32
-SPARE = 16  # descriptors that are left to others
 IP_MULTICAST_ALL = 49  # linux/in.h
 SO_ATTACH_REUSEPORT_CBPF = 51  # asm-generic/socket.h; the socket module has names for neither (Python 3.11)
 

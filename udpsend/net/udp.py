@@ -12,7 +12,7 @@ import socket
 import sys
 
 from udpsend.errors import UsageError
-from udpsend.net.carrier import Carrier
+from udpsend.net.carrier import SPARE, Carrier
 from udpsend.net.portable import PortableSocket
 from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, Address, Transmit
 from udpsend.wire.relayed import is_through_relay
@@ -21,7 +21,6 @@ BUFFER_SIZE = 8 << 20  # asked for; the kernel gives up to net.core.rmem_max
 IP_MTU = 14  # linux/in.h
 IPV6_MTU = 24
 MAX_FILENO = 1000  # select takes none above 1023
-SPARE = 16  # descriptors
 SMALL_BUFFER = 2048  # for the sockets of punching: there are hundreds, and a probe has 80 bytes
 RELAYED_DATAGRAM_SIZE = 1400  # with the relay's frame around it, it passes an Ethernet
 UDP_OVERHEAD = {socket.AF_INET: 28, socket.AF_INET6: 48}
@@ -121,7 +120,7 @@ class UdpEndpoint:
         for _ in range(count):
             try:
                 sock = self._another()
-            except OSError:  # no more descriptors or ports: files and brokers need some, too
+            except OSError:  # no more descriptors or ports
                 for local in opened[-SPARE:]:
                     self._more.pop(local).close()
                 del opened[-SPARE:]
