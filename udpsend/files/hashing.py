@@ -133,9 +133,14 @@ class BlockHashes:
 class HashingThread:
     """Moves and hashes `size` bytes. `end` is called last of all, when stopped; what goes wrong becomes `failure`."""
 
-    def __init__(self, size: int, known: RangeSet, name: str, end: Callable[[], None]) -> None:
+    def __init__(
+        self, size: int, known: RangeSet, name: str, end: Callable[[], None], hashes: Iterable[tuple[int, bytes]] = ()
+    ) -> None:
+        """`hashes` are those of known blocks, by index."""
         self.failure: Exception | None = None
         self.blocks = BlockHashes(size, known)
+        for index, digest in hashes:  # before the thread starts: from then on all that is there is the thread's
+            self.blocks.put(index, digest)
         self._size = size
         self._end = end
         self._scratch = memoryview(b"")

@@ -98,10 +98,8 @@ class Sink:
             lambda: self._on_room(),
             self._end,
             self.known,
+            ((index, digest) for index, digest in journal.checked.items() if index in self.known),
         )
-        for index, digest in journal.checked.items():
-            if index in self.known:
-                self._behind.blocks.put(index, digest)
 
     # What arrives
 

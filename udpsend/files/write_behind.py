@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from udpsend.errors import PeerError, TransferFailed
 from udpsend.files.digests import DIGEST_SIZE
@@ -47,7 +47,7 @@ class WriteBehind(HashingThread):
     """`write(offset, view)` writes at least one byte and returns how many, `read(offset, view)` fills the view,
     `turn(written)` is called between blocks and while waiting with what was written, `on_room` from the thread when
     `room` and `take_differing` had better be called: there is room again, a block is due, or differs, or it failed.
-    `known` are the hash blocks compared before."""
+    `known` are the hash blocks compared before, `hashes` theirs."""
 
     def __init__(
         self,
@@ -59,8 +59,9 @@ class WriteBehind(HashingThread):
         on_room: Callable[[], None],
         end: Callable[[], None],
         known: RangeSet | None = None,
+        hashes: Iterable[tuple[int, bytes]] = (),
     ) -> None:
-        super().__init__(size, known or RangeSet(), "udpsend-write", end)
+        super().__init__(size, known or RangeSet(), "udpsend-write", end, hashes)
         self._theirs: deque[tuple[int, bytes]] = deque()  # (first block, hashes), from the loop
         self._told = self._heard = 0  # hashes that the loop has put there, and that the thread has looked at
         self._waiting: dict[int, bytes] = {}  # the sender's hashes of blocks that are not complete here
@@ -74,10 +75,9 @@ class WriteBehind(HashingThread):
         """Only for the thread, and after it has ended."""
         self._write, self._read, self._turn, self._on_room = write, read, turn, on_room
         self._queue, self._free = deque[_Block](), deque[_Block]()
-        self._made = 0
         self._block: _Block | None = None
         self._covered = b""  # what the header of the latest record lies over
-        self._waited_for = False
+        self._made, self._waited_for = 0, False
         self._due: _Block | None = None  # the block that the thread asks for
         self._seen: _Block | None = None  # the block that the thread saw not full,
         self._seen_at = 0.0  # and when first
