@@ -75,8 +75,10 @@ class PeerHello(Struct, frozen=True):
 
 
 def prepare() -> None:
-    """Import what the first run needs, while the mailboxes are being reached: 40 ms that nobody then waits for."""
+    """Load what the first run needs, while the mailboxes are being reached: 50 ms that nobody then waits for."""
     import spake2  # noqa: F401
+
+    X25519PrivateKey.generate()  # with the first key cryptography imports its backend
 
 
 class Handshake:
