@@ -44,7 +44,7 @@ class Rounds:
         self.now += 0.1
         sample = sample_of(rate, prior, app_limited=app_limited)
         self.path.on_rate(sample, self.delivered, self.now)
-        self.path.check_full(sample)
+        self.path.check_full(sample, self.now)
 
 
 def test_the_pipe_is_full_after_three_rounds_without_growth() -> None:
@@ -87,6 +87,21 @@ def test_the_best_rate_of_two_cycles_counts() -> None:
     assert rounds.path.max_bandwidth == 2e6
     rounds.round(3e6, app_limited=True)
     assert rounds.path.max_bandwidth == 3e6, "the path gave it, however little the sender had"
+
+
+def test_acknowledgements_that_run_ahead_of_a_growing_rate_are_not_aggregated() -> None:
+    rounds = Rounds()
+    path = rounds.path
+    for rate in (1e5, 2e5, 4e5):
+        path.on_acked_bytes(80_000, rate, 1e6, rounds.now)
+        path.on_acked_bytes(80_000, rate, 1e6, rounds.now + 0.01)
+        assert path.extra_acked == 0
+        rounds.round(rate)
+    rounds.round(4e5)
+    path.on_acked_bytes(1000, 4e5, 1e6, rounds.now)
+    assert path.extra_acked <= 1000, "what was counted while the rate grew is forgotten"
+    path.on_acked_bytes(80_000, 4e5, 1e6, rounds.now + 0.01)
+    assert path.extra_acked == pytest.approx(80_000)
 
 
 def test_a_short_round_trip_counts_over_several() -> None:
@@ -299,13 +314,67 @@ def test_losses_after_the_first_window_do_not_take_it_back() -> None:
     assert model.window == 10 * initial_window(SIZE)
 
 
-def test_a_long_fast_path_is_full_in_the_second_second() -> None:
-    rate = 12.5e6
-    network, flow, _ = single(1, delay=0.1, rate=rate, queue=2.5e6)
-    network.run(seconds=1.2)
+@pytest.mark.parametrize(("rate", "after"), [(12.5e6, 1.2), (62.5e6, 1.4)], ids=["100 Mbit/s", "500 Mbit/s"])
+def test_a_long_fast_path_is_full_early_in_the_second_second(rate: float, after: float) -> None:
+    network, flow, _ = single(1, delay=0.1, rate=rate, queue=0.2 * rate)
+    network.run(seconds=after)
     before = flow.received
-    network.run(seconds=0.8)
-    assert flow.received - before >= 0.9 * 0.8 * rate
+    network.run(seconds=0.4)
+    assert flow.received - before >= 0.95 * 0.4 * rate
+
+
+class Startup:
+    """A Model at a path of 100 ms, after its first window of ten datagrams was sent."""
+
+    def __init__(self) -> None:
+        self.model = Model(SIZE, 1)
+        self.model.path.on_round_trip(0.1, 0.1)
+        self.model.start_pacing(0.1, 0)
+        self.first = self.model.window
+
+    def acked(self, size: int, *, rtt: float, lost: float = 0.0) -> None:
+        self.model.delivered += size
+        self.model.latest_rtt = rtt
+        self.model.look_for_room(lost, self.first)
+        self.model.set_window(size)
+
+
+def test_a_window_that_met_no_queue_grows_by_more_than_it_doubles() -> None:
+    startup = Startup()
+    for _ in range(round(startup.first / SIZE)):
+        startup.acked(SIZE, rtt=0.101)
+    assert startup.model.window == pytest.approx(2.77 * startup.first, rel=0.1)
+    startup.model.set_pacing_rate(2.77)
+    assert startup.model.pacing_rate == pytest.approx(2.77 * startup.model.window / 0.1)
+
+
+@pytest.mark.parametrize(("rtt", "lost"), [(0.12, 0.0), (0.101, 0.2)], ids=["a queue", "many losses"])
+def test_a_window_that_met_the_end_of_the_path_does_not(rtt: float, lost: float) -> None:
+    startup = Startup()
+    startup.model.path.max_bandwidth = startup.model.bandwidth = 1e6
+    for _ in range(round(startup.first / SIZE)):
+        startup.acked(SIZE, rtt=rtt, lost=lost * startup.first)
+    assert startup.model.window == 2 * startup.first
+    startup.model.set_pacing_rate(2.77)
+    assert startup.model.pacing_rate == pytest.approx(2.77 * 0.99 * 1e6)
+
+
+def test_room_is_looked_for_in_startup_only() -> None:
+    startup = Startup()
+    startup.acked(SIZE, rtt=0.1)
+    assert startup.model.has_room
+    startup.model.has_room = False
+    startup.model.path.set_full_reached()
+    startup.acked(SIZE, rtt=0.1)
+    assert not startup.model.has_room
+
+
+def test_a_slow_long_path_is_not_flooded_by_the_start() -> None:
+    rate = 250e3
+    network, flow, _ = single(1, delay=0.1, rate=rate, queue=4 * 0.2 * rate)
+    network.run(seconds=8)
+    assert flow.received >= 0.9 * 7.5 * rate
+    assert flow.retransmitted <= 0.01
 
 
 def test_a_lost_flight_begins_with_little_and_comes_back() -> None:

@@ -87,7 +87,7 @@ class Bbr:
             if loss.round_start and loss.in_round and model.state not in PROBING:
                 loss.adapt(rate, sample.lost, path.max_bandwidth, model.window, model.size)
             path.on_acked_bytes(sample.acked_bytes, model.bandwidth, model.window, now)
-            path.check_full(rate)
+            path.check_full(rate, now)
             self._check_startup_and_drain(rate, sample)
             if path.full_reached:
                 self._probe.on_acked(rate, sample)
@@ -96,7 +96,9 @@ class Bbr:
             loss.on_round_trip(sample.rtt_sample)
         path.on_round_trip(sample.rtt_sample, now)
         self._check_probe_rtt(sample)
+        model.has_room = False
         if rate is not None:
+            model.look_for_room(sample.lost - rate.prior_lost, rate.prior_in_flight)
             loss.on_ack_done(rate)
         model.bandwidth = min(path.max_bandwidth, loss.bandwidth_short)
         if self._recovery_start is not None and sample.newest_sent_time > self._recovery_start:

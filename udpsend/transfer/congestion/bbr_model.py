@@ -12,6 +12,10 @@ from udpsend.transfer.record_length import train_time
 
 INFINITY = float("inf")
 
+# The first window leaves in 1/2.77 of a round trip, and so do those that follow: each is a look at a rate that is 2.77
+# times that of the window. Where it meets no queue the path takes that rate, and the next window may be 2.77 times as
+# large, in place of the draft's two; the largest that is found so is a third more than the path holds. Where a queue
+# shows, it doubles up to twice of that. 500 Mbit/s x 200 ms: 88 -> 92 % of goodput from the second second on.
 STARTUP_PACING_GAIN = 2.77
 # A longer path begins at the rate that RFC 9002 lets one of 20 ms begin with: it is paced, and its links are no slower.
 # At 200 ms three round trips are saved. What it costs is a queue, or losses, for the first second on links of 1 and
@@ -82,6 +86,8 @@ class Model:
         """The draft's bw: max_bw as the short-term bound limits it."""
         self.delivered = 0
         self.latest_rtt = INFINITY
+        self.has_room = False
+        """In Startup: what arrived last shows that the path is faster than what was tried."""
         self._seed = seed or 1
 
     def bdp(self, gain: float = 1.0) -> float:
@@ -125,6 +131,14 @@ class Model:
     def _quantum(self) -> float:
         return min(self.pacing_rate * train_time(self.path.min_rtt), MAX_QUANTUM)
 
+    def look_for_room(self, lost: float, inflight: float) -> None:
+        """At an acknowledgement: `has_room`. The arguments are those of `is_too_high`."""
+        if self.state is not State.STARTUP or self.path.full_reached or not self.pacing_rate:
+            return
+        train = max(self._quantum, self.size) / self.pacing_rate  # where the path takes that rate
+        no_queue = self.latest_rtt <= self.path.min_rtt * QUIET + train
+        self.has_room = no_queue and not self.is_too_high(lost, inflight)
+
     def is_drained(self, bytes_in_flight: int) -> bool:
         """The queue that was built is gone. Where acknowledgements wait for one another more than the draft's product
         of rate and delay is on its way even then; round trips tell."""
@@ -157,18 +171,22 @@ class Model:
 
     def set_pacing_rate(self, gain: float) -> None:
         rate = gain * self.bandwidth * (TINY_PATH_PACING_MARGIN if self.is_path_tiny else PACING_MARGIN)
+        if self.has_room:
+            rate = max(rate, gain * self.window / self.path.min_rtt)
         if self.path.full_reached or rate > self.pacing_rate:
             self.pacing_rate = rate
 
     def set_window(self, acked: int) -> None:
         state = self.state
-        gain = UP_WINDOW_GAIN if state is State.UP else WINDOW_GAIN
+        gain = UP_WINDOW_GAIN if state is State.UP else STARTUP_PACING_GAIN if self.has_room else WINDOW_GAIN
         if self.inflight_long < INFINITY:
             gain += CONTENDED_GAIN
         maximum = self._quantized(self.bdp(gain) + self.path.extra_acked)
         window = self.window
         if self.path.full_reached:
             window = min(window + acked, maximum)
+        elif self.has_room and (window < maximum or self.delivered < self._start_until):
+            window += (STARTUP_PACING_GAIN - 1) * acked
         elif window < maximum or self.delivered < initial_window(self.size):
             window += acked
         cap = self.loss.inflight_short

@@ -112,7 +112,10 @@ class PathModel:
             expected = 0.0
         self._aggregated += acked
         self._extra_acked.update(self.round_count, min(self._aggregated - expected, window))
-        self.extra_acked = self._extra_acked.value
+        # While the rate grows acknowledgements run ahead of what is known of it, and that is no aggregation: with it
+        # Startup overran a buffer of one BDP.
+        is_known = self.full_reached or self._full_rounds > 0
+        self.extra_acked = self._extra_acked.value if is_known else 0.0
 
     def restart_aggregation(self, now: float) -> None:
         self._aggregation_start = now
@@ -125,13 +128,16 @@ class PathModel:
         self._full_rounds = 0
         self.full_now = False
 
-    def check_full(self, rate: RateSample) -> None:
+    def check_full(self, rate: RateSample, now: float) -> None:
         """Round trips in which sending faster did not deliver faster: the pipe is full."""
         if self.full_now or not self.round_start or rate.app_limited:
             return
         growth = FULL_PIPE_GROWTH_LATER if self.full_reached else FULL_PIPE_GROWTH
         if rate.rate >= self._full_bandwidth * growth:
             self.reset_full(rate.rate)
+            if not self.full_reached:
+                self._extra_acked = MaxFilter(1)
+                self.restart_aggregation(now)
             return
         self._full_rounds += 1
         if self._full_rounds >= (FULL_PIPE_ROUNDS_LATER if self.full_reached else FULL_PIPE_ROUNDS):
