@@ -96,9 +96,8 @@ class Bbr:
             loss.on_round_trip(sample.rtt_sample)
         path.on_round_trip(sample.rtt_sample, now)
         self._check_probe_rtt(sample)
-        model.has_room = False
+        model.has_room = rate is not None and model.sees_room(sample.lost - rate.prior_lost, rate.prior_in_flight)
         if rate is not None:
-            model.look_for_room(sample.lost - rate.prior_lost, rate.prior_in_flight)
             loss.on_ack_done(rate)
         model.bandwidth = min(path.max_bandwidth, loss.bandwidth_short)
         if self._recovery_start is not None and sample.newest_sent_time > self._recovery_start:

@@ -15,7 +15,7 @@ INFINITY = float("inf")
 # The first window leaves in 1/2.77 of a round trip, and so do those that follow: each is a look at a rate that is 2.77
 # times that of the window. Where it meets no queue the path takes that rate, and the next window may be 2.77 times as
 # large, in place of the draft's two; the largest that is found so is a third more than the path holds. Where a queue
-# shows, it doubles up to twice of that. 500 Mbit/s x 200 ms: 88 -> 92 % of goodput from the second second on.
+# shows it doubles, up to twice what the path holds. 500 Mbit/s x 200 ms: 88 -> 92 % from the second second on.
 STARTUP_PACING_GAIN = 2.77
 # A longer path begins at the rate that RFC 9002 lets one of 20 ms begin with: it is paced, and its links are no slower.
 # At 200 ms three round trips are saved. What it costs is a queue, or losses, for the first second on links of 1 and
@@ -131,13 +131,13 @@ class Model:
     def _quantum(self) -> float:
         return min(self.pacing_rate * train_time(self.path.min_rtt), MAX_QUANTUM)
 
-    def look_for_room(self, lost: float, inflight: float) -> None:
-        """At an acknowledgement: `has_room`. The arguments are those of `is_too_high`."""
+    def sees_room(self, lost: float, inflight: float) -> bool:
+        """What `has_room` is after an acknowledgement. The arguments are those of `is_too_high`."""
         if self.state is not State.STARTUP or self.path.full_reached or not self.pacing_rate:
-            return
+            return False
         train = max(self._quantum, self.size) / self.pacing_rate  # where the path takes that rate
         no_queue = self.latest_rtt <= self.path.min_rtt * QUIET + train
-        self.has_room = no_queue and not self.is_too_high(lost, inflight)
+        return no_queue and not self.is_too_high(lost, inflight)
 
     def is_drained(self, bytes_in_flight: int) -> bool:
         """The queue that was built is gone. Where acknowledgements wait for one another more than the draft's product
