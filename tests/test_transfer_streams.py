@@ -17,6 +17,7 @@ from udpsend.transfer.messages import ConnectionEvent, OfferAccepted, OfferRecei
 from udpsend.transfer.receiver import Receiver
 from udpsend.transfer.sender import Sender
 from udpsend.wire.datagram import Address
+from udpsend.wire.frames import DATA_HEADER_SIZE
 from udpsend.wire.ranges import RangeSet
 
 AHEAD = 1 << 17
@@ -95,6 +96,31 @@ def stream_sender() -> Sender:
 def test_nothing_of_a_stream_can_be_asked_for_again() -> None:
     with pytest.raises(BadPacket):
         stream_sender().message_received_untrusted({"type": "need", "ranges": [[0, 5]]})
+
+
+def test_less_than_a_record_may_be_ahead() -> None:
+    sender = Sender(MemoryFile(bytes(300_000)), None, {"stream": "x"}, ControlSender(), deque())
+    sender.message_received_untrusted({"type": "accept", "present": [], "ahead": AHEAD})
+    sender.grow(300_000)
+    for offset, size in ((0, AHEAD), (AHEAD, AHEAD), (2 * AHEAD, 300_000 - 2 * AHEAD)):
+        taken = sender.take(200_000)
+        assert taken is not None
+        assert (taken[0], len(taken[1])) == (offset, size + DATA_HEADER_SIZE)
+        assert sender.take(200_000) is None
+        sender.on_acked(offset, offset + size, 0)
+    assert sender.floor == 300_000
+
+
+def test_what_is_on_its_way_makes_room_for_whole_records() -> None:
+    sender = Sender(MemoryFile(bytes(300_000)), None, {"stream": "x"}, ControlSender(), deque())
+    sender.message_received_untrusted({"type": "accept", "present": [], "ahead": AHEAD})
+    sender.grow(300_000)
+    assert sender.take(100_000) is not None
+    assert sender.take(100_000) is None
+    sender.on_acked(0, 100_000, 0)
+    taken = sender.take(100_000)
+    assert taken is not None
+    assert len(taken[1]) == 100_000 + DATA_HEADER_SIZE
 
 
 @pytest.mark.parametrize("ahead", [0, -1, True, "1000000", 1 << 62, 1000])

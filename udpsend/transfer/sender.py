@@ -185,8 +185,10 @@ class Sender:
         if not self.pending:
             return None
         start, stop = self._unsent.peek_first(limit)
-        if self._ahead is not None and stop > self._base + self.floor + self._ahead:
-            return None
+        if self._ahead is not None and stop > (missing := self._base + self.floor) + self._ahead:
+            if start > missing:  # what is on its way makes room for a whole record
+                return None
+            stop = missing + self._ahead
         if start < self._base:
             plaintext: memoryview | None = self._read_packed(start, min(stop, self._base))
         else:
