@@ -16,7 +16,6 @@ from tests.transfers import MemoryFile
 from udpsend.errors import BadPacket
 from udpsend.transfer.control_stream import MAX_MESSAGE, WINDOW, ControlReceiver, ControlSender, Message
 from udpsend.transfer.messages import (
-    MAX_LEFT_OUT,
     OfferAccepted,
     PeerVerified,
     parse_digest_untrusted,
@@ -26,7 +25,7 @@ from udpsend.transfer.messages import (
 from udpsend.transfer.receiver import Receiver
 from udpsend.transfer.sender import MAX_BLOCKS, Sender
 from udpsend.wire.frames import DATA_HEADER_SIZE
-from udpsend.wire.ranges import MAX_TOLD, RangeSet
+from udpsend.wire.ranges import MAX_LEFT_OUT, MAX_TOLD, RangeSet
 
 messages = st.lists(
     st.fixed_dictionaries({"type": st.text(max_size=5), "value": st.none() | st.integers() | st.text(max_size=200)}),

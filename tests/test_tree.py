@@ -15,7 +15,7 @@ import pytest
 
 from tests.trees import RECORD, compare, make_tree, move, over_the_wire, picture, transfer
 from udpsend.errors import LocalFileError
-from udpsend.files import disk, placing
+from udpsend.files import disk, existing, placing
 from udpsend.files.entries import Directory, File
 from udpsend.files.existing import Policy, free_name
 from udpsend.files.hashing import BLOCK_SIZE
@@ -251,6 +251,19 @@ def test_skip_existing_leaves_out_the_same_and_refuses_the_changed(
         transfer([root], here, Policy(skip=True))
     transfer([root], here, Policy(skip=True, overwrite=True))
     assert (here / "tree/fresh").read_bytes() == b"changed"
+
+
+def test_more_files_are_there_than_can_be_told(
+    tmp_path: Path, here: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_tree(tmp_path / "tree", rng)
+    transfer([root], here)
+    before = picture(here)
+    (root / "fresh").write_bytes(b"fresh")
+    monkeypatch.setattr(existing, "MAX_LEFT_OUT", 5)
+    with pytest.raises(LocalFileError, match=r"^[0-9]+ of the files are here already, scattered"):
+        transfer([root], here, Policy(skip=True))
+    assert picture(here) == before
 
 
 def test_a_link_in_the_way_is_not_followed(tmp_path: Path, here: Path) -> None:

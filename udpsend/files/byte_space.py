@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from udpsend.errors import BadPacket
 from udpsend.files.manifest import Manifest
 
-MAX_LEFT_OUT = 128 << 10  # bytes of a packed set
-
 
 class EntrySet:
     """A set of entry numbers as a bitmap, which is how it is sent."""

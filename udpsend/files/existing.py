@@ -13,6 +13,7 @@ from udpsend.files.directories import Directories
 from udpsend.files.entries import Directory, Entry, File, Link
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
+from udpsend.wire.ranges import MAX_LEFT_OUT
 
 MAX_RENAMES = 10_000
 
@@ -71,6 +72,11 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
     if refused:
         more = f" ({count - 1} more are, too)" if count > 1 else ""
         raise LocalFileError(refused[0].replace("already", f"already{more}", 1))
+    if len(found.left_out.pack()) > MAX_LEFT_OUT:
+        raise LocalFileError(
+            f"{len(found.left_out):,} of the files are here already, scattered among others: that is more than can be "
+            "told to the other side. Receive into another directory, or part of them at a time."
+        )
     return found
 
 

@@ -28,11 +28,10 @@ from msgspec import Struct
 from udpsend.config import SLOWEST_LIMIT
 from udpsend.errors import BadPacket, UdpsendError
 from udpsend.transfer.control_stream import Json, Message
-from udpsend.wire.ranges import MAX_TOLD, RangeSet
+from udpsend.wire.ranges import MAX_LEFT_OUT, MAX_TOLD, RangeSet
 
-MAX_LEFT_OUT = 128 << 10  # bytes of the set of entries that are not wanted
 DIGEST_SIZE = 32
-MIN_AHEAD = 1 << 17  # bytes: less would not hold two records
+MIN_AHEAD = 1 << 17  # bytes; with less most round trips would carry part of a record only
 
 
 class OfferReceived(Struct, frozen=True):
