@@ -253,6 +253,18 @@ def test_skip_existing_leaves_out_the_same_and_refuses_the_changed(
     assert (here / "tree/fresh").read_bytes() == b"changed"
 
 
+def test_a_file_among_others_is_larger_than_one_may_be(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").mkdir()
+    for number, size in enumerate((10, 5000, 20)):
+        (tmp_path / f"d/{number}").write_bytes(bytes(size))
+    monkeypatch.setattr(disk, "holds_size", lambda _, size: size < 5000)
+    with pytest.raises(LocalFileError, match=r"does not allow files as large"):
+        transfer([tmp_path / "d"], here)
+    assert os.listdir(here) == []
+
+
 def test_more_files_are_there_than_can_be_told(
     tmp_path: Path, here: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,8 +67,8 @@ class Manifest:
         """Bytes of the transfer of every entry: what is asked most often, without opening a page. 0 for no file."""
         self.data: dict[int, Ranges] = {}
         """Where the files with holes have data, by number."""
-        self.largest_sparse = 0
-        """Bytes of the largest of them, holes included."""
+        self.largest = 0
+        """Bytes of the largest file, holes included."""
         self._ranges = 0
         self.runs: list[tuple[str, int]] = []
         """(directory, number of the first entry in it), in order."""
@@ -93,6 +93,7 @@ class Manifest:
         sizes = [entry.size for entry in page]
         kinds = Counter(map(type, page))
         self.full_size += sum(sizes)
+        self.largest = max(self.largest, *sizes)
         if kinds[Sparse]:
             self._leave_out_holes_untrusted(page, sizes)
         self.sizes.extend(sizes)
@@ -113,7 +114,6 @@ class Manifest:
                 self.data[self.count + index] = entry.data
                 self._ranges += len(entry.data)
                 sizes[index] = entry.content
-                self.largest_sparse = max(self.largest_sparse, entry.size)
         if self._ranges > MAX_RANGES:
             raise BadPacket("the manifest has files with too many holes")
 

@@ -33,35 +33,36 @@ def check_twins(root: int, manifest: Manifest) -> None:
         os.unlink(PROBE, dir_fd=root)
 
 
-def _makes_holes(root: int, largest: int) -> bool:
-    """Raises LocalFileError if a file may not be as large."""
-    fd = os.open(PROBE, FLAGS, 0o600, dir_fd=root)
-    try:
-        if not disk.holds_size(fd, largest):
-            raise LocalFileError(
-                f"A file of {largest / 1e6:,.1f} MB is offered, most of it holes, and this file system does not allow "
-                "files as large: choose another directory."
-            )
-        os.ftruncate(fd, MIN_HOLE)
-        return os.fstat(fd).st_blocks * 512 < MIN_HOLE
-    finally:
-        os.close(fd)
-        os.unlink(PROBE, dir_fd=root)
-
-
 def check_space(root: int, manifest: Manifest, needed: int, has_files: bool) -> None:
     """`needed` bytes are not there yet. Raises LocalFileError, OSError."""
-    if manifest.data and not _makes_holes(root, manifest.largest_sparse):
-        needed += manifest.holes
     status = os.fstatvfs(root)
+    if status.f_files and not has_files and len(manifest) > status.f_favail:
+        raise LocalFileError(
+            f"Not enough room: {len(manifest):,} files and directories are offered, and this file system "
+            f"can take {status.f_favail:,} more. Choose another directory."
+        )
+    makes_holes = _makes_holes(root, manifest.largest)
+    if manifest.data and not makes_holes:
+        needed += manifest.holes
     free = disk.free_bytes(root)
     if free is not None and needed > free:
         raise LocalFileError(
             f"Not enough space: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB "
             "are free. Free some space, or choose another directory."
         )
-    if status.f_files and not has_files and len(manifest) > status.f_favail:
-        raise LocalFileError(
-            f"Not enough room: {len(manifest):,} files and directories are offered, and this file system "
-            f"can take {status.f_favail:,} more. Choose another directory."
-        )
+
+
+def _makes_holes(root: int, largest: int) -> bool:
+    """Raises LocalFileError if a file may not be as large."""
+    fd = os.open(PROBE, FLAGS, 0o600, dir_fd=root)
+    try:
+        if not disk.holds_size(fd, largest):
+            raise LocalFileError(
+                f"A file of {largest / 1e6:,.1f} MB is offered, and this file system does not allow files as large: "
+                "choose another directory."
+            )
+        os.ftruncate(fd, MIN_HOLE)
+        return os.fstat(fd).st_blocks * 512 < MIN_HOLE
+    finally:
+        os.close(fd)
+        os.unlink(PROBE, dir_fd=root)
