@@ -42,6 +42,11 @@ def test_keys_are_hkdf_of_the_secret() -> None:
     assert material == KEYS.send.key + KEYS.send.iv + KEYS.send.tag
 
 
+def test_keys_are_not_shown() -> None:
+    keys = derive_keys(bytes(range(32)), Role.SENDER, "traffic")
+    assert repr(keys) == "KeyPair(send=DirectionKeys(...), receive=DirectionKeys(...))"
+
+
 def test_no_key_serves_twice() -> None:
     pairs = [derive_keys(SECRET, role, purpose) for role in Role for purpose in ("probe", "traffic")]
     assert len({pair.send.key for pair in pairs}) == 4

@@ -25,6 +25,9 @@ class DirectionKeys(Struct, frozen=True):
     tag: bytes
     """Opens every datagram of this direction: strangers cannot guess it, so their datagrams are not looked at."""
 
+    def __repr__(self) -> str:
+        return "DirectionKeys(...)"
+
 
 class KeyPair(Struct, frozen=True):
     send: DirectionKeys
