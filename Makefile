@@ -44,7 +44,7 @@ netlab: $(STAMP)
 	$(BIN)/python -m tools.netlab matrix --runs $(RUNS) --jobs $(JOBS)
 	$(BIN)/python -m tools.netlab changes
 
-# The congestion control in the simulator: 192 links, hours of processor time on one core.
+# The congestion control in the simulator: 192 links, 80 minutes of processor time.
 matrix: $(STAMP)
 	$(BIN)/python -m tools.matrix --jobs $(JOBS)
 

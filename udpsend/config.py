@@ -49,7 +49,7 @@ class Config(Struct, frozen=True):
 
     brokers: tuple[str, ...] = DEFAULT_BROKERS
     """MQTT brokers, as `mqtt://`, `mqtts://`, `ws://` or `wss://` URLs (with `user:password@` where needed). All are
-    tried at once; those to the same host are alternatives, tried in the order given."""
+    tried at once; those to the same host are alternatives, tried in the order given, plain ones last."""
 
     stun_servers: tuple[str, ...] = DEFAULT_STUN_SERVERS
     """STUN servers as `host:port`, all asked at once."""

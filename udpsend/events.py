@@ -60,7 +60,7 @@ class RelayReady(Struct, frozen=True):
 
 
 class TextToCarry(Struct, frozen=True):
-    """To be carried to the other side by hand, where there is no meeting place: 1 and 3 are the sender's, 2 is the
+    """To be carried to the other side by hand, where there is no meeting place: 1 is the sender's, 2 is the
     receiver's."""
 
     number: int

@@ -25,10 +25,10 @@ INCOMPLETE = 8
 EXIT_CODES = """\b
 Exit codes:
     0  done, and verified          5  no direct path between the two
-    1  the transfer failed         6  refused by the other side
+    1  the transfer failed         6  refused, or the other side stopped
     2  wrong usage                 7  local file or disk
     3  the other side never came   8  done and verified, but for what the sender could not send
-    4  wrong code                130  stopped here (Ctrl-C)
+    4  wrong code                130  stopped here (Ctrl-C, SIGTERM)
 """
 
 

@@ -76,7 +76,8 @@ _OPTIONS = (
         metavar="URL",
         envvar="UDPSEND_BROKER",
         show_envvar=True,
-        help="MQTT broker to meet at: mqtts://, mqtt://, wss:// or ws://, with user:password@ where needed. "
+        help="MQTT broker to meet at: mqtts://, mqtt://, wss:// or ws://, with user:password@ where needed, "
+        "?ca=FILE for certificates of your own. "
         f"Repeatable; '{NO_SERVER}' for no broker. [default: {_hosts(DEFAULT_BROKERS)}]",
     ),
     click.option(
@@ -109,7 +110,7 @@ _OPTIONS = (
         envvar="UDPSEND_RELAY",
         show_envvar=True,
         help="TURN server to go through where there is no direct path: turn:USER:PASSWORD@HOST[:PORT], turns: for TLS, "
-        "?secret=... in place of a password. Others on this machine can see it here. [default: none]",
+        "?secret=... in place of a password, ?ca=FILE. Others on this machine can see it here. [default: none]",
     ),
     click.option(
         "--bind",

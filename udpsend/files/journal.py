@@ -1,6 +1,6 @@
 """Which bytes of a partial are there: a small file that only grows, one line at a time.
 
-    a1b2c3d4 udpsend-journal 1 IDENTITY      the first line; IDENTITY is the manifest's, 64 hex digits
+    a1b2c3d4 udpsend-journal 1 IDENTITY      the first line; IDENTITY is bound to the manifest's, 64 hex digits
     0a554b96 present 0 67108864              these bytes are in the partial, and were flushed before this was written
     52c8e3a1 written 67108864 75497472 BOOT  these were written; believed until the system is started again
     1b7c9d02 checked 17 HASH                 this block (hashing.py) was flushed, and is what the sender read

@@ -2,7 +2,7 @@
 
 Inbound, in the order in which it happens:
 1. `Assembly` makes whole records of trains; a wrong tag ends here.
-2. `Opener` authenticates a record; `AckTracker` drops what was seen before.
+2. `AckTracker` drops what was seen before; `Opener` authenticates a record.
 3. A record from a new address starts a check of that path.
 4. Its frames act: acknowledgements on `Recovery` and the congestion controller, control messages on `Sender` or
    `Receiver`, data on the sink.

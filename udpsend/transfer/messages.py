@@ -5,7 +5,7 @@ offer {manifest}            ->
                             <-           list {}                  if the manifest is too long to go with the offer
 DATA ...                    ->           the manifest, which then takes the first bytes of the byte space
                             <-           accept {present: [[start, stop], ...], known: [[first, last], ...], left_out,
-                                                 ahead}
+                                                 ahead, limit, background}
                                          or CLOSE refused
 DATA ...                    ->
 hashes {first, hashes}      ->           of consecutive blocks that are not known, as soon as they were read

@@ -9,8 +9,8 @@
     0x07 CLOSE     code u8 | length u16 | UTF-8 text        the end, at once
 
 Integers are big endian. `datagrams` counts all that came with the session's tag, whether or not their record was
-completed, so that the sender knows loss in datagrams. `window` is how many bytes may wait at the receiver: the sender
-keeps no more in flight than this and what the path itself holds, and nothing while it is 0.
+completed (but not what comes when it is), so that the sender knows loss in datagrams. `window` is how many bytes may
+wait at the receiver, which bounds what is in flight (transfer/peer_window.py); 0: nothing may be.
 """
 
 from __future__ import annotations
