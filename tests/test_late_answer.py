@@ -48,7 +48,7 @@ def test_yes_after_the_sender_has_gone(tmp_path: Path, monkeypatch: pytest.Monke
     is_over = threading.Event()
 
     def accept(offered: Offered) -> bool:
-        sending.driver.call_soon(sending._interrupted)
+        sending.driver.call_soon(sending.interrupted)
         assert is_over.wait(WAIT)
         return True
 

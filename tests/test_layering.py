@@ -92,6 +92,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.session",
         "udpsend.discovery",
         "udpsend.exchange",
+        "udpsend.interrupts",
         "udpsend.reporting",
         "udpsend.net",
         "udpsend.rendezvous",
@@ -125,6 +126,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.transfer.train": ("udpsend.sealing", "udpsend.wire"),  # a record's datagrams, and the AEAD over them
     "udpsend.sealing": ("udpsend.wire.packets",),
     "udpsend.reporting": (),
+    "udpsend.interrupts": (),
     "udpsend.wire": (),
     "udpsend.net": ("udpsend.wire.datagram", "udpsend.wire.relayed"),
     # Whoever takes a train in several calls says where it ends.

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from udpsend.shell import _interruptible
+from udpsend.interrupts import interruptible
 
 
 def test_the_first_ctrl_c_is_told_and_the_handler_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     told = threading.Event()
-    with _interruptible(told.set):
+    with interruptible(told.set):
         signal.raise_signal(signal.SIGINT)
         assert told.is_set()
         with pytest.raises(KeyboardInterrupt):
@@ -32,5 +32,5 @@ def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(signal, "getsignal", lambda number: None)
     monkeypatch.setattr(signal, "signal", install)
-    with _interruptible(lambda: None):
+    with interruptible(lambda: None):
         pass

@@ -17,17 +17,17 @@ ReadText = Callable[[int], str | None]
 """Asked, beside the loop, for the other side's text of this number; None where there is nobody to ask any more."""
 
 
-class Beside(Protocol):
-    def __call__(self, work: Callable[[], str], then: Callable[[str], None]) -> None: ...
+class Ask(Protocol):
+    def __call__(self, question: Callable[[], str], then: Callable[[str], None]) -> None: ...
 
 
 class ManualExchange:
     def __init__(
-        self, session: Session, read_text: ReadText, beside: Beside, emit: Callable[[events.Event], None], now: float
+        self, session: Session, read_text: ReadText, ask: Ask, emit: Callable[[events.Event], None], now: float
     ) -> None:
         self._session = session
         self._read_text = read_text
-        self._beside = beside
+        self._put_question = ask
         self._emit = emit
         self._addresses_by = now + ADDRESSES_WITHIN
         self._is_asking = False
@@ -46,7 +46,7 @@ class ManualExchange:
         if manual.due is not None and not self._is_asking:
             self._is_asking = True
             due = manual.due
-            self._beside(lambda: self._ask(due), lambda text: self._told(due, text))
+            self._put_question(lambda: self._ask(due), lambda text: self._told(due, text))
 
     def _ask(self, number: int) -> str:
         text = self._read_text(number)

@@ -137,7 +137,7 @@ class Receiving(Shell):
                 sink.abandon()
             return sink
 
-        self.beside(decide, self._accepted)
+        (self.beside if self._accept is None else self.ask)(decide, self._accepted)
 
     def _open_sink(self, offer: Manifest | Stream | Text) -> Sink | InOrder:
         size = offer.size if isinstance(offer, Manifest) else None
@@ -182,6 +182,13 @@ class Receiving(Shell):
         if connection is not None and connection.receiver is not None:
             connection.receiver.digest_of_all = self._sink.digest
             connection.verified(clock.now())
+
+    def interrupted(self) -> None:
+        """What is verified is not stopped any more: the sender learns it from what was said already."""
+        if self._verified is not None:
+            self.driver.stop()
+        else:
+            super().interrupted()
 
     def leave(self) -> None:
         try:

@@ -11,11 +11,9 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from udpsend import events
@@ -23,6 +21,7 @@ from udpsend.config import Config, Role
 from udpsend.discovery import Discovery
 from udpsend.errors import Cancelled, Refused, TransferFailed, UdpsendError
 from udpsend.exchange import ManualExchange, ReadText
+from udpsend.interrupts import interruptible
 from udpsend.net import clock
 from udpsend.net.driver import Driver
 from udpsend.net.udp import UdpEndpoint
@@ -110,14 +109,17 @@ class Shell:
             config=self._config,
         )
         if self.read_text is not None:
-            self._exchange = ManualExchange(self.session, self.read_text, self.beside, self.emit, clock.now())
+            self._exchange = ManualExchange(self.session, self.read_text, self.ask, self.emit, clock.now())
         self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn)
         try:
             self._open_mailboxes()
             self._discovery.start()
             prepare()
-            with _interruptible(lambda: self.driver.call_soon(self._interrupted)):
+            with interruptible(lambda: self.driver.call_soon(self.interrupted)):
                 self.driver.run()
+        except BaseException as error:
+            self._say_why(error)
+            raise
         finally:
             self.leave()
         self.emit(events.Statistics(self.session.counters() | self._endpoint.counters()))
@@ -218,7 +220,7 @@ class Shell:
             self.path_confirmed()
             return
         confirm, phrase = self._confirm, self._phrase
-        self.beside(lambda: confirm(phrase), self._phrase_answered)
+        self.ask(lambda: confirm(phrase), self._phrase_answered)
 
     def _phrase_answered(self, same: bool) -> None:
         if same:
@@ -234,7 +236,6 @@ class Shell:
         """Run `work` in a thread, and `then` with its result in the loop. What `work` raises ends the session."""
 
         def run() -> None:
-            self._reporter.flush()  # a question comes after what was shown before it
             try:
                 result = work()
             except UdpsendError as error:
@@ -248,13 +249,32 @@ class Shell:
 
         threading.Thread(target=run, name="udpsend-beside", daemon=True).start()
 
+    def ask(self, question: Callable[[], T], then: Callable[[T], None]) -> None:
+        """As `beside`, after all that was emitted before has been shown."""
+
+        def after_all_else() -> T:
+            self._reporter.flush()
+            return question()
+
+        self.beside(after_all_else, then)
+
     # the way out
 
     def end(self, error: UdpsendError) -> None:
         self.session.end(error, clock.now())
 
-    def _interrupted(self) -> None:
+    def interrupted(self) -> None:
+        """Ctrl-C, in the loop."""
         self.end(Cancelled(f"Stopped. {self.after_stopping}"))
+
+    def _say_why(self, error: BaseException) -> None:
+        """The loop ends by an exception: the other side is told once, lest it look for us for minutes."""
+        with suppress(Exception):  # what is raised already says more
+            self.end(
+                Cancelled() if isinstance(error, KeyboardInterrupt) else TransferFailed("it stopped unexpectedly.")
+            )
+            for transmit in self.session.datagrams_to_send(clock.now()):
+                self._endpoint.send(transmit)
 
     def done(self, verified: events.Verified) -> None:
         self.show_progress(clock.now())
@@ -277,23 +297,3 @@ class Shell:
 
 def _raise(error: Exception) -> None:
     raise error
-
-
-@contextmanager
-def _interruptible(interrupted: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C calls `interrupted`, between two turns of the loop; a second one leaves at once. Only the main thread has
-    signals: elsewhere KeyboardInterrupt is the caller's business, and so it is where the program around has a handler
-    that is not Python's (then there is None): it could not be put back."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        interrupted()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,100 @@
+"""Sessions over loopback that do not end as usual: the other side learns of it, and nobody waits for a terminal."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+import udpsend
+from udpsend.config import Config
+from udpsend.errors import Refused, TransferFailed
+from udpsend.events import Event, Offered, Verified, Verifying
+from udpsend.files.existing import Policy
+from udpsend.net.driver import Driver
+from udpsend.receiving import Receiving
+from udpsend.rendezvous.code import parse_code
+from udpsend.session import Session
+
+WAIT = 20.0
+CONFIG = Config(bind="127.0.0.1", brokers=(), stun_servers=(), timeout=WAIT)
+
+
+@pytest.fixture
+def code(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    return f"4821-{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def sent(tmp_path: Path, code: str) -> Iterator[Future[Verified]]:
+    """What becomes of sending 7,000 bytes."""
+    (tmp_path / "content").write_bytes(b"content" * 1000)
+    (tmp_path / "there").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(udpsend.send, tmp_path / "content", code=code, config=CONFIG)
+
+
+def test_what_the_callers_function_raises_is_told(tmp_path: Path, code: str, sent: Future[Verified]) -> None:
+    """It was not: the sender looked for the receiver for five minutes."""
+
+    def accept(offered: Offered) -> bool:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        udpsend.receive(code, tmp_path / "there", accept=accept, config=CONFIG)
+    with pytest.raises(TransferFailed, match="The other side gave up: it stopped unexpectedly"):
+        sent.result(WAIT)
+
+
+def test_a_ctrl_c_that_is_not_told_in_the_loop_is(tmp_path: Path, code: str, sent: Future[Verified]) -> None:
+    def show(event: Event) -> None:
+        if isinstance(event, Offered):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        udpsend.receive(code, tmp_path / "there", on_event=show, config=CONFIG)
+    with pytest.raises(Refused, match="The other side stopped the transfer"):
+        sent.result(WAIT)
+
+
+def test_a_stopped_terminal_does_not_hold_the_end(tmp_path: Path, code: str, sent: Future[Verified]) -> None:
+    go_on = threading.Event()
+
+    def show(event: Event) -> None:
+        if isinstance(event, Verifying):
+            assert go_on.wait(2 * WAIT)
+
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(udpsend.receive, code, tmp_path / "there", on_event=show, config=CONFIG)
+        try:
+            assert sent.result(WAIT).size == 7000
+            assert (tmp_path / "there/content").exists()
+        finally:
+            go_on.set()
+        assert received.result(WAIT).size == 7000
+
+
+def test_what_is_verified_is_not_stopped() -> None:
+    """The sender would say that the transfer was stopped, of a file that is there."""
+
+    class Watched:
+        stopped = False
+
+        def stop(self) -> None:
+            self.stopped = True
+
+        def end(self, error: Exception, now: float) -> None:
+            raise AssertionError
+
+    watched = Watched()
+    receiving = Receiving(parse_code("4821-a-word"), CONFIG, None, None, Path(), Policy(), None)
+    receiving.driver, receiving.session = cast(Driver, watched), cast(Session, watched)
+    receiving._verified = Verified("content", 7000, 0.1, "")
+    receiving.interrupted()
+    assert watched.stopped

@@ -1,0 +1,29 @@
+"""Ctrl-C, while something runs that has a way of its own to end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def interruptible(interrupted: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C calls `interrupted`, wherever the main thread is; a second one leaves at once. Only the main thread has
+    signals: elsewhere KeyboardInterrupt is the caller's business, and so it is where the program around has a handler
+    that is not Python's (then there is None): it could not be put back."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupted()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
