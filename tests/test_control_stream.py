@@ -256,28 +256,14 @@ def test_takes_what_is_missing() -> None:
 def test_what_was_lost_goes_again_unless_it_arrived() -> None:
     sender, _ = accepted()
     take_all(sender, 50)
-    sender.on_acked(0, 20, 0)
-    sender.on_lost(0, 50, 0)
+    sender.on_acked(0, 20)
+    sender.on_lost(0, 50)
     assert take_all(sender, 100) == [(20, 50)]
-    sender.on_lost(50, 100, 0)
-    sender.on_acked(20, 50, 0)
-    sender.on_acked(50, 100, 0)  # it had only been late
+    sender.on_lost(50, 100)
+    sender.on_acked(20, 50)
+    sender.on_acked(50, 100)  # it had only been late
     assert not sender.pending, "or the owner would wait for ever for it to leave"
     assert not sender.unfinished
-
-
-def test_an_acknowledgement_of_what_is_wanted_again_is_of_the_first_copy() -> None:
-    sender, _ = accepted()
-    take_all(sender, 50)
-    sender.message_received_untrusted({"type": "need", "ranges": [[50, 100]]})
-    sender.on_acked(0, 60, 0)  # late
-    assert take_all(sender, 100) == [(50, 100)]
-    sender.on_acked(50, 100, 0)
-    assert take_all(sender, 100) == [(50, 100)], "nobody knows whether the second copy arrived"
-    sender.on_acked(50, 100, 1)
-    assert not sender.unfinished
-    sender.on_lost(50, 100, 1)
-    assert not sender.pending
 
 
 def test_verified_overtakes_the_last_acknowledgements() -> None:

@@ -13,7 +13,9 @@ from udpsend.wire.ranges import RangeSet
 EDGE = 40
 edges = st.integers(0, EDGE)
 operations = st.lists(
-    st.tuples(st.sampled_from(["add", "subtract", "pop", "covers", "gaps"]), edges, edges), min_size=1, max_size=60
+    st.tuples(st.sampled_from(["add", "subtract", "pop", "covers", "overlaps", "gaps"]), edges, edges),
+    min_size=1,
+    max_size=60,
 )
 
 
@@ -59,6 +61,8 @@ def test_behaves_as_a_set_of_integers(steps: list[tuple[str, int, int]]) -> None
                     model -= set(range(*taken))
             case "covers":
                 assert ranges.covers(start, stop) == (asked <= model)
+            case "overlaps":
+                assert ranges.overlaps(start, stop) == bool(asked & model)
             case "gaps":
                 gaps = list(ranges.gaps(start, stop))
                 assert RangeSet(gaps) == RangeSet((i, i + 1) for i in asked - model)

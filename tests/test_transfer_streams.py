@@ -107,7 +107,7 @@ def test_less_than_a_record_may_be_ahead() -> None:
         assert taken is not None
         assert (taken[0], len(taken[1])) == (offset, size + DATA_HEADER_SIZE)
         assert sender.take(200_000) is None
-        sender.on_acked(offset, offset + size, 0)
+        sender.on_acked(offset, offset + size)
     assert sender.floor == 300_000
 
 
@@ -117,7 +117,7 @@ def test_what_is_on_its_way_makes_room_for_whole_records() -> None:
     sender.grow(300_000)
     assert sender.take(100_000) is not None
     assert sender.take(100_000) is None
-    sender.on_acked(0, 100_000, 0)
+    sender.on_acked(0, 100_000)
     taken = sender.take(100_000)
     assert taken is not None
     assert len(taken[1]) == 100_000 + DATA_HEADER_SIZE

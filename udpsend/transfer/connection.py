@@ -84,7 +84,8 @@ class Connection:
         self, source: ReadsRanges, size: int | None, manifest: Json, packed: bytes = b"", select: Select | None = None
     ) -> None:
         """Sender: offer `size` bytes of `source`; the manifest says what they are (as `Sender`)."""
-        self.sender = Sender(source, size, manifest, self._out.control, self._events, packed, select)
+        sent = self.flight.recovery.sent
+        self.sender = Sender(source, size, manifest, self._out.control, self._events, packed, select, sent)
 
     def ask_list(self, size: int) -> None:
         """Receiver: ask for the manifest, which is of `size` bytes; ManifestArrived comes when it is there."""
@@ -274,11 +275,10 @@ class Connection:
                         self.flight.yield_to_others()
 
     def _path_changed(self, address: Address) -> None:
-        moved = address[0] != self.address[0]  # a new port alone is a NAT that rebound: the path is the same
+        if address[0] != self.address[0]:  # a new port alone is a NAT that rebound: the path is the same
+            self.flight.restart()
         self.address = address
         self._alive.path_lost()
-        if moved:
-            self.flight.restart()
 
     def _peer_closed(self, close: Close, now: float) -> None:
         if self._out.closing.started:  # both at once: each side has its own reason

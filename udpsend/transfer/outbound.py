@@ -136,7 +136,7 @@ class Outbound:
             number = flight.take_number()
             transmit, count = train.seal(number, plaintext, address)
             largest = min(transmit.size, transmit.segment_size)
-            data = (start, start + len(plaintext) - DATA_HEADER_SIZE, sender.copy)
+            data = (start, start + len(plaintext) - DATA_HEADER_SIZE)
             self._sent(SentRecord(number, now, transmit.size, count, largest, True, data=data))
             yield transmit
         if sender.pending:
@@ -158,15 +158,15 @@ class Outbound:
 
     def acknowledged(self, records: list[SentRecord], sender: Sender | None) -> None:
         """The other side has these."""
-        run: tuple[int, int, int] | None = None  # what consecutive records carried, as `SentRecord.data`
+        run: tuple[int, int] | None = None  # what consecutive records carried, as `SentRecord.data`
         for record in records:
             if record.control is not None:
                 self.control.on_acked(*record.control)
             if record.data is None or sender is None:
                 continue
-            start, stop, copy = record.data
-            if run is not None and run[1:] == (start, copy):
-                run = run[0], stop, copy
+            start, stop = record.data
+            if run is not None and run[1] == start:
+                run = run[0], stop
                 continue
             if run is not None:
                 sender.on_acked(*run)

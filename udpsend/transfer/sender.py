@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from udpsend.errors import BadPacket
@@ -26,6 +26,7 @@ from udpsend.transfer.messages import (
     parse_limit_untrusted,
     parse_ranges_untrusted,
 )
+from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.frames import DATA_HEADER_SIZE
 from udpsend.wire.ranges import RangeSet
 
@@ -53,24 +54,24 @@ class Sender:
         events: deque[ConnectionEvent],
         packed: bytes = b"",
         select: Select | None = None,
+        outstanding: Iterable[SentRecord] = (),
     ) -> None:
         """`size` is None for a stream, of which `grow` tells how much there is; nothing of it can be asked for again.
         `packed` is the manifest, if it does not go with the offer; `select(left_out)` leaves out what the receiver
-        does not want, returns the bytes that remain, and raises BadPacket."""
+        does not want, returns the bytes that remain, and raises BadPacket. `outstanding`: what is on its way now."""
         self._source = source
         self._control = control
         self._events = events
         self._packed = packed
         self._base = len(packed)
         self._select = select
+        self._outstanding = outstanding
         self._listing = False
         self._accepted = False
         self._digest: bytes | None = None
         self._unsent = RangeSet()
         self._delivered = RangeSet()
-        self.copy = 0
-        """Of what is sent: it counts the times that the receiver asked for parts again."""
-        self._again = RangeSet()  # all those parts
+        self._never_sent = RangeSet()  # of what is delivered
         self._is_stream = size is None
         self.total = size or 0
         """Of a stream what has been read so far, until `digest_ready`."""
@@ -132,11 +133,7 @@ class Sender:
                 self._events.append(PeerVerified(parse_digest_untrusted(message) if message.get("digest") else b""))
             case "need" if self._accepted and not self._is_stream:
                 ranges = parse_ranges_untrusted(message.get("ranges"), self.total)
-                self.copy += 1
-                for start, stop in ranges:
-                    self._again.add(self._base + start, self._base + stop)
-                    self._delivered.subtract(self._base + start, self._base + stop)
-                    self._unsent.add(self._base + start, self._base + stop)
+                self._send_again(RangeSet((self._base + start, self._base + stop) for start, stop in ranges))
                 self._events.append(BlocksNeeded(tuple(ranges)))
             case _:
                 raise BadPacket("unexpected message")
@@ -158,10 +155,24 @@ class Sender:
         missing = tuple(present.gaps(0, self.total))
         for start, stop in present:
             self._delivered.add(self._base + start, self._base + stop)
+            self._never_sent.add(self._base + start, self._base + stop)
         for start, stop in missing:
             self._unsent.add(self._base + start, self._base + stop)
         self._events.append(OfferAccepted(self.done, missing, tuple(known)))
         self._say_finished()
+
+    def _send_again(self, ranges: RangeSet) -> None:
+        # What is on its way of them was sent before: when it is acknowledged, that says nothing of what is sent now.
+        # A look at thousands of records, but not for what was present and differs, a thousand times a second.
+        was_sent = RangeSet(gap for piece in ranges for gap in self._never_sent.gaps(*piece))
+        for record in self._outstanding if was_sent else ():
+            if record.data is not None and was_sent.overlaps(*record.data):
+                self.on_lost(*record.data)  # the rest of it goes again, too
+                record.data = None
+        for start, stop in ranges:
+            self._never_sent.subtract(start, stop)
+            self._delivered.subtract(start, stop)
+            self._unsent.add(start, stop)
 
     def hashes_ready(self, first: int, hashes: bytes) -> None:
         """Of consecutive blocks."""
@@ -201,17 +212,10 @@ class Sender:
     def _read_packed(self, start: int, stop: int) -> memoryview:
         return memoryview(bytearray(DATA_HEADER_SIZE) + self._packed[start:stop])
 
-    def on_acked(self, start: int, stop: int, copy: int) -> None:
-        """`copy` is what `self.copy` was when it was sent. An acknowledgement may come after the receiver has asked for
-        the same bytes again, and says nothing of the new ones."""
-        is_old = copy < self.copy
-        for part in list(self._again.gaps(start, stop)) if is_old else [(start, stop)]:
-            self._delivered.add(*part)
-            self._unsent.subtract(*part)  # it had been taken for lost
-        if is_old:
-            self.on_lost(start, stop, copy)
+    def on_acked(self, start: int, stop: int) -> None:
+        self._delivered.add(start, stop)
+        self._unsent.subtract(start, stop)  # it had been taken for lost
 
-    def on_lost(self, start: int, stop: int, copy: int) -> None:
-        """As `on_acked`."""
+    def on_lost(self, start: int, stop: int) -> None:
         for gap in list(self._delivered.gaps(start, stop)):
             self._unsent.add(*gap)

@@ -17,8 +17,8 @@ class SentRecord(Struct):
     datagrams: int
     largest_datagram: int
     ack_eliciting: bool
-    data: tuple[int, int, int] | None = None
-    """(start, stop) in the transfer's byte space, and `Sender.copy`."""
+    data: tuple[int, int] | None = None
+    """(start, stop) in the transfer's byte space; None also when the receiver has asked for that again."""
     control: tuple[int, int] | None = None
     """(start, stop) in the control stream."""
     mtu_probe: int = 0

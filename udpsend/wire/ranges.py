@@ -100,6 +100,11 @@ class RangeSet:
         i = bisect_right(self._starts, start) - 1
         return i >= 0 and stop <= self._stops[i]
 
+    def overlaps(self, start: int, stop: int) -> bool:
+        """Whether any of [start, stop) is in the set."""
+        i = bisect_right(self._stops, start)
+        return start < stop and i < len(self._starts) and self._starts[i] < stop
+
     def gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The ranges of [start, stop) that are not in the set, in order. The set must not change meanwhile."""
         for i in range(bisect_right(self._stops, start), len(self._starts)):
