@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket
+from udpsend.transfer.acks import AckTracker
 from udpsend.transfer.recovery import MAX_PACKET_THRESHOLD, Recovery
 from udpsend.transfer.rtt import GRANULARITY, INITIAL_RTT, MAX_ACK_DELAY, RttEstimator
-from udpsend.transfer.sent_records import MAX_LOST, SentRecord
+from udpsend.transfer.sent_records import MAX_GAPS, MAX_LOST, SentRecord
 from udpsend.wire.frames import Ack
 
 
@@ -151,6 +154,39 @@ def test_only_some_of_the_lost_are_remembered() -> None:
     assert len(made.sent._lost) == MAX_LOST
     outcome = made.on_ack_untrusted(Ack(((0, MAX_LOST + 99),), 0, 0, 0), MAX_LOST + 100, 1.0)
     assert len(outcome.spurious) == MAX_LOST
+
+
+@pytest.mark.parametrize("eliciting", [1, 50])
+def test_what_is_remembered_of_a_long_lossy_run_is_bounded(seed: int, eliciting: int) -> None:
+    """One record in twenty is lost; one in so many asks for an acknowledgement, the others leave gaps all the same."""
+    random = Random(seed)
+    made, peer, count = recovery(0), AckTracker(), 60_000
+    dropped, found = [], []
+    for number in range(count):
+        now, asks = number * 1e-4, number % eliciting == 0
+        if asks:
+            made.on_sent(SentRecord(number, now, 1000, 1, 1000, True))
+        if random.random() < 0.05:
+            dropped += [number] * asks
+            continue
+        peer.record_received(number, asks, now)
+        if asks:
+            made.on_ack_untrusted(peer.take_ack(0, 1, now), number + 1, now)
+            found += lost(made, now)
+        assert len(made.sent._acknowledged) <= MAX_GAPS
+    assert found == [number for number in dropped if number <= found[-1]]
+    assert len(dropped) - len(found) <= 3
+    late = list(made.sent._lost)[-MAX_LOST // eliciting :]
+    outcome = made.on_ack_untrusted(Ack(((late[0], late[-1]),), 0, 0, 0), count, now)
+    assert [record.number for record in outcome.spurious] == late
+
+
+def test_what_is_on_its_way_is_no_gap_to_be_closed() -> None:
+    made = recovery(4 * MAX_GAPS, interval=0.0)
+    for number in range(2, 4 * MAX_GAPS, 2):
+        made.on_ack_untrusted(Ack(((number, number),), 0, 0, 0), 4 * MAX_GAPS, 0.1)
+    assert ack(made, 0.1, (0, 4 * MAX_GAPS - 1)) == [0, *range(1, 4 * MAX_GAPS, 2)]
+    assert made.sent.bytes_in_flight == 0
 
 
 def test_acknowledging_what_was_never_sent() -> None:

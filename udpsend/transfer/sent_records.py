@@ -38,6 +38,8 @@ class SentRecord(Struct):
 
 # How many records that were declared lost are remembered, to notice that they had only been late.
 MAX_LOST = 512
+# Between acknowledged numbers: each that never is acknowledged leaves one. Half of them stay, more than MAX_LOST.
+MAX_GAPS = 4 * MAX_LOST
 
 
 class SentRecords:
@@ -76,7 +78,14 @@ class SentRecords:
                 elif self._lost and (late := self._lost.pop(number, None)) is not None:
                     spurious.append(late)
         self._acknowledged.add(first, last + 1)
+        if len(self._acknowledged) > MAX_GAPS:
+            self._close_gaps()
         return taken, spurious
+
+    def _close_gaps(self) -> None:
+        """The older half, as far as nothing in them is on its way: what is acknowledged there is not looked at."""
+        middle = [start for start, _ in self._acknowledged][MAX_GAPS // 2]
+        self._acknowledged.add(0, min(middle, next(iter(self._outstanding), middle)))
 
     def declare_lost(self, record: SentRecord) -> None:
         del self._outstanding[record.number]
