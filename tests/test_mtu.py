@@ -85,6 +85,20 @@ def test_black_hole() -> None:
     assert made.size == 1280
 
 
+def test_a_black_hole_below_what_was_found() -> None:
+    """The search had ended below the ceiling, and would rest for ten minutes."""
+    made = MtuSearch(1472)
+    search(made, 1452)
+    for number in (10, 20):
+        made.on_acked(number, 100)
+        black_hole = made.on_lost(number + 1, 1452)
+    assert black_hole
+    assert search(made, 1412, now=60.0)[-1] == 1412
+    assert made.size == 1412
+    assert made.next_probe(60.0 + RAISE_INTERVAL - 1) is None
+    assert search(made, 1472, 60.0 + RAISE_INTERVAL) == [1472]
+
+
 def test_losses_that_are_no_black_hole() -> None:
     made = MtuSearch(1472)
     search(made, 1472)

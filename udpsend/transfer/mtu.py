@@ -88,6 +88,7 @@ class MtuSearch:
         self._losses = 0
         self._tries = 0
         self._failed = size
+        self._raise_at = None  # the search had ended, and goes on
         self._probing = None
         self.size = BASE
         return True
