@@ -30,8 +30,10 @@ class RateSample(Struct):
 class MaxFilter:
     """The largest of the values of the last `window` rounds or seconds, whichever the caller counts by."""
 
-    def __init__(self, window: float) -> None:
+    def __init__(self, window: float, none: float = 0.0) -> None:
+        """`none` is the value while there is none."""
         self._window = window
+        self._none = none
         self._values: deque[tuple[float, float]] = deque()  # (time, value): later ones are smaller
 
     def update(self, time: float, value: float) -> None:
@@ -44,8 +46,7 @@ class MaxFilter:
 
     @property
     def value(self) -> float:
-        """0 when there is none."""
-        return self._values[0][1] if self._values else 0.0
+        return self._values[0][1] if self._values else self._none
 
 
 class DeliveryRate:

@@ -18,6 +18,7 @@ from udpsend.transfer.rtt import RttEstimator
 from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.frames import Ack
 
+INFINITY = float("inf")
 PERSISTENT_CONGESTION = 3  # probe timeouts (RFC 9002, 7.6.1)
 BANDWIDTH_WINDOW = 2.0  # seconds over which the best delivery rate counts
 MIN_RTT_WINDOW = 10.0  # seconds over which the shortest round trip counts: routes change
@@ -49,10 +50,10 @@ class Flight:
         self.paced_until: float | None = None
         """When pacing lets the next data record leave, if that is what it waits for."""
         self._pacer = Pacer()
-        self._ceiling = limit or float("inf")
+        self._ceiling = limit or INFINITY
         self._delivery = DeliveryRate()
         self._bandwidth = MaxFilter(BANDWIDTH_WINDOW)
-        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)
+        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW, -INFINITY)
         self._train_time = TRAIN_TIME
         self._peer = PeerWindow()
         self._window_limited = False
@@ -81,7 +82,7 @@ class Flight:
 
     @property
     def _is_unpaced(self) -> bool:
-        return self._peer.is_host_bound and self._ceiling == float("inf")
+        return self._peer.is_host_bound and self._ceiling == INFINITY
 
     def openings(self, now: float, per_call: int, maximum: int) -> Iterator[int]:
         """For each data record that may leave now, of how many datagrams: at most the `per_call` that leave in one
@@ -294,4 +295,5 @@ class Flight:
         self.congestion = self._make_congestion(self.mtu.size)
         self.record_length = RecordLength()
         self._peer.restart()
-        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW)
+        self._bandwidth = MaxFilter(BANDWIDTH_WINDOW)
+        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW, -INFINITY)

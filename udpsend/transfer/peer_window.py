@@ -8,6 +8,8 @@ the network. Between two processes of one host, or of hosts next to each other, 
 
 from __future__ import annotations
 
+INFINITY = float("inf")
+
 HOST_BOUND_RATE = 30e6  # bytes per second: what is slower is a link with a queue of its own
 HOST_BOUND_RTT = 0.0004  # loopback, virtual machines, a wire: measured 0.03 to 0.3 ms
 # A peer tells half of what its kernel grants, because network cards waste as much. On loopback and between virtual
@@ -29,8 +31,8 @@ class PeerWindow:
         self._asked_to_wait = -WAIT_FORGOTTEN
 
     def on_ack(self, told: int, bandwidth: float, min_rtt: float, now: float, *, yields: bool) -> None:
-        """`told` is the peer's window; bytes per second and seconds are the best of late. Who `yields` to others minds
-        the path in any case."""
+        """`told` is the peer's window; bytes per second and seconds are the best of late, infinite if nothing is
+        known. Who `yields` to others minds the path in any case."""
         is_near = min_rtt < HOST_BOUND_RTT and bandwidth > HOST_BOUND_RATE
         self.is_host_bound = is_near and not self._has_lost and not yields
         if not told:
@@ -39,7 +41,7 @@ class PeerWindow:
         elif self.is_host_bound:
             self.limit = max(told, min(int(self._stretch * told), STRETCHED_TO))
         else:
-            held = int(bandwidth * min_rtt)
+            held = int(bandwidth * min_rtt) if min_rtt < INFINITY else 0
             self.limit = held + max(held, told)
 
     def asked_to_wait(self, now: float) -> bool:
