@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
+
+from tests.transfers import SECRET, MemoryFile, Rogue
+from udpsend.config import Role
+from udpsend.transfer.connection import Connection
 from udpsend.transfer.flight import Flight
 from udpsend.transfer.sent_records import SentRecord
-from udpsend.wire.frames import Ack
+from udpsend.wire.datagram import Arrival
+from udpsend.wire.frames import PING_FRAME, Ack, pack_ack
 
 WINDOW = 200_000
 
@@ -17,7 +23,7 @@ def send(flight: Flight, now: float, count: int) -> None:
 
 def ack(flight: Flight, now: float, *ranges: tuple[int, int], window: int = WINDOW) -> None:
     """All datagrams have arrived."""
-    flight.on_ack_untrusted(Ack(ranges, 0.0, flight.datagrams_sent, window), now)
+    flight.on_ack_untrusted(Ack(ranges, 0.0, flight.datagrams_sent, window), int(now * 1e6), now)
 
 
 def moved_from_a_fast_path(*acknowledged: tuple[int, int]) -> Flight:
@@ -55,3 +61,22 @@ def test_nor_is_a_near_one() -> None:
         flight.on_sent(SentRecord(flight.take_number(), now, 1200, 1, 1200, True, data=(0, 1)))
         ack(flight, now + 0.0003, (number, number))
     assert not flight._peer.is_host_bound
+
+
+def test_a_window_that_comes_late_is_an_old_one() -> None:
+    connection = Connection(Role.SENDER, SECRET, ("10.0.0.9", 9), 0.0, Random(1).randbytes)
+    connection.offer(MemoryFile(bytes(100)), 100, {})
+    list(connection.datagrams_to_send(0.0))
+    rogue = Rogue(Role.RECEIVER)
+    none, some = (pack_ack(Ack(((0, 0),), 0.0, 1, window)) for window in (0, WINDOW))
+    records = [rogue.datagram(frames) for frames in (none, some, none, some, PING_FRAME)]
+
+    def may_send(number: int) -> bool:
+        """After this record."""
+        connection.datagram_received(Arrival.of([records[number]], connection.address), 0.1)
+        return connection.flight.window > 0
+
+    assert [may_send(number) for number in (1, 0)] == [True, True]
+    assert [may_send(number) for number in (2, 4)] == [False, False]
+    assert may_send(3), "what came before it did not tell"
+    assert connection.drops.total() == 0

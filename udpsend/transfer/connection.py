@@ -250,14 +250,14 @@ class Connection:
         if frames.data is not None and self.receiver is not None:
             self.receiver.data_received(frames.data_offset, len(frames.data))
         else:
-            self._act_untrusted(frames, address, now)
+            self._act_untrusted(number, frames, address, now)
 
-    def _act_untrusted(self, frames: Frames, address: Address, now: float) -> None:
+    def _act_untrusted(self, number: int, frames: Frames, address: Address, now: float) -> None:
         if frames.close is not None:
             self._peer_closed(frames.close, now)
             return
         if frames.ack is not None:
-            acked, lost = self.flight.on_ack_untrusted(frames.ack, now)
+            acked, lost = self.flight.on_ack_untrusted(frames.ack, number, now)
             self._out.acknowledged(acked, self.sender)
             self._out.requeue(lost, self.sender)
         if frames.challenge is not None:

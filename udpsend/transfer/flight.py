@@ -156,8 +156,8 @@ class Flight:
 
     # what became of it
 
-    def on_ack_untrusted(self, ack: Ack, now: float) -> tuple[list[SentRecord], list[SentRecord]]:
-        """(acknowledged, lost) records. Raises BadPacket."""
+    def on_ack_untrusted(self, ack: Ack, number: int, now: float) -> tuple[list[SentRecord], list[SentRecord]]:
+        """(acknowledged, lost) records. `number` is that of the record that says so. Raises BadPacket."""
         sent = self.recovery.sent
         in_use = sent.bytes_in_flight
         outcome = self.recovery.on_ack_untrusted(ack, self.next_number, now)
@@ -183,7 +183,7 @@ class Flight:
                 self._model_path(outcome, newest, acked_bytes, rate, in_use, now)
             self._window_limited = False
         min_rtt, yields = -self._negative_min_rtt.value, self.congestion.yields
-        self._peer.on_ack(ack.window, self._bandwidth.value, min_rtt, now, yields=yields)
+        self._peer.on_ack(number, ack.window, self._bandwidth.value, min_rtt, now, yields=yields)
         return outcome.acked, lost
 
     def _model_path(

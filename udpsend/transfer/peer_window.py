@@ -25,14 +25,20 @@ class PeerWindow:
         self.limit = INITIAL
         """Bytes that may be in flight; 0: the peer asks to wait."""
         self.is_host_bound = False
+        self._told = INITIAL
+        self._told_by = -1
         self._has_lost = False
         self._stretch = STRETCH
         self._narrowed = 0.0
         self._asked_to_wait = -WAIT_FORGOTTEN
 
-    def on_ack(self, told: int, bandwidth: float, min_rtt: float, now: float, *, yields: bool) -> None:
-        """`told` is the peer's window; bytes per second and seconds are the best of late, infinite if nothing is
-        known. Who `yields` to others minds the path in any case."""
+    def on_ack(self, number: int, told: int, bandwidth: float, min_rtt: float, now: float, *, yields: bool) -> None:
+        """`told` is the peer's window, by its record `number`; bytes per second and seconds are the best of late,
+        infinite if nothing is known. Who `yields` to others minds the path in any case."""
+        if number > self._told_by:
+            self._told_by, self._told = number, told
+        else:  # it comes late
+            told = self._told
         is_near = min_rtt < HOST_BOUND_RTT and bandwidth > HOST_BOUND_RATE
         self.is_host_bound = is_near and not self._has_lost and not yields
         if not told:
