@@ -209,7 +209,7 @@ def test_losses_bound_rate_and_window_until_the_queue_is_empty() -> None:
 def lost_sample(now: float, *records: SentRecord, persistent: bool = False, lost_before: int = 0) -> LostSample:
     size = sum(record.size for record in records)
     last = records[-1]
-    return LostSample(now, size, last.time, last.number, 20_000, persistent, records, lost_before)
+    return LostSample(now, size, last.time, 20_000, persistent, records, lost_before)
 
 
 def record(number: int, *, in_flight: int = 100_000, lost: int = 0) -> SentRecord:

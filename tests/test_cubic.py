@@ -53,7 +53,7 @@ class Path:
 
     def lose(self, sent_time: float | None = None, persistent: bool = False) -> None:
         sent = self.now if sent_time is None else sent_time
-        self.cubic.on_lost(LostSample(self.now, SIZE, sent, self.number, self.cubic.window, persistent))
+        self.cubic.on_lost(LostSample(self.now, SIZE, sent, self.cubic.window, persistent))
 
 
 def leave_slow_start(path: Path, window: int = 100 * SIZE) -> None:

@@ -48,7 +48,7 @@ class Path:
     def lose(self, count: int = 1, *, persistent: bool = False) -> None:
         records = [SentRecord(i, self.now, SIZE, 1, SIZE, True) for i in range(count)]
         in_flight = int(self.ledbat.window)
-        self.ledbat.on_lost(LostSample(self.now, count * SIZE, self.now, self.number, in_flight, persistent, records))
+        self.ledbat.on_lost(LostSample(self.now, count * SIZE, self.now, in_flight, persistent, records))
 
 
 def grown(datagrams: int, base: float = 0.1) -> Path:

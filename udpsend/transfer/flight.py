@@ -246,7 +246,6 @@ class Flight:
                     now=now,
                     lost_bytes=missing,
                     newest_sent_time=counted[-1].time,
-                    newest_lost=counted[-1].number,
                     bytes_in_flight=self.recovery.sent.bytes_in_flight,
                     persistent=span > PERSISTENT_CONGESTION * self.rtt.probe_timeout,
                     records=counted,

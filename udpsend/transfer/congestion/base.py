@@ -56,7 +56,6 @@ class LostSample(Struct):
     """Bytes of the datagrams that are missing, as far as that is known, not of all their records."""
     newest_sent_time: float
     """When the newest of the lost records was sent: one reaction for each flight (RFC 9002, 7.3.2)."""
-    newest_lost: int
     bytes_in_flight: int
     persistent: bool
     """Everything over more than three probe timeouts was lost (RFC 9002, 7.6)."""
