@@ -132,6 +132,23 @@ def test_a_disk_that_is_behind(seed: int) -> None:
     assert hashlib.sha256(receiver.file.content).digest() == hashlib.sha256(running.sender.file.content).digest()
 
 
+@pytest.mark.parametrize("delay", [0.002, 0.01])
+def test_what_finds_no_room_is_not_taken_for_damaged(delay: float, seed: int) -> None:
+    """All its datagrams arrived, as those of records with forged fragments, after which a thousand are single."""
+    running = transfer(seed, 10 * MB, delay=delay, rate=50e6, queue=1e6)
+    receiver, sender = running.receiver, running.sender.connection.flight
+    assert running.network.run(lambda: receiver.file.written > MB, seconds=5)
+    receiver.file.full = True
+    running.network.run(seconds=0.3)
+    receiver.file.full = False
+    receiver.connection.room_again(running.network.now)
+    receiver.drive()
+    running.run(10)
+    running.assert_verified()
+    assert sender.records_lost > 3
+    assert sender.next_number < 500
+
+
 def test_a_disk_that_is_full_for_long_keeps_the_path(seed: int) -> None:
     running = transfer(seed, MB, delay=0.01, rate=10e6, queue=200e3)
     receiver = running.receiver

@@ -164,6 +164,8 @@ class Flight:
         for late in outcome.spurious:
             self._delivery.on_spurious(late.size)
             self.congestion.on_spurious_loss(late.time, now)
+        if not ack.window:
+            self._peer.on_wait_asked(now)
         newest = outcome.newest
         if newest is None:
             lost = self.detect_lost(now)
@@ -183,7 +185,7 @@ class Flight:
                 self._model_path(outcome, newest, acked_bytes, rate, in_use, now)
             self._window_limited = False
         min_rtt, yields = -self._negative_min_rtt.value, self.congestion.yields
-        self._peer.on_ack(number, ack.window, self._bandwidth.value, min_rtt, now, yields=yields)
+        self._peer.on_ack(number, ack.window, self._bandwidth.value, min_rtt, yields=yields)
         return outcome.acked, lost
 
     def _model_path(
@@ -231,8 +233,8 @@ class Flight:
                 continue
             counted.append(record)
             self.records_lost += 1
-            self.record_length.on_record_lost()
             if not self._peer.asked_to_wait(now):
+                self.record_length.on_record_lost()
                 self._peer.on_lost(record.time, now)
                 if self.mtu.on_lost(record.number, record.largest_datagram):
                     self.congestion.set_datagram_size(self.mtu.size)

@@ -32,7 +32,7 @@ class PeerWindow:
         self._narrowed = 0.0
         self._asked_to_wait = -WAIT_FORGOTTEN
 
-    def on_ack(self, number: int, told: int, bandwidth: float, min_rtt: float, now: float, *, yields: bool) -> None:
+    def on_ack(self, number: int, told: int, bandwidth: float, min_rtt: float, *, yields: bool) -> None:
         """`told` is the peer's window, by its record `number`; bytes per second and seconds are the best of late,
         infinite if nothing is known. Who `yields` to others minds the path in any case."""
         if number > self._told_by:
@@ -42,13 +42,16 @@ class PeerWindow:
         is_near = min_rtt < HOST_BOUND_RTT and bandwidth > HOST_BOUND_RATE
         self.is_host_bound = is_near and not self._has_lost and not yields
         if not told:
-            self._asked_to_wait = now
             self.limit = 0
         elif self.is_host_bound:
             self.limit = max(told, min(int(self._stretch * told), STRETCHED_TO))
         else:
             held = int(bandwidth * min_rtt) if min_rtt < INFINITY else 0
             self.limit = held + max(held, told)
+
+    def on_wait_asked(self, now: float) -> None:
+        """The same acknowledgement may show what was dropped: to be told before that is judged."""
+        self._asked_to_wait = now
 
     def asked_to_wait(self, now: float) -> bool:
         """Of late: what a peer without room dropped says nothing of the path."""
