@@ -23,9 +23,9 @@ from udpsend.transfer.messages import (
     parse_ranges_untrusted,
 )
 from udpsend.transfer.receiver import Receiver
-from udpsend.transfer.sender import MAX_BLOCKS, Sender
+from udpsend.transfer.sender import Sender
 from udpsend.wire.frames import DATA_HEADER_SIZE
-from udpsend.wire.ranges import MAX_LEFT_OUT, MAX_TOLD, RangeSet
+from udpsend.wire.ranges import MAX_BLOCKS, MAX_LEFT_OUT, MAX_TOLD, RangeSet
 
 messages = st.lists(
     st.fixed_dictionaries({"type": st.text(max_size=5), "value": st.none() | st.integers() | st.text(max_size=200)}),

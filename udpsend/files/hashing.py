@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING
 
 from udpsend.errors import PeerError, TransferFailed
 from udpsend.files.digests import Digests
-from udpsend.wire.ranges import RangeSet
+from udpsend.wire.ranges import MAX_BLOCKS, RangeSet
 
 if TYPE_CHECKING:
     from blake3 import blake3
 
 # (2026-11) Reading and hashing 1 GiB on tmpfs: blocks of 64 KiB 0.46 s, 256 KiB 0.44 s, 1 MiB 0.35 s, 4 MiB 0.47 s
 BLOCK_SIZE = 1 << 20
-MAX_BLOCKS = 1 << 20
 MAX_REPAIRS = 3  # times that one block is asked for again
 POLL_INTERVAL = 0.25  # seconds; whoever has work for the thread wakes it
 NICENESS = 10

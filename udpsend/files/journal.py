@@ -26,8 +26,7 @@ from msgspec import Struct, field
 
 from udpsend.files.digests import Digests
 from udpsend.files.disk import open_own_file, sync_directory
-from udpsend.files.hashing import MAX_BLOCKS
-from udpsend.wire.ranges import RangeSet
+from udpsend.wire.ranges import MAX_BLOCKS, RangeSet
 
 MAX_JOURNAL_SIZE = 256 << 20  # bytes that are looked at; a journal of ours is a hundredth of that
 NEW_SUFFIX = "~"

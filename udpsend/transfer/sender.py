@@ -28,7 +28,7 @@ from udpsend.transfer.messages import (
 )
 from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.frames import DATA_HEADER_SIZE
-from udpsend.wire.ranges import RangeSet
+from udpsend.wire.ranges import MAX_BLOCKS, RangeSet
 
 
 class ReadsRanges(Protocol):
@@ -38,8 +38,6 @@ class ReadsRanges(Protocol):
         """DATA_HEADER_SIZE bytes that may be overwritten, then those from `start` of the transfer's byte space, at most
         up to `stop`; None if they are not there yet. Valid until the next call. Raises LocalFileError."""
 
-
-MAX_BLOCKS = 1 << 20  # files/hashing.py makes no more of them
 
 Select = Callable[[bytes], int]
 

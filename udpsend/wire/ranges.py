@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 MAX_TOLD = 4096  # ranges in one message
+MAX_BLOCKS = 1 << 20  # of a transfer
 MAX_LEFT_OUT = 128 << 10  # bytes of the packed set of entries in one message
 
 
