@@ -132,6 +132,29 @@ def test_a_disk_that_is_behind(seed: int) -> None:
     assert hashlib.sha256(receiver.file.content).digest() == hashlib.sha256(running.sender.file.content).digest()
 
 
+def test_a_disk_that_asks_for_what_there_is_says_nothing(seed: int) -> None:
+    """On a slow path it does for each record. Nobody waits, so nobody is told."""
+    running = transfer(seed, MB // 4, delay=0.01, rate=100e3, queue=50e3)
+    receiver = running.receiver
+    write, records = receiver.file.write, 0
+
+    def asks() -> None:
+        if not receiver.closed:
+            receiver.connection.room_again(running.network.now)
+            receiver.drive()
+
+    def watched(offset: int, size: int) -> int:
+        nonlocal records
+        records += 1
+        running.network.after(0.004, asks)
+        return write(offset, size)
+
+    receiver.file.write = watched  # type: ignore[method-assign]
+    running.run(60)
+    running.assert_verified()
+    assert receiver.connection.flight.next_number < 0.7 * records
+
+
 @pytest.mark.parametrize("delay", [0.002, 0.01])
 def test_what_finds_no_room_is_not_taken_for_damaged(delay: float, seed: int) -> None:
     """All its datagrams arrived, as those of records with forged fragments, after which a thousand are single."""

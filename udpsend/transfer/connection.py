@@ -98,14 +98,13 @@ class Connection:
         self.receiver.accept(sink, size, present, left_out)
 
     def room_again(self, now: float) -> None:
-        """Receiver: the sink has room again, or has failed. The sender may be waiting to hear of it."""
+        """Receiver: the sink has room again, has something to do, or has failed."""
         try:
             if self.receiver is not None:
                 self.receiver.room()
         except UdpsendError as error:
             self.fail(error, now)
-        self._acks.ack_now(now)
-        self._out.ping = True  # repeated until it is acknowledged
+        self._out.room_again(now)
 
     def digest_ready(self, digest: bytes) -> None:
         """Sender: the BLAKE3 of everything that was read."""

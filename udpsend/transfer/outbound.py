@@ -55,6 +55,7 @@ class Outbound:
         self.responses: deque[tuple[bytes, Address]] = deque(maxlen=4)
         self.receive_window = receive_window
         """What the peer is told of the room here; 0 asks it to wait."""
+        self._told_window = receive_window
         self.ping = False
         self.last_eliciting = now
         self.wake: float | None = None
@@ -63,6 +64,12 @@ class Outbound:
         self._acks = acks
         self._assembly = assembly
         self._path_check = path_check
+
+    def room_again(self, now: float) -> None:
+        """There may be. A peer that was asked to wait is waiting to hear of it."""
+        if not self._told_window:
+            self._acks.ack_now(now)
+            self.ping = True  # repeated until it is acknowledged
 
     def trains(self, now: float, address: Address, sender: Sender | None) -> Iterator[Transmit]:
         """What leaves now, each valid until the next. Raises LocalFileError from the sender's file."""
@@ -92,6 +99,7 @@ class Outbound:
         frames = b""
         if due is not None or (self.ping and self._acks.largest >= 0):  # the room here may have changed
             frames = pack_ack(self._acks.take_ack(self._assembly.datagrams, self.receive_window, now))
+            self._told_window = self.receive_window
         piece = self.control.take(SMALL_RECORD - MAX_ACK - CONTROL_HEADER_SIZE)
         if piece is not None:
             offset, data = piece
