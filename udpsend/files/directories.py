@@ -63,12 +63,6 @@ class Directories:
             self._latest = parent, fd
         return fd, name
 
-    def forget(self, path: str) -> None:
-        """It is about to be moved, with all below it."""
-        self._latest = "", self._root
-        for known in [known for known in self._open if known == path or known.startswith(path + "/")]:
-            os.close(self._open.pop(known))
-
     def close(self) -> None:
         self._latest = "", self._root
         while self._open:

@@ -64,12 +64,12 @@ class OldTree:
         names = os.listdir(root)
         if names:
             os.mkdir(OLD, 0o700, dir_fd=root)
-            self._aside = os.open(OLD, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=root)
+            aside = os.open(OLD, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=root)
             try:
                 for name in names:
-                    os.rename(name, name, src_dir_fd=root, dst_dir_fd=self._aside)
+                    os.rename(name, name, src_dir_fd=root, dst_dir_fd=aside)
             finally:
-                os.close(self._aside)
+                os.close(aside)
 
     def remove(self) -> None:
         with contextlib.suppress(FileNotFoundError):
