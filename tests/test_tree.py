@@ -493,6 +493,60 @@ def test_delta_sends_what_differs(tmp_path: Path, here: Path, rng: random.Random
     assert os.listdir(here) == ["tree"]
 
 
+def make_small_files(root: Path, rng: random.Random) -> None:
+    """More than are kept open, in one block."""
+    root.mkdir()
+    for n in range(40):
+        (root / f"{n}").write_bytes(rng.randbytes(10_000))
+        (root / f"{n}").chmod((0o644, 0o755, 0o444)[n % 3])
+        os.utime(root / f"{n}", ns=(0, n * 1_000_000_000))
+
+
+def edit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"edited")
+
+
+@pytest.fixture
+def only_an_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read-only cannot be written to by root either."""
+    real = os.open
+
+    def strict(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR) and not flags & os.O_EXCL:
+            with contextlib.suppress(FileNotFoundError):
+                if not os.stat(path, dir_fd=dir_fd, follow_symlinks=False).st_mode & 0o200:
+                    raise PermissionError(13, "Permission denied")
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", strict)
+
+
+@pytest.mark.usefixtures("only_an_owner")
+def test_small_files_that_come_again_have_their_modes(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = tmp_path / "tree"
+    make_small_files(root, rng)
+    transfer([root], here)
+    edit(root / "3")
+    assert resumed(root, here, Policy(overwrite=True, delta=True)) == 400_000
+    assert picture(here / "tree") == picture(root)
+
+
+@pytest.mark.usefixtures("only_an_owner")
+def test_small_files_whose_modes_changed_meanwhile_have_the_new_ones(
+    tmp_path: Path, here: Path, rng: random.Random
+) -> None:
+    root = tmp_path / "tree"
+    make_small_files(root, rng)
+    (root / "more").write_bytes(rng.randbytes(2_000_000))
+    interrupted(root, here, 0.9)
+    for n in range(40):
+        (root / f"{n}").chmod((0o600, 0o444, 0o755)[n % 3])
+    edit(root / "3")
+    assert resumed(root, here) < 2_000_000
+    assert picture(here / "tree") == picture(root)
+
+
 def test_two_receivers_of_one_tree(tmp_path: Path, here: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/x").write_text("x")

@@ -142,17 +142,20 @@ class Staging:
             part = view[at : at + length]
             at += length
             entry = self._manifest.file(number)
-            if length == entry.size and number not in self._open:
-                self._write_whole(entry, part)
+            if length == entry.size and number not in self._open and self._write_whole(entry, part):
                 self._finished.add(number)
             else:
                 disk.write_all(self._file(number, entry), part, start)
         return at
 
-    def _write_whole(self, entry: File, view: memoryview) -> None:
+    def _write_whole(self, entry: File, view: memoryview) -> bool:
         """Each step counts for 100,000 of them: it has its mode from the beginning, the umask applied by the system;
-        who creates a file may write to it."""
-        fd = self._open_file(entry, CREATE | os.O_WRONLY, entry.mode | stat.S_IRUSR)
+        who creates a file may write to it. False if it is there, of whatever mode."""
+        directory, name = self._directories.locate(entry.path)
+        try:
+            fd = os.open(name, CREATE | os.O_EXCL | os.O_WRONLY, entry.mode | stat.S_IRUSR, dir_fd=directory)
+        except FileExistsError:
+            return False
         try:
             if os.pwrite(fd, view, 0) != len(view):
                 disk.write_all(fd, view, 0)
@@ -160,11 +163,12 @@ class Staging:
         finally:
             os.close(fd)
         self._dirty = True
+        return True
 
-    def _open_file(self, entry: File, flags: int, mode: int = 0o600) -> int:
+    def _open_file(self, entry: File, flags: int) -> int:
         directory, name = self._directories.locate(entry.path)
         try:
-            return os.open(name, flags, mode, dir_fd=directory)
+            return os.open(name, flags, 0o600, dir_fd=directory)
         except PermissionError:  # read-only already, from an earlier attempt
             fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=directory)
             try:
