@@ -558,58 +558,141 @@ def test_two_receivers_of_one_tree(tmp_path: Path, here: Path) -> None:
     source.close()
 
 
-@pytest.mark.parametrize("merged", [False, True])
+class Killed(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of moving into place; not at all if there are fewer."""
+    left = step
+
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        for name in ("rename_no_replace", "sync_directory"):
+            patch.setattr(disk, name, counted(getattr(disk, name)))
+        patch.setattr(placing, "_finish_directory", counted(placing._finish_directory))
+        patch.setattr(os, "rmdir", counted(os.rmdir))
+        yield
+
+
+def unlock(directory: Path) -> None:
+    for path in [directory, *directory.rglob("*")]:
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+
+
+def empty(directory: Path) -> None:
+    unlock(directory)
+    shutil.rmtree(directory)
+    directory.mkdir()
+
+
+def make_tree_without_bytes(root: Path, rng: random.Random) -> None:
+    make_tree(root, rng, 20)
+    for path in root.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(0o600)
+            os.truncate(path, 0)
+            path.chmod(mode)
+
+
+@pytest.mark.parametrize("kind", ["fresh", "merged", "without bytes", "left out"])
 def test_a_kill_while_it_is_moved_into_place_is_gone_on_from(
-    tmp_path: Path, here: Path, rng: random.Random, merged: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, here: Path, rng: random.Random, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At each step of it: what was moved is not refused, the rest follows, and all modes and times are set."""
-    root = make_tree(tmp_path / "tree", rng, 20)
+    """At each step of it: what was moved is not refused, the rest follows, and all modes and times are set. Also after
+    another attempt that was given up, and where no bytes are to be received."""
+    root = tmp_path / "tree"
+    if kind in ("fresh", "merged"):
+        make_tree(root, rng, 20)
+    else:
+        make_tree_without_bytes(root, rng)
     (root / "more").mkdir(exist_ok=True)
-    (root / "more/x").write_bytes(b"x")
+    (root / "more/x").touch()
+    policy = Policy(skip=kind == "left out")
+    if kind != "without bytes":
+        (root / "some").write_bytes(b"x")
     expected = picture(root)
-
-    class Killed(BaseException):
-        pass
-
-    steps = 0
-    for last in range(200):
-        if merged:
+    done = False
+    for step in range(200):
+        if kind != "fresh":
             (here / "tree").mkdir()
-        left = last
-
-        def step(real: Callable[..., object]) -> Callable[..., object]:
-            def counted(*arguments: object, **options: object) -> object:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise Killed
-                return real(*arguments, **options)
-
-            return counted
-
-        with monkeypatch.context() as patch:
-            for name in ("rename_no_replace", "sync_directory"):
-                patch.setattr(disk, name, step(getattr(disk, name)))
-            patch.setattr(placing, "_finish_directory", step(placing._finish_directory))
-            patch.setattr(os, "rmdir", step(os.rmdir))
-            with contextlib.suppress(Killed):
-                transfer([root], here)
-                steps = last
-        if not steps:
+        if kind == "left out":
+            shutil.copy2(root / "some", here / "tree")
+        with killed_at(step, monkeypatch):
+            transfer([root], here, policy)
+            done = True
+        if not done:
             source = open_source(root)
             try:
-                sink = open_sink(over_the_wire(source.manifest), here)
+                open_sink(over_the_wire(source.manifest), here, policy).abandon()
+                sink = open_sink(over_the_wire(source.manifest), here, policy)
                 assert move(source, sink) == 0
                 sink.finish(source.digest())
             except LocalFileError as refusal:  # all was in place, as is looked at below
                 print(refusal)
             source.close()
         assert picture(here / "tree") == expected
-        for path in [here / "tree", *(here / "tree").rglob("*")]:
-            if path.is_dir() and not path.is_symlink():
-                path.chmod(0o700)
-        shutil.rmtree(here)
-        here.mkdir()
-        if steps:
+        empty(here)
+        if done:
             break
-    assert steps > 5
+    assert step > 5
+
+
+@pytest.mark.parametrize("loss", ["removed", "torn", "emptied"])
+def test_a_kill_while_it_is_moved_into_place_and_the_journal_is_lost(
+    tmp_path: Path, here: Path, rng: random.Random, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never a success with something missing, and what was moved stays until the user says that it may not. Directories
+    that were moved are like all that exist: they keep their modes."""
+    root = make_tree(tmp_path / "tree", rng, 10)
+    (root / "some").write_bytes(b"x")
+    (root / "empty").mkdir()
+    expected = picture(root)
+    done = False
+    refused = 0
+    for step in range(200):
+        with killed_at(step, monkeypatch):
+            (here / "tree").mkdir()
+            transfer([root], here)
+            done = True
+        if done:
+            break
+        journal = here / ".tree.udpsend-journal"
+        if journal.exists():
+            lines = journal.read_bytes().splitlines(keepends=True)
+            journal.unlink()
+            if loss != "removed":
+                journal.write_bytes(b"".join(lines[: -1 if loss == "torn" else 1]))
+        before = without_directories(picture(here))
+        refusal = ""
+        try:
+            resumed(root, here)
+        except LocalFileError as error:
+            refusal = str(error)
+        if refusal:
+            assert "already" in refusal
+            assert without_directories(picture(here)) == before
+            refused += 1
+            unlock(here)  # some are read-only by now
+            resumed(root, here, Policy(overwrite=True))
+        seen = picture(here / "tree")
+        assert without_directories(seen) == without_directories(expected)
+        assert seen.keys() == expected.keys()
+        empty(here)
+    assert 0 < refused < step
+
+
+def without_directories(seen: dict[str, object]) -> dict[str, object]:
+    return {name: what for name, what in seen.items() if isinstance(what, str) or len(what) == 3}  # type: ignore[arg-type]

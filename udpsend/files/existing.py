@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 
@@ -42,6 +43,10 @@ class Destination(Struct):
         """Where the entry `path` goes."""
         top, slash, rest = path.partition("/")
         return self.names.get(top, top) + slash + rest
+
+    def bound_to(self, manifest: Manifest) -> str:
+        """Binds the offer and what is left out of it: what may be resumed."""
+        return hashlib.sha256(manifest.identity.encode() + self.left_out.pack()).hexdigest()
 
 
 def look(root: int, manifest: Manifest, policy: Policy) -> Destination:

@@ -28,6 +28,8 @@ SIZE_LIMIT = 1 << 63
 class Partial:
     """An open, locked partial of one file in one directory. Its methods raise OSError or LocalFileError."""
 
+    placing = False  # it is one step
+
     def __init__(self, directory: str | os.PathLike[str], entry: File, identity: str, policy: Policy) -> None:
         """`identity` binds what may be resumed. Refuses what exists (but for the policy), what does not fit, and a
         partial that another process is receiving."""

@@ -18,11 +18,13 @@ from msgspec import Struct, json
 
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files import disk
-from udpsend.files.byte_space import unpack_set_untrusted
-from udpsend.files.directories import FLAGS, Directories
+from udpsend.files.byte_space import ByteSpace, unpack_set_untrusted
+from udpsend.files.directories import Directories
 from udpsend.files.entries import MODE_BITS, Directory, Entry, File
 from udpsend.files.existing import Destination, Policy, refusal
+from udpsend.files.journal import vouches_for_all
 from udpsend.files.manifest import Manifest
+from udpsend.files.names import journal_name
 from udpsend.files.older import OFFER
 
 PLACING = ".udpsend-placing"
@@ -47,20 +49,15 @@ def save_begun(staging: int, manifest: Manifest, destination: Destination) -> No
     disk.sync_directory(staging)
 
 
-def load_begun(where: int, hidden: str, manifest: Manifest) -> Destination | None:
-    """Where an attempt at the same offer began to move what is in `hidden`, if one did."""
+def load_begun(where: int, staging: int, manifest: Manifest) -> Destination | None:
+    """Where an attempt at the same offer began to move what is in `staging`, if one did, and it is to be believed."""
     try:
-        staging = os.open(hidden, FLAGS | os.O_NOFOLLOW, dir_fd=where)
-        try:
-            if os.fstat(staging).st_uid != os.geteuid():
-                return None
-            with open(os.open(PLACING, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging), "rb") as file:
-                begun = json.decode(file.read(), type=_Begun)
-        finally:
-            os.close(staging)
+        with open(os.open(PLACING, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging), "rb") as file:
+            begun = json.decode(file.read(), type=_Begun)
         if begun.identity == manifest.identity:
             destination = Destination(unpack_set_untrusted(begun.left_out, len(manifest)), begun.names)
-            return destination if _is_all_there(where, hidden, manifest, destination) else None
+            if _is_vouched_for(where, manifest, destination) and _is_all_there(where, staging, manifest, destination):
+                return destination
     except (OSError, ValueError, BadPacket):  # none, or one that was not written to its end
         pass
     return None
@@ -72,9 +69,14 @@ def forget_begun(staging: int) -> None:
         os.unlink(PLACING, dir_fd=staging)
 
 
-def _is_all_there(where: int, hidden: str, manifest: Manifest, destination: Destination) -> bool:
-    """Each entry either still in `hidden`, or where it goes. Somebody may have removed some of it since."""
-    staging = os.open(hidden, FLAGS | os.O_NOFOLLOW, dir_fd=where)
+def _is_vouched_for(where: int, manifest: Manifest, destination: Destination) -> bool:
+    """Without its journal all would come again, and what was moved already would be in the way."""
+    size = ByteSpace(manifest, destination.left_out).size
+    return not size or vouches_for_all(where, journal_name(manifest.name), destination.bound_to(manifest), size)
+
+
+def _is_all_there(where: int, staging: int, manifest: Manifest, destination: Destination) -> bool:
+    """Each entry either still in `staging`, or where it goes. Somebody may have removed some of it since."""
     old, new = Directories(staging), Directories(where)
     try:
         wanted = (entry for number, entry in enumerate(manifest) if number not in destination.left_out)
@@ -82,7 +84,6 @@ def _is_all_there(where: int, hidden: str, manifest: Manifest, destination: Dest
     finally:
         old.close()
         new.close()
-        os.close(staging)
 
 
 def _is_there(directories: Directories, entry: Entry, path: str | None = None) -> bool:

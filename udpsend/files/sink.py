@@ -216,7 +216,7 @@ class Sink:
             return
         # Not after a flush that failed: the kernel reports lost pages once, and the next fdatasync would be a lie.
         with contextlib.suppress(LocalFileError, OSError):
-            if not self._behind.written:
+            if not self._behind.written and not self._partial.placing:
                 self._partial.discard()
             elif not self._flush_failed:
                 self._flush(self._behind.written)

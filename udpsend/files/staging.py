@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import stat
@@ -54,35 +53,37 @@ class Staging:
         with contextlib.ExitStack() as opened:
             self._where = disk.open_directory(directory)
             opened.callback(os.close, self._where)
-            begun = load_begun(self._where, self._hidden, manifest)
-            self._placing = begun is not None
+            self._root = self._open_locked()
+            opened.callback(os.close, self._root)
+            opened.callback(self._remove_if_empty)  # who is refused leaves nothing
+            begun = load_begun(self._where, self._root, manifest)
+            self.placing = begun is not None
+            """An earlier attempt has verified it all, and moved some of it: nothing is to be received."""
             self.destination = begun or look(self._where, manifest, policy)
             self.space = ByteSpace(manifest, self.destination.left_out)
             self.size = self.space.size
-            self._root = self._open_locked()
-            opened.callback(os.close, self._root)
-            if not self._placing:
-                forget_begun(self._root)
             self._directories = Directories(self._root, make=True)
             opened.callback(self._directories.close)
-            bound = hashlib.sha256(manifest.identity.encode() + self.destination.left_out.pack()).hexdigest()
-            self.journal = Journal(self._where, journal_name(self.name), bound, self.size)
+            self.journal = Journal(self._where, journal_name(self.name), self.destination.bound_to(manifest), self.size)
             opened.callback(self.journal.close)
             self._dirty = bool(self.journal.usable)
-            if not self._placing:
-                self._made = disbelieve_short_files(self._root, self._manifest, self.space, self.journal)
-            if not self.journal.usable and not (self.journal.stale and self._is_current()):
-                self._begin()
-            try:
-                room.check_twins(self._root, manifest)
-                room.check_space(
-                    self._root, self._manifest, self.size - self.journal.there.total, bool(self.journal.usable)
-                )
-            except LocalFileError:
-                if not self.journal.there:
-                    self.discard()
-                raise
+            if not self.placing:
+                self._make_ready()
             opened.pop_all()
+
+    def _make_ready(self) -> None:
+        forget_begun(self._root)
+        self._made = disbelieve_short_files(self._root, self._manifest, self.space, self.journal)
+        if not self.journal.usable and not (self.journal.stale and self._is_current()):
+            self._begin()
+        needed = self.size - self.journal.there.total
+        try:
+            room.check_twins(self._root, self._manifest)
+            room.check_space(self._root, self._manifest, needed, bool(self.journal.usable))
+        except LocalFileError:
+            if not self.journal.there:
+                self.discard()
+            raise
 
     def _open_locked(self) -> int:
         for _ in range(8):
@@ -234,7 +235,7 @@ class Staging:
 
     def place(self) -> str:
         """Complete it and move it, durably, to where it belongs. Returns the name of what came first."""
-        if not self._placing:
+        if not self.placing:
             for number in range(len(self._manifest)):
                 if number not in self._finished and number not in self.destination.left_out:
                     self._complete(number, self._manifest[number])
@@ -243,9 +244,9 @@ class Staging:
         disk.sync_file_system(self._root)
         if not disk.is_same_file(self._where, self._hidden, self._root):
             raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was written: try again.")
-        if not self._placing:
+        if not self.placing:
             save_begun(self._root, self._manifest, self.destination)
-        move_into_place(self._where, self._root, self._manifest, self.destination, self._policy, self._placing)
+        move_into_place(self._where, self._root, self._manifest, self.destination, self._policy, self.placing)
         self._directories.close()
         self.discard()
         disk.sync_directory(self._where)
@@ -278,9 +279,12 @@ class Staging:
     def discard(self) -> None:
         """Remove it all; what is open stays so."""
         self._empty()
+        self._remove_if_empty()
+        self.journal.remove()
+
+    def _remove_if_empty(self) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(self._hidden, dir_fd=self._where)
-        self.journal.remove()
 
     def _close_files(self) -> None:
         while self._open:
