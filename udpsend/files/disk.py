@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -92,6 +93,17 @@ def _make_writable(directory: int, name: str) -> None:
         os.fchmod(fd, 0o600)
     finally:
         os.close(fd)
+
+
+def lock(fd: int, name: str) -> None:
+    """What `name` is received into. A file system without locks: as good as it gets there. Raises LocalFileError."""
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LocalFileError(
+                f"Another udpsend is receiving {quote(name)} into this directory: let it end, or stop it."
+            ) from error
 
 
 def is_same_file(directory: int, name: str, fd: int) -> bool:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
 import time
@@ -78,14 +77,7 @@ class Partial:
         for _ in range(8):
             fd = disk.open_own_file(self._where, self._hidden)
             try:
-                with contextlib.suppress(OSError):  # a file system without locks: as good as it gets there
-                    try:
-                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError as error:
-                        raise LocalFileError(
-                            f"Another udpsend is receiving {quote(self.name)} into this directory: "
-                            "let it end, or stop it."
-                        ) from error
+                disk.lock(fd, self.name)
                 if disk.is_same_file(self._where, self._hidden, fd):
                     return fd
             except BaseException:

@@ -9,7 +9,6 @@ NAME is the first name of the offer. Small files come whole: one open, one write
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -93,14 +92,7 @@ class Staging:
             try:
                 if os.fstat(fd).st_uid != os.geteuid():
                     raise LocalFileError(f"{quote(self._hidden)} is in the way, and is not yours: remove it.")
-                with contextlib.suppress(OSError):  # a file system without locks: as good as it gets there
-                    try:
-                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError as error:
-                        raise LocalFileError(
-                            f"Another udpsend is receiving {quote(self.name)} into this directory: "
-                            "let it end, or stop it."
-                        ) from error
+                disk.lock(fd, self.name)
                 if disk.is_same_file(self._where, self._hidden, fd):
                     os.fchmod(fd, 0o700)
                     return fd
