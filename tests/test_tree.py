@@ -382,10 +382,10 @@ def test_an_interrupted_tree_goes_on(tmp_path: Path, here: Path, rng: random.Ran
     assert os.listdir(here) == ["tree"]
 
 
-def interrupted(root: Path, here: Path, part: float) -> None:
+def interrupted(root: Path, here: Path, part: float, policy: Policy | None = None) -> None:
     """So much of it arrives."""
     source = open_source(root)
-    sink = open_sink(source.manifest, here)
+    sink = open_sink(source.manifest, here, policy)
     move(source, sink, limit=int(sink.size * part))
     wait_until(lambda: not sink._behind._queue)
     for index, digest in source.take_hashes(1000):
@@ -491,6 +491,19 @@ def test_delta_sends_what_differs(tmp_path: Path, here: Path, rng: random.Random
     assert resumed(root, here, Policy(overwrite=True, delta=True)) <= 2 * BLOCK_SIZE
     assert (here / "tree" if single else here / "tree/sub/big").read_bytes() == data
     assert os.listdir(here) == ["tree"]
+
+
+def test_delta_copies_nothing_over_what_has_arrived(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "big").write_bytes(rng.randbytes(9_000_000))
+    transfer([root], here)
+    data = rng.randbytes(9_000_000)
+    (root / "big").write_bytes(data)
+    interrupted(root, here, 0.9, Policy(overwrite=True))
+    (root / "other").touch()
+    assert resumed(root, here, Policy(overwrite=True, delta=True)) < 3 * BLOCK_SIZE
+    assert (here / "tree/big").read_bytes() == data
 
 
 def make_small_files(root: Path, rng: random.Random) -> None:

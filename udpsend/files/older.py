@@ -13,7 +13,9 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from udpsend.errors import BadPacket
 from udpsend.files import disk
@@ -167,31 +169,33 @@ def _move(old: Directories, new: Directories, path: str, size: int) -> int:
 def take_existing(
     root: int, directories: Directories, manifest: Manifest, space: ByteSpace, destination: Destination
 ) -> list[tuple[int, int]]:
-    """Copy files that are to be replaced into the staging directory. Returns the ranges that they hold."""
+    """Copy files that are to be replaced into the staging directory, but for those that are in it. Returns the ranges
+    that they hold."""
     kept = []
     existing = Directories(root)
     try:
-        for number, offset, start, stop in space.ranges():
+        for number, ranges in groupby(space.ranges(), itemgetter(0)):
             path = manifest[number].path
             with contextlib.suppress(OSError):
                 source, name = existing.locate(destination.path_of(path))
                 fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=source)
                 try:
-                    size = _copy(fd, directories, path, offset, stop - start)
+                    kept += _copy(fd, directories, path, ranges)
                 finally:
                     os.close(fd)
-                kept.append((start, start + size))
     finally:
         existing.close()
     return kept
 
 
-def _copy(fd: int, directories: Directories, path: str, offset: int, size: int) -> int:
+def _copy(
+    fd: int, directories: Directories, path: str, ranges: Iterable[tuple[int, int, int, int]]
+) -> list[tuple[int, int]]:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        return 0
+        return []
     target, name = directories.locate(path)
-    copy = os.open(name, os.O_RDWR | os.O_CREAT | FLAGS, 0o600, dir_fd=target)
+    copy = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600, dir_fd=target)
     try:
-        return disk.copy_content(fd, copy, size, offset)
+        return [(start, start + disk.copy_content(fd, copy, stop - start, offset)) for _, offset, start, stop in ranges]
     finally:
         os.close(copy)
