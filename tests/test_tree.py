@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import shutil
@@ -397,10 +398,12 @@ def interrupted(root: Path, here: Path, part: float, policy: Policy | None = Non
 def resumed(root: Path, here: Path, policy: Policy | None = None) -> int:
     """Goes on to the end. Returns how many bytes were carried."""
     source = open_source(root)
-    sink = open_sink(over_the_wire(source.manifest), here, policy)
-    moved = move(source, sink) + compare(source, sink)
-    sink.finish(source.digest())
-    source.close()
+    try:
+        sink = open_sink(over_the_wire(source.manifest), here, policy)
+        moved = move(source, sink) + compare(source, sink)
+        sink.finish(source.digest())
+    finally:
+        source.close()
     return moved
 
 
@@ -504,6 +507,103 @@ def test_delta_copies_nothing_over_what_has_arrived(tmp_path: Path, here: Path, 
     (root / "other").touch()
     assert resumed(root, here, Policy(overwrite=True, delta=True)) < 3 * BLOCK_SIZE
     assert (here / "tree/big").read_bytes() == data
+
+
+@pytest.fixture(params=["single", "tree"])
+def changed(request: pytest.FixtureRequest, tmp_path: Path, here: Path, rng: random.Random) -> Path:
+    """What is there, since when a byte of it has changed and one has come."""
+    root = tmp_path / "tree"
+    if request.param == "tree":
+        root.mkdir()
+    big = root if request.param == "single" else root / "big"
+    data = bytearray(rng.randbytes(9_000_000))
+    big.write_bytes(data)
+    transfer([root], here)
+    data[5_000_000] ^= 1
+    big.write_bytes(data + b"x")
+    return root
+
+
+DELTA = Policy(overwrite=True, delta=True)
+
+
+def content(root: Path) -> bytes:
+    return (root / "big" if root.is_dir() else root).read_bytes()
+
+
+def test_delta_copies_only_what_there_is_room_for(changed: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "free_bytes", lambda _: 9_000_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "copy_content", lambda *_: pytest.fail("copied"))
+        with pytest.raises(LocalFileError, match="Not enough space"):
+            resumed(changed, here, DELTA)
+    assert os.listdir(here) == ["tree"]
+    monkeypatch.setattr(disk, "shares_blocks", lambda *_: True)
+    assert resumed(changed, here, DELTA) <= 3 * BLOCK_SIZE
+    assert content(here / "tree") == content(changed)
+
+
+def test_a_copy_that_fails_is_thrown_away_and_all_is_sent(
+    changed: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = disk.copy_content
+
+    def full(source: int, target: int, size: int, offset: int = 0) -> int:
+        real(source, target, size // 2, offset)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk, "copy_content", full)
+    source = open_source(changed)
+    sink = open_sink(source.manifest, here, DELTA)
+    assert sum(path.stat().st_size for path in here.glob(".*-part")) == 0
+    assert not list(here.glob(".*-tree/tree/big"))
+    sink.abandon()
+    source.close()
+    assert os.listdir(here) == ["tree"]
+    assert resumed(changed, here, DELTA) == 9_000_001
+    assert content(here / "tree") == content(changed)
+
+
+def test_a_copy_is_thrown_away_where_there_is_no_room_for_the_rest(
+    changed: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not what has arrived before."""
+    real = disk.copy_content
+    free = 10_000_000
+
+    def others_write(source: int, target: int, size: int, offset: int = 0) -> int:
+        nonlocal free
+        free = 0
+        return real(source, target, size, offset)
+
+    monkeypatch.setattr(disk, "free_bytes", lambda _: free)
+    monkeypatch.setattr(disk, "copy_content", others_write)
+    for _ in range(2):
+        with pytest.raises(LocalFileError, match="Not enough space"):
+            resumed(changed, here, DELTA)
+        assert os.listdir(here) == ["tree"]
+        free = 10_000_000
+    interrupted(changed, here, 0.9, Policy(overwrite=True))
+    free = 0
+    with pytest.raises(LocalFileError, match="Not enough space"):
+        resumed(changed, here, DELTA)
+    free = 10_000_000
+    assert resumed(changed, here, DELTA) < 2_000_000
+    assert content(here / "tree") == content(changed)
+
+
+def test_where_a_copy_shares_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    with (tmp_path / "x").open("rb") as source, (tmp_path / "y").open("wb") as target:
+
+        def clone(to: int, _: int, fd: int) -> int:
+            return os.pwrite(to, os.pread(fd, 100, 0), 0)
+
+        monkeypatch.setattr(fcntl, "ioctl", clone)
+        assert disk.shares_blocks(source.fileno(), target.fileno())
+        monkeypatch.undo()
+        disk.shares_blocks(source.fileno(), target.fileno())
+    assert (tmp_path / "y").read_bytes() == b""
 
 
 def make_small_files(root: Path, rng: random.Random) -> None:

@@ -130,6 +130,12 @@ def free_bytes(fd: int) -> int | None:
     return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
+def has_room(fd: int, size: int) -> bool:
+    """As far as the file system says."""
+    free = free_bytes(fd)
+    return free is None or size <= free
+
+
 def holds_size(fd: int, size: int) -> bool:
     """Whether a file may be this large here: seeking is refused past the largest file (4 GiB - 1 on FAT)."""
     try:
@@ -201,6 +207,17 @@ def copy_content(source: int, target: int, size: int, offset: int = 0) -> int:
     return done
 
 
+def shares_blocks(source: int, target: int) -> bool:
+    """Whether a copy of `source` takes no room. `target` is empty, and stays so."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    finally:
+        os.ftruncate(target, 0)
+    return True
+
+
 class _Unsupported(Exception):
     """This file system or this system does not have that way."""
 
@@ -221,6 +238,7 @@ def rename_no_replace(directory: int, old: str, new: str, to: int | None = None)
 
 _NO_SUCH_WAY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _RENAME_NOREPLACE = 1  # linux/fs.h
+_FICLONE = 0x40049409  # linux/fs.h
 
 
 def _by_renameat2(directory: int, old: str, new: str, to: int) -> None:

@@ -167,10 +167,10 @@ def _move(old: Directories, new: Directories, path: str, size: int) -> int:
 
 
 def take_existing(
-    root: int, directories: Directories, manifest: Manifest, space: ByteSpace, destination: Destination
+    root: int, directories: Directories, manifest: Manifest, space: ByteSpace, destination: Destination, fits: bool
 ) -> list[tuple[int, int]]:
-    """Copy files that are to be replaced into the staging directory, but for those that are in it. Returns the ranges
-    that they hold."""
+    """Copy files that are to be replaced into the staging directory, but for those that are in it, and those that take
+    room where not all `fits`. Returns the ranges that they hold."""
     kept = []
     existing = Directories(root)
     try:
@@ -180,7 +180,7 @@ def take_existing(
                 source, name = existing.locate(destination.path_of(path))
                 fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=source)
                 try:
-                    kept += _copy(fd, directories, path, ranges)
+                    kept += _copy(fd, directories, path, ranges, fits)
                 finally:
                     os.close(fd)
     finally:
@@ -189,13 +189,18 @@ def take_existing(
 
 
 def _copy(
-    fd: int, directories: Directories, path: str, ranges: Iterable[tuple[int, int, int, int]]
+    fd: int, directories: Directories, path: str, ranges: Iterable[tuple[int, int, int, int]], fits: bool
 ) -> list[tuple[int, int]]:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return []
     target, name = directories.locate(path)
     copy = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600, dir_fd=target)
     try:
-        return [(start, start + disk.copy_content(fd, copy, stop - start, offset)) for _, offset, start, stop in ranges]
+        if fits or disk.shares_blocks(fd, copy):
+            return [(at, at + disk.copy_content(fd, copy, stop - at, offset)) for _, offset, at, stop in ranges]
+    except OSError:
+        pass
     finally:
         os.close(copy)
+    os.unlink(name, dir_fd=target)  # all of it is sent, then
+    return []

@@ -49,10 +49,13 @@ class Partial:
             self.journal = Journal(self._where, journal_name(name), identity, size)
             opened.callback(self.journal.close)
             self._check_present(size)
+            received = bool(self.journal.there)
             try:
+                if policy.delta and not received:
+                    self._take_existing(size)
                 self._check_space(size)
-            except LocalFileError:
-                if not self.journal.there:
+            except (LocalFileError, OSError):
+                if not received:
                     self.discard()
                 raise
             opened.pop_all()
@@ -97,20 +100,23 @@ class Partial:
             journal.reset()
         if not journal.usable and not journal.stale:
             os.ftruncate(self.fd, 0)
-            if self._policy.delta:
-                self._take_existing(size)
 
     def _take_existing(self, size: int) -> None:
-        """Begin with what is to be replaced: what is the same need not be sent."""
+        """Begin with what is to be replaced, if there is room for it: what is the same need not be sent."""
         try:
             fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._where)
         except OSError:
             return
+        copied = 0
         try:
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                self.journal.set_stale([(0, disk.copy_content(fd, self.fd, size))])
+            is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+            if is_file and (disk.has_room(self.fd, size) or disk.shares_blocks(fd, self.fd)):
+                copied = disk.copy_content(fd, self.fd, size)
+        except OSError:
+            os.ftruncate(self.fd, 0)  # all of it is sent, then
         finally:
             os.close(fd)
+        self.journal.set_stale([(0, copied)])
 
     def _check_space(self, size: int) -> None:
         """Nothing is allocated ahead: posix_fallocate took 0.1 s per GiB on tmpfs (warm) before the first byte, saved

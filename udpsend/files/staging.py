@@ -73,14 +73,18 @@ class Staging:
     def _make_ready(self) -> None:
         forget_begun(self._root)
         self._made = disbelieve_short_files(self._root, self._manifest, self.space, self.journal)
-        if not self.journal.usable and not (self.journal.stale and self._is_current()):
+        begins = not self.journal.usable and not (self.journal.stale and self._is_current())
+        if begins:
             self._begin()
-        needed = self.size - self.journal.there.total
+        received = bool(self.journal.there)
         try:
             room.check_twins(self._root, self._manifest)
+            if begins and self._policy.delta:
+                self._take_existing()
+            needed = self.size - self.journal.there.total
             room.check_space(self._root, self._manifest, needed, bool(self.journal.usable))
-        except LocalFileError:
-            if not self.journal.there:
+        except (LocalFileError, OSError):
+            if not received:
                 self.discard()
             raise
 
@@ -107,11 +111,14 @@ class Staging:
         old = OldTree(self._root, self.journal.stale)
         kept = old.move_files(self._directories, self._manifest, self.space) if self.journal.stale else []
         old.remove()
-        if self._policy.delta:
-            kept += take_existing(self._where, self._directories, self._manifest, self.space, self.destination)
         self.journal.set_stale(kept)
         save_offer(self._root, self._manifest, self.destination.left_out)
         self._dirty = True
+
+    def _take_existing(self) -> None:
+        fits = disk.has_room(self._root, self.size - self.journal.there.total)
+        kept = take_existing(self._where, self._directories, self._manifest, self.space, self.destination, fits)
+        self.journal.set_stale([*self.journal.stale, *kept])
 
     def _is_current(self) -> bool:
         """What is stale is in files of this very offer, kept by an attempt that got no further."""
