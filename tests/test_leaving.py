@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -40,26 +40,33 @@ def sent(tmp_path: Path, code: str) -> Iterator[Future[Verified]]:
         yield pool.submit(udpsend.send, tmp_path / "content", code=code, config=CONFIG)
 
 
-def test_what_the_callers_function_raises_is_told(tmp_path: Path, code: str, sent: Future[Verified]) -> None:
+@pytest.mark.parametrize(
+    ("function", "raised", "told", "why"),
+    [
+        ("accept", ZeroDivisionError, TransferFailed, "The other side gave up: it stopped unexpectedly"),
+        ("on_event", KeyboardInterrupt, Refused, "The other side stopped the transfer"),
+    ],
+)
+def test_what_the_callers_function_raises_is_told(
+    tmp_path: Path,
+    code: str,
+    sent: Future[Verified],
+    function: str,
+    raised: type[BaseException],
+    told: type[Exception],
+    why: str,
+) -> None:
     """It was not: the sender looked for the receiver for five minutes."""
 
-    def accept(offered: Offered) -> bool:
-        raise ZeroDivisionError
+    def fail(about: object) -> bool:
+        if isinstance(about, Offered):
+            raise raised
+        return True
 
-    with pytest.raises(ZeroDivisionError):
-        udpsend.receive(code, tmp_path / "there", accept=accept, config=CONFIG)
-    with pytest.raises(TransferFailed, match="The other side gave up: it stopped unexpectedly"):
-        sent.result(WAIT)
-
-
-def test_a_ctrl_c_that_is_not_told_in_the_loop_is(tmp_path: Path, code: str, sent: Future[Verified]) -> None:
-    def show(event: Event) -> None:
-        if isinstance(event, Offered):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        udpsend.receive(code, tmp_path / "there", on_event=show, config=CONFIG)
-    with pytest.raises(Refused, match="The other side stopped the transfer"):
+    options: dict[str, Any] = {function: fail}
+    with pytest.raises(raised):
+        udpsend.receive(code, tmp_path / "there", config=CONFIG, **options)
+    with pytest.raises(told, match=why):
         sent.result(WAIT)
 
 
