@@ -136,6 +136,16 @@ def has_room(fd: int, size: int) -> bool:
     return free is None or size <= free
 
 
+def check_room(fd: int, size: int, for_what: str = "") -> None:
+    """Raises LocalFileError if there is none."""
+    free = free_bytes(fd)
+    if free is not None and size > free:
+        raise LocalFileError(
+            f"Not enough space{for_what}: {size / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free. "
+            "Free some space, or choose another directory."
+        )
+
+
 def holds_size(fd: int, size: int) -> bool:
     """Whether a file may be this large here: seeking is refused past the largest file (4 GiB - 1 on FAT)."""
     try:

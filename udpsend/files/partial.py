@@ -125,13 +125,7 @@ class Partial:
             raise LocalFileError(
                 f"{quote(self.name)} is larger than this file system allows a file to be: choose another directory."
             )
-        needed = size - self.journal.there.total
-        free = disk.free_bytes(self.fd)
-        if free is not None and needed > free:
-            raise LocalFileError(
-                f"Not enough space for {quote(self.name)}: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB "
-                "are free. Free some space, or choose another directory."
-            )
+        disk.check_room(self.fd, size - self.journal.there.total, f" for {quote(self.name)}")
 
     def write(self, offset: int, view: memoryview) -> int:
         """Put `view`, or the first of it, at `offset`. Returns how many bytes."""

@@ -44,12 +44,7 @@ def check_space(root: int, manifest: Manifest, needed: int, has_files: bool) -> 
     makes_holes = _makes_holes(root, manifest.largest)
     if manifest.data and not makes_holes:
         needed += manifest.holes
-    free = disk.free_bytes(root)
-    if free is not None and needed > free:
-        raise LocalFileError(
-            f"Not enough space: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB "
-            "are free. Free some space, or choose another directory."
-        )
+    disk.check_room(root, needed)
 
 
 def _makes_holes(root: int, largest: int) -> bool:
