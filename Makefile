@@ -26,7 +26,7 @@ demo: $(STAMP)
 	$(BIN)/python -m tools.demo
 
 test: $(STAMP)
-	timeout --foreground -k 10 $(TEST_TIMEOUT) $(BIN)/python -m pytest -q
+	timeout --foreground -k 10 $(TEST_TIMEOUT) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check
