@@ -15,7 +15,7 @@ from udpsend.files.in_order import InOrder
 from udpsend.files.sink import Sink
 from udpsend.files.source import Source
 from udpsend.receiving import Receiving
-from udpsend.rendezvous.code import parse_code
+from udpsend.rendezvous.code import generate_code, parse_code
 from udpsend.sending import Sending
 from udpsend.wire.ranges import RangeSet
 
@@ -35,7 +35,7 @@ def test_blocks_that_there_are_not_are_not_waited_for(tmp_path: Path, monkeypatc
     monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
     (tmp_path / "sent").write_bytes(bytes(3 << 20))
     (tmp_path / "here").mkdir()
-    code = parse_code(f"4821-{secrets.token_hex(8)}")
+    code = parse_code(generate_code(secrets.token_bytes))
     receiving = _KnowsTooMuch(code, CONFIG, None, None, tmp_path / "here", Policy(), None)
 
     def receive() -> None:

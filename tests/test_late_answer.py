@@ -13,7 +13,7 @@ from udpsend.config import Config
 from udpsend.errors import Cancelled, Refused
 from udpsend.events import Offered
 from udpsend.files.source import Source
-from udpsend.rendezvous.code import Code, parse_code
+from udpsend.rendezvous.code import Code, generate_code, parse_code
 from udpsend.sending import Sending
 
 WAIT = 20.0
@@ -42,7 +42,7 @@ def test_yes_after_the_sender_has_gone(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "content").write_bytes(b"content" * 1000)
     directory = tmp_path / "there"
     directory.mkdir()
-    code = parse_code(f"4821-{secrets.token_hex(8)}")
+    code = parse_code(generate_code(secrets.token_bytes))
     sending, thread = send_in_a_thread(tmp_path / "content", code)
     before = set(threading.enumerate())
     is_over = threading.Event()
@@ -61,7 +61,7 @@ def test_yes_after_the_sender_has_gone(tmp_path: Path, monkeypatch: pytest.Monke
         assert not left.is_alive(), left
     assert not list(directory.iterdir())
 
-    code = parse_code(f"4821-{secrets.token_hex(8)}")
+    code = parse_code(generate_code(secrets.token_bytes))
     _, thread = send_in_a_thread(tmp_path / "content", code)
     assert udpsend.receive(code.text, directory, config=CONFIG).size == 7000
     thread.join(WAIT)

@@ -18,7 +18,7 @@ from udpsend.events import Event, Offered, Verified, Verifying
 from udpsend.files.existing import Policy
 from udpsend.net.driver import Driver
 from udpsend.receiving import Receiving
-from udpsend.rendezvous.code import parse_code
+from udpsend.rendezvous.code import generate_code, parse_code
 from udpsend.session import Session
 
 WAIT = 20.0
@@ -28,7 +28,7 @@ CONFIG = Config(bind="127.0.0.1", brokers=(), stun_servers=(), timeout=WAIT)
 @pytest.fixture
 def code(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
-    return f"4821-{secrets.token_hex(8)}"
+    return generate_code(secrets.token_bytes)
 
 
 @pytest.fixture
