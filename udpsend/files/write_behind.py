@@ -191,7 +191,7 @@ class WriteBehind(HashingThread):
         return [self._checked.popleft() for _ in range(len(self._checked))]
 
     def _work(self) -> None:
-        while not self._stopping or self._queue:
+        while not self._stopping or self._queue or self._theirs:
             self._turn(self.written)
             self._ask_for_old_block()
             while self._theirs:
