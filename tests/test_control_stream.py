@@ -226,12 +226,16 @@ def test_digests_that_cannot_be(value: Any) -> None:
 # the sender's side of the dialogue
 
 
-def accepted(size: int = 100, present: tuple[tuple[int, int], ...] = ()) -> tuple[Sender, deque[Any]]:
+Ranges = tuple[tuple[int, int], ...]
+
+
+def accepted(size: int = 100, present: Ranges = (), known: Ranges = ()) -> tuple[Sender, deque[Any]]:
     events: deque[Any] = deque()
     sender = Sender(MemoryFile(bytes(size)), size, {"name": "x"}, ControlSender(), events)
     assert not sender.unfinished
     assert not sender.pending
-    sender.message_received_untrusted({"type": "accept", "present": [list(piece) for piece in present]})
+    told: dict[str, Any] = {"present": [list(piece) for piece in present], "known": [list(piece) for piece in known]}
+    sender.message_received_untrusted({"type": "accept", **told})
     return sender, events
 
 
@@ -274,6 +278,23 @@ def test_verified_overtakes_the_last_acknowledgements() -> None:
     assert isinstance(events[-1], PeerVerified)
     assert sender.done == 100
     assert not sender.unfinished
+
+
+def test_what_was_verified_is_what_was_sent() -> None:
+    sender, events = accepted()
+    sender.digest_ready(bytes(32))
+    with pytest.raises(BadPacket, match="something else"):
+        sender.message_received_untrusted({"type": "verified", "digest": "11" * 32})
+    sender.message_received_untrusted({"type": "verified", "digest": "00" * 32})
+    assert events[-1] == PeerVerified(bytes(32))
+
+
+def test_of_all_that_was_verified_only_the_receiver_knows_the_digest() -> None:
+    """Where it had compared a block before."""
+    sender, events = accepted(known=((0, 1),))
+    sender.digest_ready(bytes(32))
+    sender.message_received_untrusted({"type": "verified", "digest": "11" * 32})
+    assert events[-1] == PeerVerified(b"\x11" * 32)
 
 
 @pytest.mark.parametrize("said", ["verified", "accept", "offer", "finished", ""])

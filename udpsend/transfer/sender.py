@@ -67,6 +67,7 @@ class Sender:
         self._listing = False
         self._accepted = False
         self._digest: bytes | None = None
+        self._knows_some = False  # blocks that were compared before: `_digest` is not that of all
         self._unsent = RangeSet()
         self._delivered = RangeSet()
         self._never_sent = RangeSet()  # of what is delivered
@@ -125,10 +126,13 @@ class Sender:
             case "accept" if not self._accepted:
                 self._accepted_untrusted(message)
             case "verified" if self._accepted and self._digest is not None:
+                digest = parse_digest_untrusted(message) if message.get("digest") else b""
+                if digest and not self._knows_some and digest != self._digest:
+                    raise BadPacket("it verified something else")
                 # It may overtake the last acknowledgements, and says more than they do.
                 self._unsent.clear()
                 self._delivered.add(0, self._base + self.total)
-                self._events.append(PeerVerified(parse_digest_untrusted(message) if message.get("digest") else b""))
+                self._events.append(PeerVerified(digest))
             case "need" if self._accepted and not self._is_stream:
                 ranges = parse_ranges_untrusted(message.get("ranges"), self.total)
                 self._send_again(RangeSet((self._base + start, self._base + stop) for start, stop in ranges))
@@ -147,6 +151,7 @@ class Sender:
         self._ahead = parse_ahead_untrusted(message)
         self.limit = parse_limit_untrusted(message)
         self.background = parse_background_untrusted(message)
+        self._knows_some = bool(known)
         self._accepted = True
         self._unsent.clear()
         self._delivered.add(0, self._base)
