@@ -285,7 +285,11 @@ def test_byte_space(sizes: list[int], data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"x", zlib.compress(b""), zlib.compress(bytes(3)), zlib.compress(bytes(1 << 20))]
+    "data",
+    [
+        *(b"", b"x", zlib.compress(b""), zlib.compress(bytes(3)), zlib.compress(bytes(1 << 20))),
+        zlib.compress(b"\0\x04"),  # the eleventh of ten
+    ],
 )
 def test_bad_sets_are_refused(data: bytes) -> None:
     with pytest.raises(BadPacket):

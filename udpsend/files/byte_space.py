@@ -46,7 +46,7 @@ def unpack_set_untrusted(data: bytes, count: int) -> EntrySet:
         bits = inflate.decompress(data, -(-count // 8) + 1)
     except zlib.error as error:
         raise BadPacket("set of entries") from error
-    if len(bits) != -(-count // 8) or not inflate.eof:
+    if len(bits) != -(-count // 8) or not inflate.eof or int.from_bytes(bits, "little").bit_length() > count:
         raise BadPacket("set of entries")
     return EntrySet(count, bits)
 

@@ -162,6 +162,11 @@ class Manifest:
         return self.count == self.files == 1
 
     @property
+    def others(self) -> int:
+        """Entries of the first level beside the first one."""
+        return (self.runs[1][1] if len(self.runs) > 1 else self.count) - 1
+
+    @property
     def holes(self) -> int:
         """Bytes of the files that are not sent, and take no place."""
         return self.full_size - self.size
@@ -237,7 +242,7 @@ def parse_manifest_untrusted(value: object) -> Manifest | Announced:
             if not 0 < packed <= MAX_PACKED or not 0 < count <= MAX_ENTRIES or not 0 <= size <= MAX_SIZE:
                 raise BadPacket("the manifest is too large")
             return Announced(packed, count, size, Manifest((), skipped, skipped_count))
-    raise BadPacket("the manifest has no list of entries")
+    raise BadPacket(f"the manifest has no list of 1 to {PAGE:,} entries")
 
 
 def _skipped_untrusted(value: JSON) -> tuple[list[Skipped], int]:
