@@ -120,6 +120,23 @@ def test_what_an_earlier_attempt_left_is_told(library: Library, capsys: pytest.C
     assert captured.out == "Sent f: 3.0 MB in 1.00 s, 1.0 MB/s, verified\n"
 
 
+@pytest.mark.parametrize(
+    ("files", "others", "left_out", "says"),
+    [
+        (5, 0, 0, "Sent t (5 files): 1.0 kB in 1.00 s, 1.0 kB/s, verified\n"),  # a directory
+        (2, 1, 0, "Sent t and 1 other: 1.0 kB in 1.00 s, 1.0 kB/s, verified\n"),  # two files
+        (6, 2, 1, "Sent t and 2 others (6 files): 1.0 kB in 1.00 s, verified; 1 was there already\n"),
+        (6, 0, 2, "Sent t (6 files): 1.0 kB in 1.00 s, verified; 2 were there already\n"),
+    ],
+)
+def test_what_was_sent_is_counted(
+    library: Library, capsys: pytest.CaptureFixture[str], files: int, others: int, left_out: int, says: str
+) -> None:
+    library.telling = [events.Verified("t", 1000, 1.0, DIGEST, files=files, others=others, left_out=left_out)]
+    assert main(["send", "t"]) == 0
+    assert capsys.readouterr().out == says
+
+
 def test_an_empty_file_has_no_rate(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
     library.telling = [events.Progress(0, 0), events.Verified("f", 0, 0.0, DIGEST)]
     assert main(["send", "f"]) == 0

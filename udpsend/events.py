@@ -160,6 +160,8 @@ class Verified(Struct, frozen=True):
     """Files that the receiver had already."""
     holes: int = 0
     """Bytes of `size` that are holes of sparse files."""
+    others: int = 0
+    """What was offered beside `name`, not counting what is in directories."""
 
 
 class TextReceived(Struct, frozen=True):

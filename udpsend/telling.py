@@ -57,6 +57,7 @@ def verified_event(
         manifest.skipped_count,
         left_out,
         manifest.holes,
+        manifest.others,
     )
 
 

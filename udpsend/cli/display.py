@@ -213,12 +213,14 @@ class Display:
         self.close()
         what = "Sent" if self._role is Role.SENDER else "Received"
         where = f" as {escape(event.path)}" if event.path else ""
-        more = f" and {event.files - 1} more files" if event.files > 1 else ""
+        more = f" and {event.others} other{'s' if event.others > 1 else ''}" if event.others else ""
+        if event.files > 1 + event.others:
+            more += f" ({event.files} files)"
         moved = max(0, event.size - event.holes - self._already)
         rate = f", {rate_text(moved / event.seconds)}" if event.seconds > 0 and moved and not event.left_out else ""
         proof = "verified"
         if event.left_out:
-            proof += f"; {event.left_out} were there already"
+            proof += f"; {event.left_out} {'were' if event.left_out > 1 else 'was'} there already"
         if event.skipped:
             proof += f"; {event.skipped} could not be sent"
         self._terminal.debug(f"BLAKE3 {event.digest}")
