@@ -270,6 +270,12 @@ def test_with_whom_a_direct_path_would_work(diagnosis: Diagnosis, chances: list[
     assert works_with_ordinary_nats(diagnosis) is expected
 
 
+def test_who_asked_no_server_is_not_told_that_none_answers() -> None:
+    assert prospects(Diagnosis())[-1].why == "no STUN server was asked"
+    silent = Diagnosis(stun_servers=(Place("stun.example", None),))
+    assert prospects(silent)[-1].why == "no STUN server answers: UDP does not get out"
+
+
 def test_a_port_mapping_opens_a_symmetric_nat_unless_there_is_another_behind_it() -> None:
     nat = Nat(HOST, OUTSIDE, APDM, APDM, Ports.RANDOM)
     outermost = Diagnosis(ipv4=nat, port_mapping=PortMappingFound("PCP", (OUTSIDE[0], 7000)))
@@ -342,7 +348,7 @@ def test_the_command_prints_json(config: Config, capsys: pytest.CaptureFixture[s
 
 def test_the_command_ends_with_5_where_no_direct_path_would_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--broker", "none", "--stun", "none", "--bind", LOOPBACK]) == 5
-    assert "UDP does not get out" in capsys.readouterr().out
+    assert "no STUN server was asked" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "nan", "1e9", "x"])

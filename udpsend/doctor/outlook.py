@@ -60,7 +60,8 @@ def _prospect(diagnosis: Diagnosis, peer: PeerKind) -> Prospect:
     if not own.is_open_to_udp:
         if diagnosis.ipv6.is_open_to_udp:
             return Prospect(peer, Chance.YES, "only if both have IPv6")
-        return Prospect(peer, Chance.NO, "no STUN server answers: UDP does not get out")
+        asked = "answers: UDP does not get out" if diagnosis.stun_servers else "was asked"
+        return Prospect(peer, Chance.NO, f"no STUN server {asked}")
     if diagnosis.port_mapping.address is not None and _is_outermost(diagnosis):
         return Prospect(peer, Chance.YES, "the router maps a port")
     if not own.is_symmetric:
