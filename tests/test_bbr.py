@@ -399,9 +399,9 @@ def test_a_mistaken_loss_is_taken_back() -> None:
     bbr.on_lost(lost_sample(controller.now, *lost))
     assert state(bbr) is State.DOWN
     for late in lost[:-1]:
-        bbr.on_spurious_loss(late.time, controller.now)
+        bbr.on_spurious_loss(late.time)
         assert state(bbr) is State.DOWN, "some of it was lost as yet"
-    bbr.on_spurious_loss(lost[-1].time, controller.now)
+    bbr.on_spurious_loss(lost[-1].time)
     assert state(bbr) is State.REFILL
     assert bbr._model.inflight_long == INFINITY
 

@@ -163,10 +163,10 @@ def test_a_mistaken_reaction_is_taken_back() -> None:
     path.round()
     path.lose()
     assert path.cubic.window < window
-    path.cubic.on_spurious_loss(path.now, path.now + 0.01)
+    path.cubic.on_spurious_loss(path.now)
     assert path.cubic.window >= window
     again = path.cubic.window
-    path.cubic.on_spurious_loss(sent, path.now + 0.02)
+    path.cubic.on_spurious_loss(sent)
     assert path.cubic.window == again, "once"
 
 

@@ -152,5 +152,5 @@ def test_a_loss_next_to_a_queue_halves() -> None:
 
 def test_a_mistaken_loss_is_borne() -> None:
     path = grown(20)
-    path.ledbat.on_spurious_loss(0.0, path.now)
+    path.ledbat.on_spurious_loss(0.0)
     assert path.ledbat.window >= 20 * SIZE

@@ -47,9 +47,9 @@ def side(role: Role, code: str = CODE, candidates: int = 2) -> ManualRendezvous:
 
 def meet(sender: ManualRendezvous, receiver: ManualRendezvous) -> list[str]:
     texts = [sender.take_text()]
-    receiver.text_received(texts[0], 0.0)
+    receiver.text_received(texts[0])
     texts.append(receiver.take_text())
-    sender.text_received(texts[1], 0.0)
+    sender.text_received(texts[1])
     return texts
 
 
@@ -92,15 +92,15 @@ def test_what_is_in_clear_are_addresses_and_a_key() -> None:
 def test_addresses_that_somebody_changed_are_no_agreement() -> None:
     sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
     body = decoded(sender.take_text())[:-4].replace(b"10.0.0.1", b"10.6.6.6")
-    receiver.text_received(write_text(1, body), 0.0)
-    sender.text_received(receiver.take_text(), 0.0)
+    receiver.text_received(write_text(1, body))
+    sender.text_received(receiver.take_text())
     assert sender.next_event() == WrongGuess(2)
 
 
 def test_a_text_of_another_version() -> None:
     sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
     body = decoded(sender.take_text())[:-4].replace(b'"versions":[1]', b'"versions":[2]')
-    receiver.text_received(write_text(1, body), 0.0)
+    receiver.text_received(write_text(1, body))
     receiver.take_text()
     failed = receiver.next_event()
     assert isinstance(failed, Failed)
@@ -123,9 +123,9 @@ def test_texts_fit_into_a_line_of_a_terminal_and_carry_the_best_candidates() -> 
 
 def test_a_hello_that_changed_is_the_one_that_is_told() -> None:
     sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
-    receiver.text_received(sender.take_text(), 0.0)
+    receiver.text_received(sender.take_text())
     receiver.set_hello({"candidates": [], "host": "later"})
-    sender.text_received(receiver.take_text(), 0.0)
+    sender.text_received(receiver.take_text())
     agreed = sender.next_event()
     assert isinstance(agreed, Agreed)
     assert agreed.hello["host"] == "later"
@@ -136,8 +136,8 @@ def test_another_code_is_a_wrong_guess_and_a_few_are_the_end() -> None:
     opening = sender.take_text()
     for remaining in (2, 1, 0):
         guesser = side(Role.RECEIVER, f"4821-wrong-guess{remaining}")
-        guesser.text_received(opening, 0.0)
-        sender.text_received(guesser.take_text(), 0.0)
+        guesser.text_received(opening)
+        sender.text_received(guesser.take_text())
         assert sender.next_event() == WrongGuess(remaining)
         assert (sender.due == 2) is (remaining > 0)
     failed = sender.next_event()
@@ -150,8 +150,8 @@ def test_after_a_wrong_guess_the_right_code_is_taken() -> None:
     sender, guesser, receiver = side(Role.SENDER), side(Role.RECEIVER, "4821-wrong-guess"), side(Role.RECEIVER)
     opening = sender.take_text()
     for one in (guesser, receiver):
-        one.text_received(opening, 0.0)
-        sender.text_received(one.take_text(), 0.0)
+        one.text_received(opening)
+        sender.text_received(one.take_text())
     assert sender.next_event() == WrongGuess(2)
     ours, theirs = sender.next_event(), receiver.next_event()
     assert isinstance(ours, Agreed)
@@ -163,7 +163,7 @@ def test_an_answer_to_another_run_is_a_wrong_guess() -> None:
     sender = side(Role.SENDER)
     sender.take_text()
     other = ManualRendezvous(Role.SENDER, parse_code(CODE), 0.0, random_bytes(77), hello("other"))
-    sender.text_received(meet(other, side(Role.RECEIVER))[1], 0.0)
+    sender.text_received(meet(other, side(Role.RECEIVER))[1])
     assert sender.next_event() == WrongGuess(2)
 
 
@@ -171,7 +171,7 @@ def test_the_own_text_given_back() -> None:
     sender = side(Role.SENDER)
     own = sender.take_text()
     with pytest.raises(BadPacket, match="this is text 1, and text 2 is due"):
-        sender.text_received(own, 0.0)
+        sender.text_received(own)
     assert sender.due == 2
 
 
@@ -196,16 +196,16 @@ def test_what_copying_breaks_is_told_and_may_be_given_again(how: str) -> None:
     sender, receiver = side(Role.SENDER), side(Role.RECEIVER)
     text = sender.take_text()
     with pytest.raises(BadPacket):
-        receiver.text_received(damage(text)[how], 0.0)
+        receiver.text_received(damage(text)[how])
     assert receiver.due == 1
-    receiver.text_received(text, 0.0)
+    receiver.text_received(text)
     assert receiver.text_number == 2
 
 
 def test_line_breaks_and_spaces_do_not_matter() -> None:
     text = side(Role.SENDER).take_text()
     broken = " \r\n".join(text[i : i + 20] for i in range(0, len(text), 20))
-    side(Role.RECEIVER).text_received(f"\n {broken}\t", 0.0)
+    side(Role.RECEIVER).text_received(f"\n {broken}\t")
 
 
 @given(st.integers(1, 2), st.text(max_size=60), st.binary(max_size=120))
@@ -224,7 +224,7 @@ def test_well_formed_nonsense_never_agrees(opening: bytes, answer: bytes) -> Non
     sender.take_text()
     for one, text in ((receiver, write_text(1, opening)), (sender, write_text(2, answer))):
         try:
-            one.text_received(text, 0.0)
+            one.text_received(text)
         except BadPacket:
             continue
     assert not isinstance(sender.next_event(), Agreed)

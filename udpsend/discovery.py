@@ -100,7 +100,7 @@ class Discovery:
     def stun_received(self, datagram: bytes, address: Address) -> None:
         if not self._is_counted and ":" not in address[0]:
             self._count_routers(address[0])
-        self._stun.datagram_received(datagram, address)
+        self._stun.datagram_received(datagram)
 
     def turn(self, now: float, received: Callable[[Arrival, float], None]) -> None:
         """Once in each turn of the loop. `received` takes what came through the relay unnoticed."""

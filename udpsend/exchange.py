@@ -60,7 +60,7 @@ class ManualExchange:
         if manual is None or manual.due != number:
             return
         try:
-            manual.text_received(text, clock.now())
+            manual.text_received(text)
         except BadPacket as error:
             self._emit(events.TextRejected(number, str(error)))
         self._session.text_carried(clock.now())

@@ -53,7 +53,7 @@ def examine_nat(
         mapping = _mapping(nat, list(seen.values()))
         ports = [answer.mapped[1] for _, answer in told]
         for at, other in teachers[:1]:
-            mapping, more = _ask_other_address(probe, at, other, nat, mapping)
+            mapping, more = _ask_other_address(probe, at, other, mapping)
             ports += more
         nat = replace(nat, mapping=mapping, ports=_ports(probe.port, ports))
         filtering = _filtering(family, teachers[0][0], bind, nat) if teachers else Behaviour.NOT_TOLD
@@ -71,7 +71,7 @@ def _mapping(nat: Nat, seen: list[Address]) -> Behaviour:
 
 
 def _ask_other_address(
-    probe: StunProbe, server: Address, other: Address, nat: Nat, known: Behaviour
+    probe: StunProbe, server: Address, other: Address, known: Behaviour
 ) -> tuple[Behaviour, list[int]]:
     """Mapping behaviour by a server with two addresses (RFC 5780, section 4.3), and the ports it saw."""
     if known is Behaviour.NONE:

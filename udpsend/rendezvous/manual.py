@@ -126,7 +126,7 @@ class ManualRendezvous:
         self._agree(self._opening)
         return text
 
-    def text_received(self, text: str, now: float) -> None:
+    def text_received(self, text: str) -> None:
         """What somebody pasted. Raises BadPacket, with a reason for the user, if it is not the text that is due."""
         if self.due is None:
             raise BadPacket("no text is due")

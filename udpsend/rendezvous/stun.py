@@ -94,7 +94,7 @@ class StunClient:
         self._answers: queue.Queue[bytes] = queue.Queue(MAX_WAITING)
         self._transactions: set[bytes] = set()
 
-    def datagram_received(self, data: bytes, address: Address) -> None:
+    def datagram_received(self, data: bytes) -> None:
         """From the driver, on any thread. Keeps an answer to a request of ours, drops anything else."""
         if HEADER_SIZE <= len(data) <= MAX_ANSWER_SIZE and bytes(data[4:HEADER_SIZE]) in self._transactions:
             try:
@@ -194,7 +194,7 @@ class _SocketFacade:
         if answer is not None and _is_readable_by_pystun3(answer):
             return answer, self._server
         if answer is not None:
-            self._client.datagram_received(answer, self._server)  # step 3 looks at it again
+            self._client.datagram_received(answer)  # step 3 looks at it again
             self._deadline = 0.0  # and asking the old way again would only cost time
         raise TimeoutError
 

@@ -53,10 +53,10 @@ class StunRound:
             threading.Thread(target=self._query, args=query, name="udpsend-stun", daemon=True).start()
         self._settle()
 
-    def datagram_received(self, datagram: bytes, address: Address) -> None:
+    def datagram_received(self, datagram: bytes) -> None:
         """Whatever looks like STUN, from the driver."""
         for client in self._clients:
-            client.datagram_received(datagram, address)
+            client.datagram_received(datagram)
 
     def _query(self, client: StunClient, is_ipv4: bool, number: int) -> None:
         try:

@@ -147,7 +147,7 @@ class Flight:
             self.probes_allowed -= 1
         is_host_bound = self._peer.is_host_bound
         if not is_host_bound:
-            self.congestion.on_sent(record.size, sent.bytes_in_flight, record.number, now)
+            self.congestion.on_sent(record.size, sent.bytes_in_flight, now)
         if not self._is_unpaced:
             rate = self._ceiling if is_host_bound else min(self.congestion.pacing_rate, self._ceiling)
             self._pacer.set_rate(rate, now)
@@ -163,7 +163,7 @@ class Flight:
         outcome = self.recovery.on_ack_untrusted(ack, self.next_number, now)
         for late in outcome.spurious:
             self._delivery.on_spurious(late.size)
-            self.congestion.on_spurious_loss(late.time, now)
+            self.congestion.on_spurious_loss(late.time)
         if not ack.window:
             self._peer.on_wait_asked(now)
         newest = outcome.newest

@@ -61,7 +61,7 @@ class Bbr:
         if not model.path.full_reached:
             model.window = max(model.window, initial_window(size))
 
-    def on_sent(self, size: int, bytes_in_flight: int, number: int, now: float) -> None:
+    def on_sent(self, size: int, bytes_in_flight: int, now: float) -> None:
         model = self._model
         if bytes_in_flight > size or not model.delivered:
             return
@@ -193,7 +193,7 @@ class Bbr:
             self._recovery_start = sample.now
             model.window = float(sample.bytes_in_flight + model.min_window)
 
-    def on_spurious_loss(self, sent_time: float, now: float) -> None:
+    def on_spurious_loss(self, sent_time: float) -> None:
         """Take back what was done about losses when none of them was one (5.5.11.2)."""
         self._episode_lost -= 1
         if self._episode_lost != 0:

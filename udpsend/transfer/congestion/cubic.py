@@ -94,7 +94,7 @@ class Cubic:
         self._size = size
         self._window = max(self._window, float(initial_window(size)))
 
-    def on_sent(self, size: int, bytes_in_flight: int, number: int, now: float) -> None:
+    def on_sent(self, size: int, bytes_in_flight: int, now: float) -> None:
         pass
 
     def on_acked(self, sample: AckedSample) -> None:
@@ -154,7 +154,7 @@ class Cubic:
         self._w_max = self._window * (1 + BETA) / 2 if self._window < self._w_max else self._window
         self._window = self._threshold = max(minimum, self._window * BETA)
 
-    def on_spurious_loss(self, sent_time: float, now: float) -> None:
+    def on_spurious_loss(self, sent_time: float) -> None:
         """RFC 9438, 4.9.2: take the last reaction back."""
         if self._before is not None and sent_time <= self._recovery_start:
             window, threshold, w_max = self._before

@@ -81,7 +81,7 @@ class Ledbat:
         self._size = size
         self.window = max(self.window, MINIMUM_WINDOW_DATAGRAMS * size)
 
-    def on_sent(self, size: int, bytes_in_flight: int, number: int, now: float) -> None:
+    def on_sent(self, size: int, bytes_in_flight: int, now: float) -> None:
         pass
 
     @property
@@ -176,5 +176,5 @@ class Ledbat:
         if self._first_slow_start or self._slowdown_start < INFINITY:
             self._leave_slow_start(sample.now)
 
-    def on_spurious_loss(self, sent_time: float, now: float) -> None:
+    def on_spurious_loss(self, sent_time: float) -> None:
         pass
