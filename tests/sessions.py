@@ -128,8 +128,8 @@ class Side:
                     connection.offer(self.file, self.size, {"name": "x"})
             case OfferReceived() if self.accepts:
                 self.accept()
-            case OfferAccepted() if connection is not None:
-                connection.digest_ready(self.file.digest())
+            case OfferAccepted() if connection is not None and connection.sender is not None:
+                connection.sender.digest_ready(self.file.digest())
             case ContentArrived() if connection is not None:
                 connection.verified(now)
             case PeerVerified() if connection is not None:
@@ -139,7 +139,8 @@ class Side:
 
     def accept(self) -> None:
         assert self.session.connection is not None
-        self.session.connection.accept(self.file, self.size, RangeSet())
+        assert self.session.connection.receiver is not None
+        self.session.connection.receiver.accept(self.file, self.size, RangeSet())
 
     def _host_candidates(self) -> list[Candidate]:
         return [Candidate(CandidateType.HOST, (ip, PORT)) for ip in self.host.interfaces]

@@ -131,8 +131,9 @@ def test_waiting_for_the_user_keeps_the_path_alive(seed: int) -> None:
     """The receiver's user thinks for five minutes: both sides speak often enough for a NAT that forgets after 5 s."""
     running = transfer(seed, 1000, **CLEAN)
     peer = running.receiver
-    accept = peer.connection.accept
-    peer.connection.accept = lambda *_: None  # type: ignore[method-assign]
+    assert peer.connection.receiver is not None
+    accept = peer.connection.receiver.accept
+    peer.connection.receiver.accept = lambda *_: None  # type: ignore[method-assign]
     spoken: list[float] = [0.0]
     running.there.tap = lambda train: spoken.append(running.network.now)
     running.network.run(seconds=300)

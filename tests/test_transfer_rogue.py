@@ -111,7 +111,8 @@ def test_what_breaks_the_protocol_at_a_receiver(frames: bytes, reason: str) -> N
     assert len(offer) - 11 == 100
     rogue.says(connection, offer)
     assert drain(connection) == [OfferReceived(None)]
-    connection.accept(file, 1000, RangeSet())
+    assert connection.receiver is not None
+    connection.receiver.accept(file, 1000, RangeSet())
     rogue.says(connection, frames)
     error = end_of(connection)
     assert isinstance(error, PeerError)

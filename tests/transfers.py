@@ -129,10 +129,10 @@ class Peer:
             case OfferReceived():
                 if self.decline:
                     self.connection.close(Close(CloseCode.REFUSED, "no, thank you"), now)
-                else:
-                    self.connection.accept(self.file, self.size, self.present)
+                elif self.connection.receiver is not None:
+                    self.connection.receiver.accept(self.file, self.size, self.present)
             case OfferAccepted():
-                self._beside(lambda: self.connection.digest_ready(self.file.digest()))
+                self._beside(self._finish)
             case ContentArrived(digest):
                 self._beside(lambda: self._compare(digest))
             case PeerVerified():
@@ -140,6 +140,10 @@ class Peer:
             case Closed():
                 self.closed = event
                 self.closed_at = now
+
+    def _finish(self) -> None:
+        assert self.connection.sender is not None
+        self.connection.sender.digest_ready(self.file.digest())
 
     def _beside(self, work: Callable[[], None]) -> None:
         """Hashing takes time, in a thread; the loop goes on meanwhile."""

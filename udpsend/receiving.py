@@ -103,8 +103,10 @@ class Receiving(Shell):
         match self._offer:
             case (Manifest() | Stream() | Text()) as offer:
                 self._ask(offer)
-            case Announced(packed) if self.session.connection is not None:
-                self.session.connection.ask_list(packed)
+            case Announced(packed):
+                connection = self.session.connection
+                if connection is not None and connection.receiver is not None:
+                    connection.receiver.ask_list(packed)
 
     def _unpack(self, packed: bytes) -> Manifest:
         announced = self._offer

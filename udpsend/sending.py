@@ -117,8 +117,9 @@ class Sending(Shell):
     def _hashed(self, digest: bytes) -> None:
         self._digest = digest
         self._tell_hashes()
-        if self.session.connection is not None:
-            self.session.connection.digest_ready(digest)
+        connection = self.session.connection
+        if connection is not None and connection.sender is not None:
+            connection.sender.digest_ready(digest)
 
 
 def _runs(hashes: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:

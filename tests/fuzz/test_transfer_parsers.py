@@ -126,8 +126,8 @@ def settle(connection: Connection, now: float) -> None:
     for _ in range(50):
         trains = list(connection.datagrams_to_send(now))
         event = connection.next_event()
-        if isinstance(event, OfferReceived):
-            connection.accept(MemoryFile(bytearray(50)), 50, RangeSet())
+        if isinstance(event, OfferReceived) and connection.receiver is not None:
+            connection.receiver.accept(MemoryFile(bytearray(50)), 50, RangeSet())
         if event is None and not trains:
             return
 

@@ -73,8 +73,8 @@ class Peer:
 
     def next_event(self) -> ConnectionEvent | None:
         event = self.connection.next_event()
-        if isinstance(event, OfferReceived):
-            self.connection.accept(self.file, ENDLESS, RangeSet())
+        if isinstance(event, OfferReceived) and self.connection.receiver is not None:
+            self.connection.receiver.accept(self.file, ENDLESS, RangeSet())
         return event
 
 

@@ -28,18 +28,17 @@ from udpsend.transfer.liveness import IDLE_TIMEOUT, Liveness
 from udpsend.transfer.messages import Closed, ConnectionEvent
 from udpsend.transfer.outbound import Outbound
 from udpsend.transfer.path import PathCheck
-from udpsend.transfer.receiver import Receiver, WritesRanges
+from udpsend.transfer.receiver import Receiver
 from udpsend.transfer.sender import ReadsRanges, Select, Sender
 from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, MAX_TRAIN_SIZE, Address, Arrival, Transmit
 from udpsend.wire.frames import Close, Frames, parse_frames_untrusted
-from udpsend.wire.ranges import RangeSet
 
 DEFAULT_RECEIVE_BUFFER = 212_992  # bytes; net.core.rmem_max of a stock Linux
 MAX_TRAINS_PER_CALL = 32  # then it is time to look what has arrived
 
 
 class Connection:
-    """After construction the sender calls `offer`; the receiver answers OfferReceived with `accept` or `close`."""
+    """After construction the sender calls `offer`; OfferReceived is answered by `receiver.accept` or `close`."""
 
     def __init__(
         self,
@@ -87,16 +86,6 @@ class Connection:
         sent = self.flight.recovery.sent
         self.sender = Sender(source, size, manifest, self._out.control, self._events, packed, select, sent)
 
-    def ask_list(self, size: int) -> None:
-        """Receiver: ask for the manifest, which is of `size` bytes; ManifestArrived comes when it is there."""
-        assert self.receiver is not None  # noqa: S101
-        self.receiver.ask_list(size)
-
-    def accept(self, sink: WritesRanges, size: int, present: RangeSet, left_out: bytes = b"") -> None:
-        """Receiver: take them, except for those that are `present` in the sink, and the entries `left_out`."""
-        assert self.receiver is not None  # noqa: S101
-        self.receiver.accept(sink, size, present, left_out)
-
     def room_again(self, now: float) -> None:
         """Receiver: the sink has room again, has something to do, or has failed."""
         try:
@@ -105,11 +94,6 @@ class Connection:
         except UdpsendError as error:
             self.fail(error, now)
         self._out.room_again(now)
-
-    def digest_ready(self, digest: bytes) -> None:
-        """Sender: the BLAKE3 of everything that was read."""
-        if self.sender is not None:
-            self.sender.digest_ready(digest)
 
     def verified(self, now: float) -> None:
         """Receiver: the sink's hash is the sender's, and the file is in place."""
