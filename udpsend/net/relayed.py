@@ -22,7 +22,6 @@ from udpsend.wire.relayed import peer_behind_relay, through_relay
 CONNECT_TIMEOUT = 5.0
 READ_SIZE = 65_536
 MAX_QUEUE = 262_144  # bytes that wait for a stream; 0.2 s at 10 Mbit/s
-MAX_FRAMES = 512  # read before anything is answered
 
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
