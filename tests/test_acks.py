@@ -85,7 +85,7 @@ def test_ranges_are_what_was_received(numbers: list[int]) -> None:
 def test_old_gaps_are_closed() -> None:
     made = tracker(*range(0, 4 * MAX_RANGES, 2))
     assert len(made._received) <= MAX_RANGES
-    assert made.floor > 0
+    assert made._floor > 0
     assert made.is_known(1), "too late now"
-    assert made.is_known(made.floor - 1)
+    assert made.is_known(made._floor - 1)
     assert not made.is_known(4 * MAX_RANGES - 1)

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.trees import compare, make_tree, move, over_the_wire
+from tests.trees import compare, make_tree, move, open_source, over_the_wire
 from udpsend.errors import UdpsendError
 from udpsend.files.existing import Policy
 from udpsend.files.sink import Sink, open_sink
-from udpsend.files.source import open_source
 
 RUNS = int(os.environ.get("UDPSEND_FAULTS", "1000"))
 SEED = int(os.environ.get("UDPSEND_SEED") or 0)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.trees import content_digest
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import in_order, stream_source
 from udpsend.files.existing import Policy
-from udpsend.files.hashing import BLOCK_SIZE, content_digest
+from udpsend.files.hashing import BLOCK_SIZE
 from udpsend.files.in_order import AHEAD, InOrder
 from udpsend.files.offers import Stream, Text, parse_offer_untrusted
 from udpsend.files.outlets import DescriptorOutlet, FileOutlet, MemoryOutlet

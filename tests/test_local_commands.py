@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.trees import make_tree, move
+from tests.trees import make_tree, move, open_source
 from udpsend.cli import main
 from udpsend.files.existing import Policy
 from udpsend.files.sink import open_sink
-from udpsend.files.source import open_source
 
 
 def leave(path: Path, here: Path) -> None:

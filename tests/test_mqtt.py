@@ -469,7 +469,6 @@ def test_packets_pass_whole_or_not_at_all(sizes: list[int], step: int) -> None:
         passed.feed_untrusted(stream[start : start + step], 0.0)
     expected = [packet for packet in packets if len(packet) <= MAX_PACKET_SIZE]
     assert passed.take(1 << 30) == b"".join(expected)
-    assert passed.skipped == len(packets) - len(expected)
 
 
 def test_too_many_messages_are_skipped() -> None:

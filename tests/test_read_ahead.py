@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.trees import content_digest
 from udpsend.errors import LocalFileError, PeerError, TransferFailed
 from udpsend.files import hashing, read_ahead
-from udpsend.files.hashing import content_digest
 from udpsend.files.read_ahead import BLOCKS, ReadAhead
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 
@@ -137,7 +137,7 @@ def test_the_first_block_is_small(readers: Callable[..., Reader]) -> None:
 def test_memory_is_bounded_and_used_again(readers: Callable[..., Reader]) -> None:
     reader = readers(DATA)
     wait_until(lambda: len(reader.reads) == BLOCKS)
-    assert reader.ahead.hashed == reader.reads[-1][1] // hashing.BLOCK_SIZE * hashing.BLOCK_SIZE
+    assert reader.ahead.blocks.done.total == reader.reads[-1][1] // hashing.BLOCK_SIZE
     places = set()
     offset = 0
     while offset < len(DATA):
@@ -177,13 +177,13 @@ def test_a_plan_with_gaps_is_sent_and_all_is_hashed(
     for start, stop in plan:
         reader.take_all(start, stop, 1300)
     assert reader.ahead.digest() == content_digest(DATA)
-    assert reader.ahead.hashed == len(DATA)
+    assert reader.ahead.blocks.complete
 
 
 def test_all_is_hashed_though_nothing_is_taken_of_a_gap_before(readers: Callable[..., Reader]) -> None:
     """The gap is read when the buffers are full, and what follows it then comes in order."""
     reader = readers(DATA, [(200_000, 400_000)])
-    wait_until(lambda: reader.ahead.hashed >= 196_000)
+    wait_until(lambda: reader.ahead.blocks.done.total * hashing.BLOCK_SIZE >= 196_000)
     reader.take_all(200_000, 400_000, 1300)
     assert reader.ahead.digest() == content_digest(DATA)
 

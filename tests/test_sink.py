@@ -19,16 +19,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.trees import content_digest, open_source
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk, hashing, sink, walk, write_behind
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy
-from udpsend.files.hashing import content_digest
 from udpsend.files.journal import make_header, make_line, parse_journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, partial_name
 from udpsend.files.sink import Sink, open_sink
-from udpsend.files.source import open_source
 from udpsend.transfer.messages import accept_message, parse_ranges_untrusted
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 from udpsend.wire.ranges import MAX_TOLD, RangeSet

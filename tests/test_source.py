@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.trees import content_digest, open_source
 from udpsend.errors import LocalFileError, TransferFailed
 from udpsend.files import walk
-from udpsend.files.hashing import content_digest
 from udpsend.files.read_ahead import ReadAhead
-from udpsend.files.source import Source, open_source
+from udpsend.files.source import Source
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 
 MIB = 1 << 20

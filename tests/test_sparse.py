@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.trees import compare, move, over_the_wire, transfer
+from tests.trees import compare, move, open_source, over_the_wire, transfer
 from udpsend.errors import LocalFileError
 from udpsend.files import disk, holes, room
 from udpsend.files.entries import Sparse
 from udpsend.files.existing import Policy
 from udpsend.files.outlets import WithHoles
 from udpsend.files.sink import open_sink
-from udpsend.files.source import open_source
 
 MIB = 1 << 20
 

@@ -150,7 +150,7 @@ def test_records_with_gaps_take_bounded_memory() -> None:
         rogue.number += 1
         rogue.says(connection, b"\1")
     assert len(connection._acks._received) <= 513
-    assert connection._acks.floor > 0
+    assert connection._acks._floor > 0
 
 
 def test_a_window_of_nothing_does_not_stop_the_clock() -> None:

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.trees import RECORD, compare, make_tree, move, over_the_wire, picture, transfer
+from tests.trees import RECORD, compare, make_tree, move, open_source, over_the_wire, picture, transfer
 from udpsend.errors import LocalFileError
 from udpsend.files import disk, existing, placing
 from udpsend.files.entries import Directory, File
 from udpsend.files.existing import Policy, free_name
 from udpsend.files.hashing import BLOCK_SIZE
 from udpsend.files.sink import open_sink
-from udpsend.files.source import open_source
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.trees import content_digest
 from udpsend.errors import LocalFileError, TransferFailed
 from udpsend.files import hashing, write_behind
-from udpsend.files.hashing import content_digest
 from udpsend.files.write_behind import BLOCKS, LOW_BLOCKS, MAX_SEGMENTS, WriteBehind
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
@@ -204,8 +204,8 @@ def test_what_came_early_is_read_back(disks: Callable[..., Disk]) -> None:
     disk.behind.flush()
     assert disk.behind.digest() == content_digest(data)
     assert disk.reads[0] == (49_000, 56_000)  # the block in the middle, and others whose bytes had come before
-    assert disk.behind.finished
-    assert disk.behind.hashed == len(data)
+    assert disk.behind._finished.is_set()
+    assert disk.behind.blocks.complete
 
 
 @pytest.mark.parametrize("block_size", [1000, 30_000])

@@ -1,4 +1,4 @@
-"""Whole directories from a source to a sink, without a network between them: the harness of the tree tests."""
+"""Files and directories from a source to a sink, without a network between them: the harness of the file tests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from udpsend.files.existing import Policy
+from udpsend.files.hashing import BlockHashes
 from udpsend.files.manifest import Announced, Manifest, parse_manifest_untrusted
 from udpsend.files.sink import Sink, open_sink
-from udpsend.files.source import Source, open_source
+from udpsend.files.source import Source
 from udpsend.wire.frames import DATA_HEADER_SIZE
 from udpsend.wire.ranges import RangeSet
 
 RECORD = 60_000
+
+
+def open_source(
+    *paths: str | os.PathLike[str], follow: bool = False, exclude: Sequence[str] = (), gitignore: bool = False
+) -> Source:
+    """A source that was scanned."""
+    source = Source(paths, follow=follow, exclude=exclude, gitignore=gitignore)
+    try:
+        source.scan()
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+def content_digest(content: bytes) -> bytes:
+    """The digest of a transfer of these bytes."""
+    blocks = BlockHashes(len(content), RangeSet())
+    blocks.feed(0, memoryview(content))
+    return blocks.digest()
 
 
 def over_the_wire(manifest: Manifest) -> Manifest:
@@ -65,7 +86,7 @@ def compare(source: Source, sink: Sink) -> int:
     """Until all is compared: carry hashes to the sink, and once more what differs. Returns how many bytes."""
     moved, given_up = 0, time.monotonic() + 30
     told = sink.known.total
-    while told < sink._behind.blocks.count or not sink._behind.finished:
+    while told < sink._behind.blocks.count or not sink._behind._finished.is_set():
         assert time.monotonic() < given_up
         sink.room()  # raises what went wrong there
         if source._ahead is not None and source._ahead.failure is not None:

@@ -37,13 +37,6 @@ def hash_block_size(size: int) -> int:
     return block
 
 
-def content_digest(content: bytes) -> bytes:
-    """The digest of a transfer of these bytes."""
-    blocks = BlockHashes(len(content), RangeSet())
-    blocks.feed(0, memoryview(content))
-    return blocks.digest()
-
-
 class BlockHashes:
     """The hashes of the blocks of `size` bytes, but for those `known` from before (indices).
 
@@ -148,17 +141,6 @@ class HashingThread:
         self._wake = threading.Event()
         # A daemon: a process that is told to leave does not wait for a disk that hangs.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    @property
-    def hashed(self) -> int:
-        """Bytes of the blocks that were hashed, those known from before included."""
-        done = self.blocks.done
-        return min(done.total * self.blocks.block_size, self._size) if done else 0
-
-    @property
-    def finished(self) -> bool:
-        """Whether `digest` returns (or raises) at once."""
-        return self._finished.is_set()
 
     def digest(self) -> bytes:
         """The hash of what was not known before, 32 bytes, as soon as all is hashed. Raises what went wrong, or

@@ -37,19 +37,6 @@ KEPT = 8  # others that stay open
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def open_source(
-    *paths: str | os.PathLike[str], follow: bool = False, exclude: Sequence[str] = (), gitignore: bool = False
-) -> Source:
-    """A source that was scanned. Raises LocalFileError: not there, not readable, a name that no receiver would take."""
-    source = Source(paths, follow=follow, exclude=exclude, gitignore=gitignore)
-    try:
-        source.scan()
-    except BaseException:
-        source.close()
-        raise
-    return source
-
-
 class Source:
     """What is sent. `read` is for one thread; `scan` and `digest` for any."""
 

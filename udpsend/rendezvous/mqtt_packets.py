@@ -30,7 +30,6 @@ class PacketFilter:
         self._partial = bytearray()
         self._passed = bytearray()
         self._skip = 0
-        self.skipped = 0
 
     def __len__(self) -> int:
         """Bytes that can be taken."""
@@ -55,12 +54,10 @@ class PacketFilter:
                 return
             if size > MAX_PACKET_SIZE:
                 self._skip = size
-                self.skipped += 1
             elif len(self._partial) < size:
                 return
             elif self._partial[0] >> 4 == PUBLISH and not self._limit.take(now):
                 self._skip = size
-                self.skipped += 1
             elif self._partial[0] >> 4 != PUBLISH and not self._control_limit.take(now):
                 raise BadPacket("too many MQTT packets that are no messages")
             else:

@@ -15,16 +15,11 @@ class AckTracker:
 
     def __init__(self) -> None:
         self._received = RangeSet()
-        self._floor = 0
+        self._floor = 0  # numbers below this are not taken any more
         self.largest = -1
         self._largest_time = 0.0
         self._eliciting = 0
         self._due: float | None = None
-
-    @property
-    def floor(self) -> int:
-        """Numbers below this are not taken any more."""
-        return self._floor
 
     def is_known(self, number: int) -> bool:
         return number <= self.largest and (number < self._floor or number in self._received)
