@@ -895,18 +895,22 @@ def test_a_bad_directory_is_told(tmp_path: Path, where: str, text: str) -> None:
         open_sink(offer(1), tmp_path / where)
 
 
-def test_a_read_only_partial_left_by_a_crash_is_taken_up(tmp_path: Path) -> None:
+def test_a_read_only_partial_left_by_a_crash_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mode is set just before the rename; a crash in between leaves it."""
     first = open_sink(offer(10), tmp_path)
     put(first, 0, view(b"x" * 10))
     first.abandon()
     os.chmod(tmp_path / PARTIAL, 0o400)
-    where = disk.open_directory(tmp_path)
-    disk._make_writable(where, PARTIAL)
-    os.close(where)
-    assert (tmp_path / PARTIAL).stat().st_mode & 0o777 == 0o600
-    os.chmod(tmp_path / PARTIAL, 0o400)
+    system_open = os.open
+
+    def as_anybody_but_root(path: str, flags: int, *arguments: int, **options: int) -> int:
+        if path == PARTIAL and flags & os.O_RDWR and (tmp_path / PARTIAL).stat().st_mode & 0o777 == 0o400:
+            raise PermissionError
+        return system_open(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", as_anybody_but_root)
     second = open_sink(offer(10), tmp_path)
+    assert (tmp_path / PARTIAL).stat().st_mode & 0o777 == 0o600
     assert second.present == [(0, 10)]
     second.finish(content_digest(b"x" * 10))
 

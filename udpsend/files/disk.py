@@ -17,6 +17,9 @@ from pathlib import Path
 from udpsend.errors import LocalFileError
 from udpsend.files.names import quote
 
+# Of all that is opened below a directory: follows no link, waits for no pipe, takes no terminal.
+FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
 _GOES_ON = "run the same command again, it goes on where it stopped"
 _REASONS = {
     errno.ENOENT: "there is no such file or directory",
@@ -65,12 +68,8 @@ def open_own_file(directory: int, name: str) -> int:
     the last may also be what a crash between link() and unlink() left, so that name is given up and made anew.
     Raises LocalFileError, OSError.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    try:
-        fd = os.open(name, flags, 0o600, dir_fd=directory)
-    except PermissionError:
-        _make_writable(directory, name)
-        fd = os.open(name, flags, 0o600, dir_fd=directory)
+    flags = os.O_RDWR | os.O_CREAT | FLAGS
+    fd = open_writable(directory, name, flags)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
@@ -86,24 +85,38 @@ def open_own_file(directory: int, name: str) -> int:
     return fresh
 
 
-def _make_writable(directory: int, name: str) -> None:
-    """A crash just before the last rename leaves a partial that has its final mode already, maybe read-only."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+def open_writable(directory: int, name: str, flags: int) -> int:
+    """A descriptor of a file that we made, or make here. A crash just before the last rename leaves what has its final
+    mode already, maybe read-only. Raises OSError."""
     try:
-        os.fchmod(fd, 0o600)
-    finally:
-        os.close(fd)
+        return os.open(name, flags, 0o600, dir_fd=directory)
+    except PermissionError:
+        fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=directory)
+        try:
+            os.fchmod(fd, 0o600)
+        finally:
+            os.close(fd)
+        return os.open(name, flags, 0o600, dir_fd=directory)
 
 
-def lock(fd: int, name: str) -> None:
-    """What `name` is received into. A file system without locks: as good as it gets there. Raises LocalFileError."""
-    with contextlib.suppress(OSError):
+def open_locked(directory: int, hidden: str, name: str, open_own: Callable[[int, str], int]) -> int:
+    """A descriptor of `hidden`, into which `name` is received: locked, and still of that name when the lock is ours, as
+    who held it before may have renamed it into place meanwhile. Raises LocalFileError, and what `open_own` raises."""
+    for _ in range(8):
+        fd = open_own(directory, hidden)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            os.close(fd)
             raise LocalFileError(
                 f"Another udpsend is receiving {quote(name)} into this directory: let it end, or stop it."
             ) from error
+        except OSError:  # a file system without locks: as good as it gets there
+            pass
+        if is_same_file(directory, hidden, fd):
+            return fd
+        os.close(fd)
+    raise LocalFileError(f"Others keep changing {quote(hidden)}: stop them, and try again.")
 
 
 def is_same_file(directory: int, name: str, fd: int) -> bool:
@@ -112,8 +125,7 @@ def is_same_file(directory: int, name: str, fd: int) -> bool:
         there = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:
         return False
-    here = os.fstat(fd)
-    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+    return os.path.samestat(there, os.fstat(fd))
 
 
 def existing_kind(directory: int, name: str) -> int | None:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from udpsend.files.disk import FLAGS
+
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
@@ -25,7 +27,7 @@ class Ignore:
         if not self._gitignore or ".gitignore" not in names:
             return self
         try:
-            file = os.open(".gitignore", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=fd)
+            file = os.open(".gitignore", os.O_RDONLY | FLAGS, dir_fd=fd)
         except OSError:
             return self
         try:

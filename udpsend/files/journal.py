@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from udpsend.files.digests import Digests
-from udpsend.files.disk import open_own_file, sync_directory
+from udpsend.files.disk import FLAGS, open_own_file, sync_directory
 from udpsend.files.hashing import hash_block_size
 from udpsend.wire.ranges import MAX_BLOCKS, RangeSet
 
@@ -110,8 +110,7 @@ def parse_journal(data: bytes, identity: str, size: int, boot: str = "") -> Cont
 
 def vouches_for_all(directory: int, name: str, identity: str, size: int) -> bool:
     """Whether the journal `name` says that all was flushed and compared. Raises OSError."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
+    with open(os.open(name, os.O_RDONLY | FLAGS, dir_fd=directory), "rb") as file:
         found = parse_journal(file.read(MAX_JOURNAL_SIZE), identity, size)
     return found.present.covers(0, size) and len(found.checked) == -(-size // hash_block_size(size))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from udpsend.files.disk import open_directory
+from udpsend.files.disk import FLAGS, open_directory
 from udpsend.files.journal import NEW_SUFFIX
 from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_SUFFIX
 
@@ -58,9 +58,8 @@ def _find(where: int) -> Iterator[Leftover]:
 
 
 def _is_locked(where: int, name: str) -> bool:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        fd = os.open(name, flags, dir_fd=where)
+        fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=where)
     except OSError:
         return False
     try:

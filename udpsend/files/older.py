@@ -30,7 +30,6 @@ from udpsend.wire.ranges import RangeSet
 
 OFFER = ".udpsend-offer"
 OLD = ".udpsend-old"
-FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 _LENGTH = struct.Struct("!I")
 
@@ -38,7 +37,7 @@ _LENGTH = struct.Struct("!I")
 def save_offer(root: int, manifest: Manifest, left_out: EntrySet) -> None:
     """Raises OSError."""
     packed = left_out.pack()
-    fd = os.open(OFFER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | FLAGS, 0o600, dir_fd=root)
+    fd = os.open(OFFER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | disk.FLAGS, 0o600, dir_fd=root)
     with open(fd, "wb") as file:
         file.write(_LENGTH.pack(len(packed)) + packed + manifest.pack())
 
@@ -46,7 +45,7 @@ def save_offer(root: int, manifest: Manifest, left_out: EntrySet) -> None:
 def load_offer(root: int) -> tuple[Manifest, bytes] | None:
     """The manifest, and the packed set of what is left out; None if there is none that can be believed."""
     try:
-        with open(os.open(OFFER, os.O_RDONLY | FLAGS, dir_fd=root), "rb") as file:
+        with open(os.open(OFFER, os.O_RDONLY | disk.FLAGS, dir_fd=root), "rb") as file:
             data = file.read(2 * MAX_PACKED)
         (length,) = _LENGTH.unpack_from(data)
         return Manifest.unpack_untrusted(memoryview(data)[_LENGTH.size + length :]), data[_LENGTH.size :][:length]
@@ -156,7 +155,7 @@ def _move(old: Directories, new: Directories, path: str, size: int) -> int:
     if not stat.S_ISREG(status.st_mode):
         return 0
     if status.st_size > size:
-        fd = os.open(name, os.O_WRONLY | FLAGS, dir_fd=source)
+        fd = os.open(name, os.O_WRONLY | disk.FLAGS, dir_fd=source)
         try:
             os.ftruncate(fd, size)
         finally:
@@ -178,7 +177,7 @@ def take_existing(
             path = manifest[number].path
             with contextlib.suppress(OSError):
                 source, name = existing.locate(destination.path_of(path))
-                fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=source)
+                fd = os.open(name, os.O_RDONLY | disk.FLAGS, dir_fd=source)
                 try:
                     kept += _copy(fd, directories, path, ranges, fits)
                 finally:
@@ -194,7 +193,7 @@ def _copy(
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return []
     target, name = directories.locate(path)
-    copy = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o600, dir_fd=target)
+    copy = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | disk.FLAGS, 0o600, dir_fd=target)
     try:
         if fits or disk.shares_blocks(fd, copy):
             return [(at, at + disk.copy_content(fd, copy, stop - at, offset)) for _, offset, at, stop in ranges]

@@ -44,7 +44,7 @@ class Partial:
             self._where = disk.open_directory(directory)
             opened.callback(os.close, self._where)
             self._check_destination()
-            self.fd = self._open_locked()
+            self.fd = disk.open_locked(self._where, self._hidden, self.name, disk.open_own_file)
             opened.callback(os.close, self.fd)
             self.journal = Journal(self._where, journal_name(name), identity, size)
             opened.callback(self.journal.close)
@@ -74,21 +74,6 @@ class Partial:
         status = os.stat(self.name, dir_fd=self._where, follow_symlinks=False)
         return LocalFileError(refusal(self._entry, status))
 
-    def _open_locked(self) -> int:
-        """The partial, open and locked, and still of that name when the lock is ours: who held it before may have
-        renamed it into place meanwhile."""
-        for _ in range(8):
-            fd = disk.open_own_file(self._where, self._hidden)
-            try:
-                disk.lock(fd, self.name)
-                if disk.is_same_file(self._where, self._hidden, fd):
-                    return fd
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)
-        raise LocalFileError(f"Others keep changing {quote(self._hidden)}: stop them, and try again.")
-
     def _check_present(self, size: int) -> None:
         """Believe the journal only with a partial that is long enough; without anything to believe, start empty."""
         there = os.fstat(self.fd).st_size
@@ -104,7 +89,7 @@ class Partial:
     def _take_existing(self, size: int) -> None:
         """Begin with what is to be replaced, if there is room for it: what is the same need not be sent."""
         try:
-            fd = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._where)
+            fd = os.open(self.name, os.O_RDONLY | disk.FLAGS, dir_fd=self._where)
         except OSError:
             return
         copied = 0

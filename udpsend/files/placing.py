@@ -41,7 +41,7 @@ class _Begun(Struct, frozen=True):
 def save_begun(staging: int, manifest: Manifest, destination: Destination) -> None:
     """All is verified and complete, and about to be moved. Durable when it returns. Raises OSError."""
     begun = _Begun(manifest.identity, destination.left_out.pack(), destination.names)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.FLAGS
     with open(os.open(PLACING, flags, 0o600, dir_fd=staging), "wb") as file:
         file.write(json.encode(begun))
         file.flush()
@@ -52,7 +52,7 @@ def save_begun(staging: int, manifest: Manifest, destination: Destination) -> No
 def load_begun(where: int, staging: int, manifest: Manifest) -> Destination | None:
     """Where an attempt at the same offer began to move what is in `staging`, if one did, and it is to be believed."""
     try:
-        with open(os.open(PLACING, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging), "rb") as file:
+        with open(os.open(PLACING, os.O_RDONLY | disk.FLAGS, dir_fd=staging), "rb") as file:
             begun = json.decode(file.read(), type=_Begun)
         if begun.identity == manifest.identity:
             destination = Destination(unpack_set_untrusted(begun.left_out, len(manifest)), begun.names)

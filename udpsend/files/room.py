@@ -12,7 +12,7 @@ from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 
 PROBE = ".udpsend-Probe-\u00e9"
-FLAGS = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+FLAGS = os.O_CREAT | os.O_RDWR | disk.FLAGS
 
 
 def check_twins(root: int, manifest: Manifest) -> None:

@@ -235,10 +235,9 @@ class Source:
 
     def _was_replaced(self, name: str, status: os.stat_result) -> bool:
         try:
-            there = os.stat(self._tops[name])
+            return not os.path.samestat(os.stat(self._tops[name]), status)
         except OSError:
             return False
-        return (there.st_dev, there.st_ino) != (status.st_dev, status.st_ino)
 
     def _release(self) -> None:
         self._directories.close()

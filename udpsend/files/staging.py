@@ -30,8 +30,7 @@ from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, sav
 from udpsend.files.placing import PLACING, check_complete, forget_begun, load_begun, move_into_place, save_begun
 
 KEPT = 16  # open files
-FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-CREATE = os.O_CREAT | FLAGS
+CREATE = os.O_CREAT | disk.FLAGS
 
 
 class Staging:
@@ -52,8 +51,9 @@ class Staging:
         with contextlib.ExitStack() as opened:
             self._where = disk.open_directory(directory)
             opened.callback(os.close, self._where)
-            self._root = self._open_locked()
+            self._root = disk.open_locked(self._where, self._hidden, self.name, _open_own_directory)
             opened.callback(os.close, self._root)
+            os.fchmod(self._root, 0o700)
             opened.callback(self._remove_if_empty)  # who is refused leaves nothing
             begun = load_begun(self._where, self._root, manifest)
             self.placing = begun is not None
@@ -87,24 +87,6 @@ class Staging:
             if not received:
                 self.discard()
             raise
-
-    def _open_locked(self) -> int:
-        for _ in range(8):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self._hidden, 0o700, dir_fd=self._where)
-            fd = os.open(self._hidden, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=self._where)
-            try:
-                if os.fstat(fd).st_uid != os.geteuid():
-                    raise LocalFileError(f"{quote(self._hidden)} is in the way, and is not yours: remove it.")
-                disk.lock(fd, self.name)
-                if disk.is_same_file(self._where, self._hidden, fd):
-                    os.fchmod(fd, 0o700)
-                    return fd
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)
-        raise LocalFileError(f"Others keep changing {quote(self._hidden)}: stop them, and try again.")
 
     def _begin(self) -> None:
         """Of what another offer left, keep the files that are in this one: they may be the same, or nearly."""
@@ -167,15 +149,7 @@ class Staging:
 
     def _open_file(self, entry: File, flags: int) -> int:
         directory, name = self._directories.locate(entry.path)
-        try:
-            return os.open(name, flags, 0o600, dir_fd=directory)
-        except PermissionError:  # read-only already, from an earlier attempt
-            fd = os.open(name, os.O_RDONLY | FLAGS, dir_fd=directory)
-            try:
-                os.fchmod(fd, 0o600)
-            finally:
-                os.close(fd)
-            return os.open(name, flags, dir_fd=directory)
+        return disk.open_writable(directory, name, flags)
 
     def _file(self, number: int, entry: File) -> int:
         fd = self._open.get(number)
@@ -183,7 +157,7 @@ class Staging:
             if number in self._finished:  # a part of it comes again
                 self._finished.remove(number)
                 self._made.add(number)
-            flags = FLAGS if number in self._made else CREATE
+            flags = disk.FLAGS if number in self._made else CREATE
             fd = self._open[number] = self._open_file(entry, flags | os.O_RDWR)
             self._made.add(number)
             if len(self._open) > KEPT:
@@ -266,7 +240,7 @@ class Staging:
             case File():
                 fd = self._open.get(number)
                 if fd is None:
-                    flags = FLAGS if self._manifest.sizes[number] else CREATE
+                    flags = disk.FLAGS if self._manifest.sizes[number] else CREATE
                     fd = self._open_file(entry, flags | os.O_RDWR)
                     try:
                         self._finish_file(fd, entry)
@@ -295,3 +269,14 @@ class Staging:
         self.journal.close()
         os.close(self._root)
         os.close(self._where)
+
+
+def _open_own_directory(directory: int, name: str) -> int:
+    """As `disk.open_own_file`."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=directory)
+    fd = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=directory)
+    if os.fstat(fd).st_uid != os.geteuid():
+        os.close(fd)
+        raise LocalFileError(f"{quote(name)} is in the way, and is not yours: remove it.")
+    return fd
