@@ -51,9 +51,8 @@ class InOrder:
         self._hash = StreamDigest() if size is None else StreamDigest(hash_block_size(size))
         self._waited_for = False
         self._stopping = False
-        self._ended = False
+        self._end_claim = threading.Lock()  # taken by whoever is the first to end it, for good
         self._given_up = False
-        self._lock = threading.Lock()
         self._failure: Exception | None = None
         self._wake = threading.Event()
         self._progressed = threading.Event()
@@ -159,12 +158,12 @@ class InOrder:
         content is another one: a file is thrown away, what went down a pipe cannot be taken back."""
         if self._complete < self.received or (self.size is not None and self.received < self.size):
             raise TransferFailed("The other side ended the transfer before all of it had arrived: try again.")
-        while self._written < self._complete and self._failure is None and not self._ended:
+        while self._written < self._complete and self._failure is None and not self._end_claim.locked():
             self._progressed.wait(POLL_INTERVAL)
             self._progressed.clear()
         if self._failure is not None:
             raise self._failure
-        if not self._claim_end():
+        if not self._end_claim.acquire(blocking=False):
             raise TransferFailed("The transfer was stopped before its content was verified.")
         try:
             self.digest = self._hash.digest()
@@ -177,7 +176,7 @@ class InOrder:
 
     def abandon(self) -> None:
         """Give up. Does nothing when called again, or after `finish`."""
-        if self._claim_end():
+        if self._end_claim.acquire(blocking=False):
             self._given_up = True
             self._outlet.discard()
             self._stop()
@@ -186,10 +185,3 @@ class InOrder:
         self._stopping = True
         self._wake.set()
         self._thread.join(STOP_TIMEOUT)
-
-    def _claim_end(self) -> bool:
-        """Whether this is the first to end it."""
-        with self._lock:
-            first = not self._ended
-            self._ended = True
-        return first

@@ -72,7 +72,7 @@ class Sink:
         self.known = _known_blocks(journal, partial.size)
         """Blocks (hashing.py) of it that were compared before, of which no hash is needed; no more than can be
         told to the sender, since both leave all of them out of the digest."""
-        self.size = self._size = partial.size
+        self.size = partial.size
         """Bytes that are to be there at the end."""
         self.left_out = partial.destination.left_out if isinstance(partial, Staging) else None
         """What is not wanted, if anything."""
@@ -80,9 +80,8 @@ class Sink:
         """BLAKE3 of all blocks' hashes, after `finish`."""
         self._directory = directory
         self._partial = partial
-        self._ended = False
+        self._end_claim = threading.Lock()  # taken by whoever is the first to end it, for good
         self._given_up = False
-        self._lock = threading.Lock()
         self._have = RangeSet(self.present)
         self._flushed = self.received
         self._unnoted = RangeSet()
@@ -90,9 +89,9 @@ class Sink:
         self._flush_due = time.monotonic() + FLUSH_INTERVAL
         self._on_room: Callable[[], None] = lambda: None
         self._behind = WriteBehind(
-            self._size,
+            self.size,
             self._have,
-            self._write_all,
+            self._write,
             self._read_back,
             self._flush_if_due,
             lambda: self._on_room(),
@@ -123,7 +122,7 @@ class Sink:
         bytes outside of the file."""
         end = offset + size
         have, behind = self._have, self._behind
-        if offset < 0 or end > self._size:
+        if offset < 0 or end > self.size:
             raise PeerError("The other side sent bytes beyond the end of the file that it offered.")
         if not have or offset > have.last:
             have.add(offset, end)
@@ -135,7 +134,7 @@ class Sink:
                 behind.keep(start, start - offset, stop - start)
             new = have.add(offset, end)
         behind.end_record()
-        if have.total == self._size:
+        if have.total == self.size:
             behind.flush()
         if len(have) > MAX_PIECES:
             raise PeerError("The other side sends the file in too many pieces.")
@@ -167,7 +166,7 @@ class Sink:
 
     # In the thread
 
-    def _write_all(self, offset: int, view: memoryview) -> int:
+    def _write(self, offset: int, view: memoryview) -> int:
         try:
             count = self._partial.write(offset, view)
         except OSError as error:
@@ -230,11 +229,11 @@ class Sink:
 
         Raises TransferFailed if bytes are missing or the content is not what was read (the partial is then thrown away:
         nothing in it can be trusted), LocalFileError if the disk or the destination fail (it is then kept)."""
-        if self.received < self._size and not self._behind.is_repairing:
+        if self.received < self.size and not self._behind.is_repairing:
             raise TransferFailed("The other side ended the transfer before all of it had arrived: try again.")
         name = self._partial.name
         mine = self._behind.digest()
-        if not self._claim_end():
+        if not self._end_claim.acquire(blocking=False):
             raise TransferFailed("The transfer was stopped before its content was verified.")
         self._behind.stop(None)
         try:
@@ -258,17 +257,10 @@ class Sink:
         """Give up for now: flush, keep partial and journal for the next attempt (unless nothing arrived), and close.
         Waits at most five seconds for a slow disk, whose flush then goes on in the thread. Does nothing when called
         again, and after `finish` has begun to rename; a `finish` that still waits for the hash raises."""
-        if self._claim_end():
+        if self._end_claim.acquire(blocking=False):
             self._given_up = True
             self._behind.flush()
             self._behind.stop(STOP_TIMEOUT)
-
-    def _claim_end(self) -> bool:
-        """Whether this is the first to end it."""
-        with self._lock:
-            first = not self._ended
-            self._ended = True
-        return first
 
 
 def _known_blocks(journal: Journal, size: int) -> RangeSet:
