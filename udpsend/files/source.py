@@ -17,6 +17,7 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.byte_space import ByteSpace, EntrySet
@@ -133,12 +134,10 @@ class Source:
         """Raises LocalFileError if a file is not what it was when it was offered. Removing or renaming it meanwhile
         does no harm: what was sent is what was offered."""
         with self._lock:
-            pinned = {number for number in range(min(MAX_PINNED, len(self.manifest))) if self._pin_of(number)}
+            tops = enumerate(islice(self.manifest, MAX_PINNED))
+            pinned = {number for number, entry in tops if entry.path in self._pinned}
             for number in sorted(self._in_pieces | pinned):
                 self._check_end(number)
-
-    def _pin_of(self, number: int) -> int | None:
-        return self._pinned.get(self.manifest[number].path)
 
     def close(self) -> None:
         """Stop the thread and close the files. Waits at most two seconds; a read that hangs longer than that is left to

@@ -55,7 +55,6 @@ _KINDS = {
     stat.S_IFBLK: "is a device",
 }
 
-
 OWN_FILE = stat.S_IFREG | stat.S_IRUSR  # and the bits that say so:
 KIND_AND_OWNER = stat.S_IFMT(0xFFFF) | stat.S_IRUSR
 _EFFECTIVE = os.access in os.supports_effective_ids
@@ -172,8 +171,6 @@ class Walk(Struct):
                     yield self._file(path, status, name, fd) if status.st_size > MIN_HOLE else file_entry(path, status)
                     continue
             except OSError:
-                status = None
-            if status is None:
                 if not ignore.matches(path, False):
                     self._skip(path, "cannot be looked at")
                 continue
