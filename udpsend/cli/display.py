@@ -15,7 +15,7 @@ from udpsend.cli.escape import escape
 from udpsend.cli.invitation import PASSWORD_PLACEHOLDER, command_for_other_side, qr_rows
 from udpsend.cli.pipes import DASH
 from udpsend.cli.progress import ProgressView, open_progress
-from udpsend.cli.quantity import duration_text, rate_text, round_trip_text, size_text
+from udpsend.cli.quantity import address_text, duration_text, rate_text, round_trip_text, size_text
 from udpsend.cli.terminal import Terminal
 from udpsend.config import Config, Role
 
@@ -138,9 +138,9 @@ class Display:
             case events.MeetingPlace(name, up, detail):
                 text = f"mailbox {name}: {'up' if up else 'down'}"
             case events.PublicAddress(server, address, detail):
-                text = f"STUN {server}: {_address_text(address) if address else 'no answer'}"
+                text = f"STUN {server}: {address_text(address) if address else 'no answer'}"
             case events.PortMapped(protocol, address, detail):
-                text = f"port mapping by {protocol}: {_address_text(address)}" if address else "no port mapping"
+                text = f"port mapping by {protocol}: {address_text(address)}" if address else "no port mapping"
             case events.Statistics(counters):
                 detail = ""
                 text = "counters: " + ", ".join(f"{name} {value:g}" for name, value in sorted(counters.items()))
@@ -169,15 +169,14 @@ class Display:
         self._is_relayed = event.kind is events.PathKind.RELAYED
         path = "Path" if self._is_relayed else "Direct path"
         self._terminal.note(
-            f"{path}: {event.kind.value}, {_address_text(event.address)}, "
-            f"round trip {round_trip_text(event.round_trip)}"
+            f"{path}: {event.kind.value}, {address_text(event.address)}, round trip {round_trip_text(event.round_trip)}"
         )
 
     def _show_relay(self, event: events.RelayReady) -> None:
         if event.address is None:
             self._terminal.warning(f"the relay {event.relay} is of no use: {event.detail}.")
         else:
-            self._terminal.debug(f"relay {event.relay}: {_address_text(event.address)}")
+            self._terminal.debug(f"relay {event.relay}: {address_text(event.address)}")
 
     def _show_offer(self, event: events.Offered) -> None:
         self._name = event.name
@@ -279,8 +278,3 @@ def _host(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
-
-
-def _address_text(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from udpsend.cli.escape import escape
-from udpsend.cli.quantity import round_trip_text, size_text
+from udpsend.cli.quantity import address_text, round_trip_text, size_text
 from udpsend.doctor.diagnosis import Behaviour, Diagnosis, Lifetime, Nat, Place, System
 from udpsend.doctor.outlook import Chance, kind_in_plain_words, prospects
 
@@ -94,11 +94,12 @@ def _places(name: str, places: tuple[Place, ...]) -> list[str]:
 
 
 def _nat(name: str, nat: Nat) -> list[str]:
-    if nat.public is None:
-        return [_line(name, kind_in_plain_words(nat))]
     found = [_line(name, kind_in_plain_words(nat))]
+    if nat.public is None:
+        return found
     if nat.local is not None:
-        found.append(_line("", f"{_address(nat.local)} here, {_address(nat.public)} outside; ports {nat.ports.value}"))
+        here, outside = address_text(nat.local), address_text(nat.public)
+        found.append(_line("", f"{here} here, {outside} outside; ports {nat.ports.value}"))
     hairpin = {True: "yes", False: "no", None: "not told"}[nat.hairpin]
     found.append(
         _line("", f"RFC 4787: mapping {nat.mapping.value}, filtering {nat.filtering.value}, hairpinning {hairpin}")
@@ -125,7 +126,7 @@ def _port_mapping(diagnosis: Diagnosis) -> str:
     found = diagnosis.port_mapping
     if found.address is None:
         return f"none ({found.detail})" if found.detail else "none"
-    return f"{found.protocol}, {_address(found.address)}"
+    return f"{found.protocol}, {address_text(found.address)}"
 
 
 def _system(diagnosis: Diagnosis) -> list[str]:
@@ -158,8 +159,3 @@ def _outlook(diagnosis: Diagnosis) -> list[str]:
         f"  {prospect.peer.name:{width}}  {_MARKS[prospect.chance]}" + (f": {prospect.why}" if prospect.why else "")
         for prospect in table
     ]
-
-
-def _address(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,5 @@
-"""Sizes, rates and times as people read them. Decimal units: 1 MB is 10^6 bytes, as disks and networks count."""
+"""Sizes, rates, times and addresses as people read them. Decimal units, as disks and networks count: 1 MB is 10^6
+bytes."""
 
 from __future__ import annotations
 
@@ -42,3 +43,9 @@ def round_trip_text(seconds: float) -> str:
     """`0.13 ms`, `34 ms`."""
     milliseconds = seconds * 1000
     return f"{milliseconds:.2f} ms" if milliseconds < 9.995 else f"{milliseconds:.0f} ms"
+
+
+def address_text(address: tuple[str, int]) -> str:
+    """`203.0.113.7:4000`, `[2001:db8::7]:4000`."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

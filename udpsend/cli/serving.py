@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from udpsend.cli.quantity import address_text
 from udpsend.cli.terminal import Terminal
 
 # For each way to say "all addresses", one elsewhere (RFC 5737, RFC 3849).
@@ -32,7 +33,7 @@ def run_server(terminal: Terminal, host: str, mqtt_port: int, stun_port: int) ->
 
 def _tell_options(terminal: Terminal, host: str, mqtt_port: int, stun_port: int) -> None:
     reachable = _reachable_address(host)
-    broker, stun = f"mqtt://{_url_host(reachable)}:{mqtt_port}", f"{_url_host(reachable)}:{stun_port}"
+    broker, stun = f"mqtt://{address_text((reachable, mqtt_port))}", address_text((reachable, stun_port))
     terminal.note(f"Serving on {host or 'all addresses'}.")
     terminal.note(f"Peers that can reach {reachable} add to 'udpsend send' and 'udpsend recv':")
     terminal.result(f"    {shlex.join(['--broker', broker, '--stun', stun])}", even_if_quiet=True)
@@ -53,10 +54,6 @@ def _reachable_address(host: str) -> str:
         except OSError:
             return "::1" if family == socket.AF_INET6 else "127.0.0.1"
         return str(probe.getsockname()[0])
-
-
-def _url_host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 @contextmanager
