@@ -116,7 +116,6 @@ class Diagnosis(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """Names as here; behaviours as RFC 4787 calls them."""
-
         found = to_builtins(self)
         assert isinstance(found, dict)  # noqa: S101 - of a Struct
         return found

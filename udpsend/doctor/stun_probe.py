@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from udpsend.errors import BadPacket
+from udpsend.net.udp import UDP_OVERHEAD
 from udpsend.wire.datagram import Address
 
 CHANGE_PORT, CHANGE_BOTH = 0x2, 0x6
 TIMEOUT = 1.6
 RESENDS = (0.0, 0.25, 0.75)
-OVERHEAD = {socket.AF_INET: 28, socket.AF_INET6: 48}
 
 _COOKIE = 0x2112A442
 _HEADER = struct.Struct("!HHI12s")
@@ -94,7 +94,7 @@ class StunProbe:
                 resends.pop(0)
                 for transaction, index in requests.items():
                     if answers[index] is None:
-                        self._send(_pack(questions[index], transaction, self.family), questions[index].server)
+                        self.send(_pack(questions[index], transaction, self.family), questions[index].server)
             wait = max(0.0, min(timeout, resends[0] if resends else timeout) - passed)
             for data, source in self._arrived(wait):
                 taken = _answered_untrusted(data, requests)
@@ -103,13 +103,10 @@ class StunProbe:
                     answers[index] = Answer(mapped, source, time.monotonic() - started, other)
         return answers
 
-    def send(self, data: bytes, address: Address) -> None:
-        self._send(data, address)
-
     def send_question(self, question: Question) -> bytes:
         """Once, and without waiting; the transaction id, which an answer has in it."""
         transaction = secrets.token_bytes(12)
-        self._send(_pack(question, transaction, self.family), question.server)
+        self.send(_pack(question, transaction, self.family), question.server)
         return transaction
 
     def hears(self, content: bytes, timeout: float) -> bool:
@@ -120,7 +117,7 @@ class StunProbe:
                 return True
         return False
 
-    def _send(self, data: bytes, address: Address) -> None:
+    def send(self, data: bytes, address: Address) -> None:
         try:
             self._socket.sendto(data, address)
         except OSError:  # no route, too large for the interface: as good as no answer
@@ -142,7 +139,7 @@ def _pack(question: Question, transaction: bytes, family: socket.AddressFamily) 
         attributes += _ATTRIBUTE.pack(_CHANGE_REQUEST, 4) + question.change.to_bytes(4)
     if question.response_port is not None:
         attributes += _ATTRIBUTE.pack(_RESPONSE_PORT, 4) + question.response_port.to_bytes(2) + bytes(2)
-    room = question.size - OVERHEAD[family] - _HEADER.size - len(attributes) - _ATTRIBUTE.size
+    room = question.size - UDP_OVERHEAD[family] - _HEADER.size - len(attributes) - _ATTRIBUTE.size
     if question.size and room >= 0:
         attributes += _ATTRIBUTE.pack(_PADDING, room) + bytes(room + -room % 4)
     return _HEADER.pack(1, len(attributes), _COOKIE, transaction) + attributes

@@ -9,10 +9,10 @@ import time
 
 from udpsend.config import Config
 from udpsend.doctor.diagnosis import Mtu, PortMappingFound, System
-from udpsend.doctor.stun_probe import OVERHEAD, Question, StunProbe
+from udpsend.doctor.stun_probe import Question, StunProbe
 from udpsend.net.carrier import ENOUGH, Carrier
 from udpsend.net.portable import PortableSocket
-from udpsend.net.udp import UdpEndpoint
+from udpsend.net.udp import UDP_OVERHEAD, UdpEndpoint
 from udpsend.punching.candidates import gather_host_candidates
 from udpsend.punching.gateway import find_gateway
 from udpsend.punching.portmap import PortMapper, PortMapping
@@ -24,17 +24,8 @@ OFFLOAD_TIMEOUT = 1.0
 TRAIN = 8  # datagrams of the loopback try
 SEGMENT = 1200
 NOBODY = bytes(8)  # what opens no record: the sockets are only counted
-SIZES = (
-    9000,
-    1500,
-    1492,
-    1480,
-    1460,
-    1420,
-    1400,
-    1360,
-    1280,
-)  # IP packets: jumbo, Ethernet, PPPoE, tunnels, IPv6's least
+# IP packets: jumbo, Ethernet, PPPoE, tunnels, IPv6's least
+SIZES = (9000, 1500, 1492, 1480, 1460, 1420, 1400, 1360, 1280)
 
 
 def examine_system(bind: str | None) -> System:
@@ -87,7 +78,7 @@ def examine_mtu(server: Address | None, bind: str | None) -> Mtu:
     endpoint = UdpEndpoint(bind)
     try:
         family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
-        interface = endpoint.max_datagram_size(server) + OVERHEAD[family]
+        interface = endpoint.max_datagram_size(server) + UDP_OVERHEAD[family]
     finally:
         endpoint.close()
     sizes = [size for size in SIZES if size <= interface]
