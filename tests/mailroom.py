@@ -21,7 +21,8 @@ from udpsend.config import Role
 from udpsend.errors import UdpsendError
 from udpsend.events import WrongGuess
 from udpsend.rendezvous.code import Code, parse_code
-from udpsend.rendezvous.machine import Agreed, Failed, Rendezvous, SealedMessage
+from udpsend.rendezvous.machine import Rendezvous
+from udpsend.rendezvous.outcome import Agreed, Failed, SealedMessage
 
 CODE = "4821-marble-otter"
 WRONG = "4821-marble-acorn"

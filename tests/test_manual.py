@@ -22,11 +22,12 @@ from tests.servers import LOOPBACK, PATIENCE
 from udpsend import events
 from udpsend.config import Config, Role
 from udpsend.errors import BadPacket, Cancelled, PeerError, PeerNeverCame, UdpsendError, WrongCode
+from udpsend.events import WrongGuess
 from udpsend.rendezvous.code import parse_code
 from udpsend.rendezvous.handshake import PHRASE_WORDS_TOLD
-from udpsend.rendezvous.machine import Agreed, Failed, WrongGuess
 from udpsend.rendezvous.manual import MAX_TEXT_SIZE, ManualRendezvous, read_text_untrusted, write_text
 from udpsend.rendezvous.messages import JSON
+from udpsend.rendezvous.outcome import Agreed, Failed
 
 CODE = "4821-marble-otter"
 

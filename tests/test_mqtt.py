@@ -21,9 +21,10 @@ from tests.servers import LOOPBACK, Mailman, Mosquitto, free_port, make_certific
 from udpsend.errors import BadPacket, UsageError
 from udpsend.rendezvous import broker_mailbox
 from udpsend.rendezvous.broker_mailbox import BrokerMailbox
-from udpsend.rendezvous.broker_url import BrokerUrl, group_by_host
-from udpsend.rendezvous.mailbox import MAX_MESSAGE_SIZE, Mailbox, RateLimit
-from udpsend.rendezvous.mqtt import open_mqtt, parse_broker_url
+from udpsend.rendezvous.broker_url import BrokerUrl, group_by_host, parse_broker_url
+from udpsend.rendezvous.mailbox import Mailbox, RateLimit
+from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE
+from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.mqtt_packets import MAX_PACKET_SIZE, PacketFilter
 from udpsend.serve.server import Server
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.servers import LOOPBACK, Mailman, wait_until
 from udpsend.errors import BadPacket
 from udpsend.rendezvous import multicast
-from udpsend.rendezvous.mailbox import MAX_MESSAGE_SIZE
+from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE
 from udpsend.rendezvous.multicast import MulticastMailbox, frame, open_multicast, parse_frame_untrusted
 from udpsend.rendezvous.multicast_groups import GROUP, GROUP_IPV6, PORT, Group, interfaces_by_version
 

@@ -30,7 +30,8 @@ from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival
 
 if TYPE_CHECKING:  # what most sessions do without is imported where it is used: 60 ms of start-up
-    from udpsend.punching.portmap import PortMapper, PortMapping
+    from udpsend.punching.mappers import PortMapping
+    from udpsend.punching.portmap import PortMapper
     from udpsend.relaying import Relaying
 
 KEEP_ALIVE = 15.0  # seconds; NATs forget after 30 at the earliest

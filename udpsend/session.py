@@ -27,10 +27,10 @@ from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.negotiation import PUNCH_TIMEOUT, CandidatesWanted, Negotiation, SocketChosen
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
 from udpsend.rendezvous.code import Code
-from udpsend.rendezvous.machine import Agreed, Failed, Rendezvous, SealedMessage
+from udpsend.rendezvous.machine import Rendezvous
 from udpsend.rendezvous.manual import ManualRendezvous
 from udpsend.rendezvous.messages import JSON
-from udpsend.rendezvous.outcome import nobody_came, nothing_came
+from udpsend.rendezvous.outcome import Agreed, Failed, SealedMessage, nobody_came, nothing_came
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import Closed, ConnectionEvent
 from udpsend.wire.candidate import Candidate

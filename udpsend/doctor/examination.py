@@ -16,7 +16,7 @@ from udpsend.doctor.stun_probe import Answer
 from udpsend.doctor.system import examine_mtu, examine_port_mapping, examine_system
 from udpsend.punching.hops import routers_that_translate
 from udpsend.punching.relay_url import parse_relay_url
-from udpsend.rendezvous.mqtt import parse_broker_url
+from udpsend.rendezvous.broker_url import parse_broker_url
 from udpsend.rendezvous.stun import parse_stun_server
 from udpsend.wire.datagram import Address
 

@@ -15,7 +15,8 @@ from udpsend.doctor.diagnosis import Place
 from udpsend.net import clock
 from udpsend.net.udp import UdpEndpoint
 from udpsend.relaying import Relaying
-from udpsend.rendezvous.mqtt import open_mqtt, parse_broker_url
+from udpsend.rendezvous.broker_url import parse_broker_url
+from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.stun import parse_stun_server
 from udpsend.wire.datagram import Address
 

@@ -15,7 +15,8 @@ from udpsend.net.portable import PortableSocket
 from udpsend.net.udp import UDP_OVERHEAD, UdpEndpoint
 from udpsend.punching.candidates import gather_host_candidates
 from udpsend.punching.gateway import find_gateway
-from udpsend.punching.portmap import PortMapper, PortMapping
+from udpsend.punching.mappers import PortMapping
+from udpsend.punching.portmap import PortMapper
 from udpsend.wire.candidate import CandidateType
 from udpsend.wire.datagram import Address, Transmit
 

@@ -19,8 +19,6 @@ from udpsend.punching.gateway import Gateway
 from udpsend.punching.mappers import LIFETIME, IgdMapper, Mapper, PcpMapper, PortMapError, PortMapping, RouterPorts
 from udpsend.wire.datagram import Address
 
-__all__ = ["Gateway", "PortMapper", "PortMapping", "RouterPorts"]
-
 MIN_RENEWAL = 15.0  # seconds between two requests, however short a lifetime is granted
 MAX_RENEWAL = 1800.0
 CLOSE_TIMEOUT = 1.0

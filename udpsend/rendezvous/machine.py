@@ -36,8 +36,6 @@ from udpsend.rendezvous.outcome import Agreed, Failed, RendezvousEvent, SealedMe
 from udpsend.rendezvous.patience import VersionWatch
 from udpsend.rendezvous.repeat import Repeat
 
-__all__ = ["Agreed", "Failed", "Rendezvous", "RendezvousEvent", "SealedMessage", "WrongGuess"]
-
 HELLO_SPACING = 0.25  # between the hellos that strangers provoke
 GREETED = 8  # strangers whose first hello is answered sooner,
 GREETING_PATIENCE = 0.06  # seconds in which one who has heard ours says more, where the broker is not far away

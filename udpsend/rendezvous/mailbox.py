@@ -13,9 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-MAX_MESSAGE_SIZE = 8192
-"""Bytes of one message. The largest of ours is a sealed hello of 4 KiB in base64."""
-
 MAX_MESSAGES_PER_SECOND = 1000.0
 """What one mailbox hands on; the rest is dropped before it is parsed. A pair that meets needs about ten in all, but the
 limit falls on friend and stranger alike: at 200 per second a flood of 2,000 would leave one in ten of the peer's."""

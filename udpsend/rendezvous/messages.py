@@ -36,7 +36,7 @@ from udpsend.rendezvous.code import PROTOCOL_VERSION
 
 JSON = Union[dict[str, "JSON"], list["JSON"], str, int, float, bool, None]  # noqa: UP007 - recursive, and 3.11
 
-MAX_MESSAGE_SIZE = 8192
+MAX_MESSAGE_SIZE = 8192  # bytes; also what a mailbox hands on
 MAX_PAYLOAD_SIZE = 4096  # of what a caller seals; with envelope, padding, tag and base64 it stays below 6.3 KiB
 PADDING = 256
 ID_SIZE = 8

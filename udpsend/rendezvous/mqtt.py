@@ -29,7 +29,8 @@ from udpsend.errors import UsageError
 from udpsend.rendezvous.broker_connection import FilteredStream, HandshakeSocket, connect, start_tls
 from udpsend.rendezvous.broker_mailbox import BrokerMailbox
 from udpsend.rendezvous.broker_url import BrokerUrl, group_by_host, parse_broker_url
-from udpsend.rendezvous.mailbox import MAX_MESSAGE_SIZE, Mailbox, OnMessage, OnState
+from udpsend.rendezvous.mailbox import Mailbox, OnMessage, OnState
+from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE
 from udpsend.rendezvous.mqtt_packets import MAX_PACKET_SIZE, PacketFilter
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
     from paho.mqtt.subscribeoptions import SubscribeOptions
-
-__all__ = ["BrokerUrl", "open_mqtt", "parse_broker_url"]
 
 CONNECT_TIMEOUT = 4.0  # seconds for TCP, TLS and WebSocket together; a lost SYN costs 1, a second one 2 more
 SESSION_TIMEOUT = 4.0  # seconds for the broker to accept and to grant the subscription

@@ -13,7 +13,8 @@ acknowledged. All other packets come from the broker itself, and too many of tho
 from __future__ import annotations
 
 from udpsend.errors import BadPacket
-from udpsend.rendezvous.mailbox import MAX_MESSAGE_SIZE, RateLimit
+from udpsend.rendezvous.mailbox import RateLimit
+from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE
 
 MAX_PACKET_SIZE = MAX_MESSAGE_SIZE + 1024  # topic and properties beside the message
 PUBLISH = 3

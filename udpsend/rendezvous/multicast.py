@@ -32,12 +32,12 @@ from udpsend.errors import BadPacket
 from udpsend.rendezvous.mailbox import (
     BURST,
     CLOSE_TIMEOUT,
-    MAX_MESSAGE_SIZE,
     MAX_MESSAGES_PER_SECOND,
     OnMessage,
     OnState,
     RateLimit,
 )
+from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE
 from udpsend.rendezvous.multicast_groups import Group, IPv4Group, IPv6Group, interfaces_by_version
 
 NAME = "local network"
