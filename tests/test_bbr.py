@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import inf
 
 import pytest
 
@@ -21,7 +22,6 @@ from udpsend.transfer.rtt import RttEstimator
 from udpsend.transfer.sent_records import SentRecord
 
 SIZE = 1000
-INFINITY = float("inf")
 
 
 def sample_of(rate: float, prior_delivered: int = 0, *, app_limited: bool = False, prior_lost: int = 0) -> RateSample:
@@ -199,8 +199,8 @@ def test_losses_bound_rate_and_window_until_the_queue_is_empty() -> None:
     assert model.bandwidth_short == pytest.approx(8e5 * 17 / 16)
     for _ in range(30):
         losses.round(0, rtt=0.05)
-    assert model.bandwidth_short == INFINITY
-    assert model.inflight_short == INFINITY
+    assert model.bandwidth_short == inf
+    assert model.inflight_short == inf
 
 
 # the controller
@@ -403,7 +403,7 @@ def test_a_mistaken_loss_is_taken_back() -> None:
         assert state(bbr) is State.DOWN, "some of it was lost as yet"
     bbr.on_spurious_loss(lost[-1].time)
     assert state(bbr) is State.REFILL
-    assert bbr._model.inflight_long == INFINITY
+    assert bbr._model.inflight_long == inf
 
 
 def test_too_much_loss_while_probing_bounds_what_is_in_flight() -> None:

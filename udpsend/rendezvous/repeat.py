@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
+
 FIRST_INTERVAL = 1.0
 LAST_INTERVAL = 5.0
 GROWTH = 1.5
-INFINITY = float("inf")
 
 
 class Repeat:
@@ -14,7 +15,7 @@ class Repeat:
     def __init__(self) -> None:
         self.due: float | None = None
         self._planned: float | None = None
-        self._said = float("-inf")
+        self._said = -inf
         self._interval = FIRST_INTERVAL
 
     def at_once(self, now: float) -> None:
@@ -22,7 +23,7 @@ class Repeat:
         self.due, self._interval = now, FIRST_INTERVAL
         self._planned = self.due
 
-    def provoked(self, now: float, spacing: float, patience: float = INFINITY) -> None:
+    def provoked(self, now: float, spacing: float, patience: float = inf) -> None:
         """Somebody asked for it: sooner than planned, `spacing` after the last time, or `patience` from now."""
         soon = max(now, min(self._said + spacing, now + patience))
         self.due = soon if self.due is None else min(self.due, soon)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
+from math import inf
 
 from msgspec import Struct, field
 
@@ -39,7 +40,7 @@ class Run(Struct):
     heard: float
     stage: Stage = Stage.EXCHANGING
     peer_pake: bytes = b""
-    peer_pake_heard: float = float("-inf")
+    peer_pake_heard: float = -inf
     told: dict[str, JSON] = field(default_factory=dict)
     # What we said last in this run, and say again as long as it is asked for.
     kind: Kind = Kind.PAKE

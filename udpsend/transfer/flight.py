@@ -4,6 +4,7 @@ MTU meet here, at each record sent and each acknowledgement. Knows nothing of wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 
 from udpsend.transfer.congestion.base import AckedSample, CongestionController, LostSample
 from udpsend.transfer.congestion.bbr import Bbr
@@ -18,7 +19,6 @@ from udpsend.transfer.rtt import RttEstimator
 from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.frames import Ack
 
-INFINITY = float("inf")
 PERSISTENT_CONGESTION = 3  # probe timeouts (RFC 9002, 7.6.1)
 BANDWIDTH_WINDOW = 2.0  # seconds over which the best delivery rate counts
 MIN_RTT_WINDOW = 10.0  # seconds over which the shortest round trip counts: routes change
@@ -50,10 +50,10 @@ class Flight:
         self.paced_until: float | None = None
         """When pacing lets the next data record leave, if that is what it waits for."""
         self._pacer = Pacer()
-        self._ceiling = limit or INFINITY
+        self._ceiling = limit or inf
         self._delivery = DeliveryRate()
         self._bandwidth = MaxFilter(BANDWIDTH_WINDOW)
-        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW, -INFINITY)
+        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW, -inf)
         self._train_time = TRAIN_TIME
         self._peer = PeerWindow()
         self._window_limited = False
@@ -82,7 +82,7 @@ class Flight:
 
     @property
     def _is_unpaced(self) -> bool:
-        return self._peer.is_host_bound and self._ceiling == INFINITY
+        return self._peer.is_host_bound and self._ceiling == inf
 
     def openings(self, now: float, per_call: int, maximum: int) -> Iterator[int]:
         """For each data record that may leave now, of how many datagrams: at most the `per_call` that leave in one
@@ -297,4 +297,4 @@ class Flight:
         self.record_length = RecordLength()
         self._peer.restart()
         self._bandwidth = MaxFilter(BANDWIDTH_WINDOW)
-        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW, -INFINITY)
+        self._negative_min_rtt = MaxFilter(MIN_RTT_WINDOW, -inf)

@@ -8,7 +8,7 @@ the network. Between two processes of one host, or of hosts next to each other, 
 
 from __future__ import annotations
 
-INFINITY = float("inf")
+from math import inf
 
 HOST_BOUND_RATE = 30e6  # bytes per second: what is slower is a link with a queue of its own
 HOST_BOUND_RTT = 0.0004  # loopback, virtual machines, a wire: measured 0.03 to 0.3 ms
@@ -46,7 +46,7 @@ class PeerWindow:
         elif self.is_host_bound:
             self.limit = max(told, min(int(self._stretch * told), STRETCHED_TO))
         else:
-            held = int(bandwidth * min_rtt) if min_rtt < INFINITY else 0
+            held = int(bandwidth * min_rtt) if min_rtt < inf else 0
             self.limit = held + max(held, told)
 
     def on_wait_asked(self, now: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 GRANULARITY = 0.001  # RFC 9002, 6.1.2
 INITIAL_RTT = 0.1  # RFC 9002 says 0.333; the path's probes have measured it already, this is for when they have not
 MAX_ACK_DELAY = 0.025
@@ -17,7 +19,7 @@ class RttEstimator:
         self.latest = initial or INITIAL_RTT
         self.smoothed = self.latest
         self.variation = self.latest / 2
-        self.minimum = float("inf")
+        self.minimum = inf
         self.sampled = False
 
     def update(self, latest: float, ack_delay: float) -> None:

@@ -10,11 +10,9 @@ rounds, is somebody else's doing who does not answer losses (BBR version 1 in a 
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
 
 from udpsend.transfer.delivery_rate import RateSample
-
-INFINITY = float("inf")
 
 LOSS_THRESHOLD = 0.02
 BETA = 0.7
@@ -49,9 +47,9 @@ class DecayingShare:
 
 class LossModel:
     def __init__(self) -> None:
-        self.bandwidth_short = INFINITY
+        self.bandwidth_short = inf
         """The draft's bw_shortterm."""
-        self.inflight_short = INFINITY
+        self.inflight_short = inf
         self.bandwidth_latest = 0.0
         """The best delivery rate of this round trip."""
         self.inflight_latest = 0
@@ -67,7 +65,7 @@ class LossModel:
         """The queue was empty at some time in the last round trip."""
         self._round_end = 0
         self._last_number = -2
-        self._round_rtt = INFINITY
+        self._round_rtt = inf
         self._round_lost = 0
         self._round_delivered = 0
         self._quiet_loss = DecayingShare(QUIET_MEMORY)
@@ -102,7 +100,7 @@ class LossModel:
     def reset_signals(self) -> None:
         """A probe is over: what comes now tells of something else."""
         self.quiet = False
-        self._round_rtt = INFINITY
+        self._round_rtt = inf
         self.in_round = False
         self.events = 0
         self.bandwidth_latest = 0.0
@@ -131,7 +129,7 @@ class LossModel:
         self.residual = min(MAX_RESIDUAL, max(self._residual, self.imposed))
         if self.quiet and was_quiet and self._excess(newly_lost, newly_sent, datagram_size) <= 0:
             self._release()
-        self._round_rtt = INFINITY
+        self._round_rtt = inf
         self._round_lost = lost
         self._round_delivered = delivered
 
@@ -153,9 +151,9 @@ class LossModel:
         """At the end of a round trip with losses, in which more was not tried for."""
         if self.quiet or self._excess(lost - rate.prior_lost, rate.prior_in_flight, datagram_size) <= 0:
             return
-        if self.bandwidth_short == INFINITY:
+        if self.bandwidth_short == inf:
             self.bandwidth_short = max_bandwidth
-        if self.inflight_short == INFINITY:
+        if self.inflight_short == inf:
             self.inflight_short = window
         self.bandwidth_short = max(self.bandwidth_latest, BETA * self.bandwidth_short)
         self.inflight_short = max(self.inflight_latest, BETA * self.inflight_short)
@@ -167,5 +165,5 @@ class LossModel:
             self.reset_short()
 
     def reset_short(self) -> None:
-        self.bandwidth_short = INFINITY
-        self.inflight_short = INFINITY
+        self.bandwidth_short = inf
+        self.inflight_short = inf

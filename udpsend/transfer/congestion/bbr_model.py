@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 
 from udpsend.transfer.congestion.base import initial_window
 from udpsend.transfer.congestion.bbr_loss import LossModel
 from udpsend.transfer.congestion.bbr_path import PathModel
 from udpsend.transfer.record_length import train_time
-
-INFINITY = float("inf")
 
 # The first window leaves in 1/2.77 of a round trip, and so do those that follow: each is a look at a rate that is 2.77
 # times that of the window. Where it meets no queue the path takes that rate, and the next window may be 2.77 times as
@@ -84,18 +83,18 @@ class Model:
         self.pacing_rate = 0.0
         self._start_until = 0.0  # until so much is delivered, the first window is on its way
         self._start_lost = 0
-        self.inflight_long = INFINITY
+        self.inflight_long = inf
         """The draft's inflight_longterm: the most that was in flight without too much loss."""
         self.bandwidth = 0.0
         """The draft's bw: max_bw as the short-term bound limits it."""
         self.delivered = 0
-        self.latest_rtt = INFINITY
+        self.latest_rtt = inf
         self.has_room = False
         """In Startup: what arrived last shows that the path is faster than what was tried."""
         self._seed = seed or 1
 
     def bdp(self, gain: float = 1.0) -> float:
-        if self.path.min_rtt == INFINITY:
+        if self.path.min_rtt == inf:
             return initial_window(self.size)
         return gain * self.bandwidth * self.path.min_rtt
 
@@ -115,11 +114,11 @@ class Model:
     @property
     def inflight(self) -> float:
         """What fills the path without a queue."""
-        return self._quantized(self.path.max_bandwidth * self.path.min_rtt if self.path.min_rtt < INFINITY else 0.0)
+        return self._quantized(self.path.max_bandwidth * self.path.min_rtt if self.path.min_rtt < inf else 0.0)
 
     @property
     def inflight_with_headroom(self) -> float:
-        if self.inflight_long == INFINITY or self.loss.imposed:  # who does not answer losses would not leave any
+        if self.inflight_long == inf or self.loss.imposed:  # who does not answer losses would not leave any
             return self.inflight_long
         headroom = max(self.size, HEADROOM * self.inflight_long)
         return max(self.inflight_long - headroom, self.min_window)
@@ -166,7 +165,7 @@ class Model:
         sent at first shows that it was too much: go on with that, and with the rate that did pass. True if so."""
         modest = initial_window(self.size)
         too_much = lost - self._start_lost > modest
-        if self.delivered >= self._start_until or not too_much or self.path.min_rtt == INFINITY:
+        if self.delivered >= self._start_until or not too_much or self.path.min_rtt == inf:
             return False
         self._start_until = 0.0
         self.window = min(self.window, modest)
@@ -183,7 +182,7 @@ class Model:
     def set_window(self, acked: int) -> None:
         state = self.state
         gain = UP_WINDOW_GAIN if state is State.UP else STARTUP_PACING_GAIN if self.has_room else WINDOW_GAIN
-        if self.inflight_long < INFINITY:
+        if self.inflight_long < inf:
             gain += CONTENDED_GAIN
         elif state in STEADY:
             gain = STEADY_WINDOW_GAIN

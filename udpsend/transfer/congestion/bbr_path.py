@@ -5,10 +5,9 @@ is full."""
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 from udpsend.transfer.delivery_rate import MaxFilter, RateSample
-
-INFINITY = float("inf")
 
 # A train more or less at the end of a round trip of 1 ms is 5 % of it, and the highest sample counts: the rate of short
 # round trips is also that over so many seconds, once the pipe has been full.
@@ -33,7 +32,7 @@ class PathModel:
         self.round_start = False
         """The sample that was taken last began a round trip."""
         self.max_bandwidth = 0.0
-        self.min_rtt = INFINITY
+        self.min_rtt = inf
         self.extra_acked = 0.0
         self.full_now = False
         self.full_reached = False
@@ -43,7 +42,7 @@ class PathModel:
         self._previous_cycle = 0.0
         self._this_cycle = 0.0
         self._min_rtt_time = 0.0
-        self._recent_min_rtt = INFINITY
+        self._recent_min_rtt = inf
         self._recent_min_rtt_time = 0.0
         self._extra_acked = MaxFilter(1)
         self._aggregation_start = 0.0
@@ -77,7 +76,7 @@ class PathModel:
             history.popleft()
         start, before = history[0]
         span = now - start
-        return (delivered - before) / span if MIN_RATE_SPAN <= span < 2 * MIN_RATE_SPAN else INFINITY
+        return (delivered - before) / span if MIN_RATE_SPAN <= span < 2 * MIN_RATE_SPAN else inf
 
     def advance_cycle(self) -> None:
         """One ProbeBW cycle is over: what was measured two cycles ago does not count any more."""
@@ -86,7 +85,7 @@ class PathModel:
     # propagation delay
 
     def on_round_trip(self, sample: float | None, now: float) -> None:
-        if self._recent_min_rtt == INFINITY:
+        if self._recent_min_rtt == inf:
             self._recent_min_rtt_time = self._min_rtt_time = now
         self.probe_rtt_expired = now > self._recent_min_rtt_time + PROBE_RTT_INTERVAL
         if sample is not None:

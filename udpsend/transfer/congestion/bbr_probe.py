@@ -4,14 +4,13 @@ was too much. Down drains the queue, cruise keeps what was found, refill fills t
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 
 from udpsend.transfer.congestion.base import AckedSample
 from udpsend.transfer.congestion.bbr_loss import BETA, LOSS_THRESHOLD
 from udpsend.transfer.congestion.bbr_model import PROBE_BW, Model, State
 from udpsend.transfer.delivery_rate import RateSample
 from udpsend.transfer.sent_records import SentRecord
-
-INFINITY = float("inf")
 
 RENO_ROUNDS = 63
 MAX_UP_ROUNDS = 30
@@ -46,7 +45,7 @@ class BandwidthProbe:
         self._rounds = 0
         self._up_rounds = 0
         self._up_acked = 0.0
-        self._up_per_datagram = INFINITY
+        self._up_per_datagram = inf
 
     def on_acked(self, rate: RateSample, sample: AckedSample) -> None:
         """The pipe has been filled once."""
@@ -97,7 +96,7 @@ class BandwidthProbe:
     def start_down(self, now: float) -> None:
         model = self._model
         model.loss.reset_signals()
-        self._up_per_datagram = INFINITY
+        self._up_per_datagram = inf
         self._rounds = model.random() & 1
         self._patience = AFTER_LOSS if self._too_high else 1.0
         self._wait = (2 + (model.random() & 0xFFFF) / 0x10000) * self._patience
@@ -165,7 +164,7 @@ class BandwidthProbe:
                     if self._precautionary and not self._too_high:
                         self.start_refill()
                         return True
-        if model.inflight_long == INFINITY or model.is_too_high(sample.lost - rate.prior_lost, rate.prior_in_flight):
+        if model.inflight_long == inf or model.is_too_high(sample.lost - rate.prior_lost, rate.prior_in_flight):
             return False
         model.inflight_long = max(model.inflight_long, rate.prior_in_flight)
         if model.state is State.UP and sample.window_limited and model.window >= model.inflight_long:

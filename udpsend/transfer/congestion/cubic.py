@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from udpsend.transfer.congestion.base import MINIMUM_WINDOW_DATAGRAMS, AckedSample, LostSample, initial_window
 
 # RFC 9438, section 4.1 and 4.6
@@ -30,16 +32,16 @@ class HyStart:
         self.in_css = False
         self._round_end = -1
         self._samples = 0
-        self._last_min = float("inf")
-        self._current_min = float("inf")
-        self._css_baseline = float("inf")
+        self._last_min = inf
+        self._current_min = inf
+        self._css_baseline = inf
         self._css_rounds = 0
 
     def on_acked(self, sample: AckedSample) -> bool:
         """True when slow start is over."""
         if sample.newest_acked > self._round_end:
             self._round_end = sample.largest_sent
-            self._last_min, self._current_min = self._current_min, float("inf")
+            self._last_min, self._current_min = self._current_min, inf
             self._samples = 0
             if self.in_css:
                 self._css_rounds += 1
@@ -53,7 +55,7 @@ class HyStart:
         if self.in_css:
             if self._current_min < self._css_baseline:  # the growth was a passing one
                 self.in_css = False
-        elif self._current_min < float("inf") and self._last_min < float("inf"):
+        elif self._current_min < inf and self._last_min < inf:
             threshold = min(self.MAX_RTT_THRESHOLD, max(self.MIN_RTT_THRESHOLD, self._last_min / self.MIN_RTT_DIVISOR))
             if self._current_min >= self._last_min + threshold:
                 self._css_baseline = self._current_min
@@ -69,7 +71,7 @@ class Cubic:
     def __init__(self, datagram_size: int) -> None:
         self._size = datagram_size
         self._window = float(initial_window(datagram_size))
-        self._threshold = float("inf")
+        self._threshold = inf
         self._hystart = HyStart()
         self._w_max = 0.0
         self._k = 0.0

@@ -10,7 +10,7 @@ Delays are round trips above the shortest of the last ten minutes.
 from __future__ import annotations
 
 from collections import deque
-from math import ceil
+from math import ceil, inf
 
 from udpsend.transfer.congestion.base import MINIMUM_WINDOW_DATAGRAMS, AckedSample, LostSample, initial_window
 
@@ -34,8 +34,6 @@ BASE_MINUTES = 10
 PACING_GAIN = 1.25
 SLOW_START_PACING_GAIN = 2.0
 
-INFINITY = float("inf")
-
 
 class BaseDelay:
     """The shortest round trip of the last ten minutes, by minutes."""
@@ -43,7 +41,7 @@ class BaseDelay:
     def __init__(self) -> None:
         self._minutes: deque[float] = deque(maxlen=BASE_MINUTES)
         self._minute = -1
-        self.value = INFINITY
+        self.value = inf
 
     def update(self, sample: float, now: float) -> None:
         if (minute := int(now // 60)) != self._minute:
@@ -65,14 +63,14 @@ class Ledbat:
         self._size = datagram_size
         self._base = BaseDelay()
         self._round_end = -1
-        self._last_delay = INFINITY
-        self._delay = INFINITY
-        self._samples: deque[float] = deque([INFINITY], maxlen=SAMPLES)
-        self._threshold = INFINITY
+        self._last_delay = inf
+        self._delay = inf
+        self._samples: deque[float] = deque([inf], maxlen=SAMPLES)
+        self._threshold = inf
         self._first_slow_start = True
-        self._slowdown_at = INFINITY
-        self._slowdown_start = INFINITY
-        self._slowdown_end = INFINITY
+        self._slowdown_at = inf
+        self._slowdown_start = inf
+        self._slowdown_end = inf
         self._recovery_start = -1.0
         self._decrease_time = -1.0
         self._smoothed = 0.0
@@ -110,8 +108,8 @@ class Ledbat:
             self._samples.append(sample.rtt_sample)
         if sample.newest_acked > self._round_end:
             self._round_end = sample.largest_sent
-            self._last_delay, self._delay = self._delay, INFINITY
-        if self._base.value < INFINITY and sample.newest_sent_time > self._recovery_start:
+            self._last_delay, self._delay = self._delay, inf
+        if self._base.value < inf and sample.newest_sent_time > self._recovery_start:
             self._adapt(sample)
         slow_start = self.window < self._threshold
         gain = SLOW_START_PACING_GAIN if slow_start else PACING_GAIN
@@ -120,14 +118,14 @@ class Ledbat:
     def _adapt(self, sample: AckedSample) -> None:
         now = sample.now
         if now >= self._slowdown_at:
-            self._slowdown_at = INFINITY
+            self._slowdown_at = inf
             self._slowdown_start = now
             self._slowdown_end = now + SLOWDOWN_ROUNDS * self._smoothed
             self._threshold = self.window
-        if now < self._slowdown_end < INFINITY:
+        if now < self._slowdown_end < inf:
             self.window = float(self._minimum)
             return
-        self._slowdown_end = INFINITY
+        self._slowdown_end = inf
         if sample.app_limited:
             return
         queueing = self._queueing
@@ -149,9 +147,9 @@ class Ledbat:
         if self._first_slow_start:
             self._first_slow_start = False
             self._slowdown_at = now + SLOWDOWN_ROUNDS * self._smoothed
-        elif self._slowdown_start < INFINITY:
+        elif self._slowdown_start < inf:
             self._slowdown_at = now + SLOWDOWN_PAUSE * (now - self._slowdown_start)
-            self._slowdown_start = INFINITY
+            self._slowdown_start = inf
 
     def _avoid_congestion(self, sample: AckedSample, queueing: float) -> None:
         excess = (queueing - self._target) / (self._base.value + queueing)
@@ -173,7 +171,7 @@ class Ledbat:
         self._recovery_start = sample.now
         self.window = float(self._minimum) if sample.persistent else max(self.window / 2, self._minimum)
         self._threshold = min(self._threshold, max(self.window, self._minimum))
-        if self._first_slow_start or self._slowdown_start < INFINITY:
+        if self._first_slow_start or self._slowdown_start < inf:
             self._leave_slow_start(sample.now)
 
     def on_spurious_loss(self, sent_time: float) -> None:
