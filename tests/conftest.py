@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from random import SystemRandom
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,28 @@ import pytest
 @pytest.fixture
 def seed() -> int:
     """The seed of a randomised test. pytest shows it when the test fails; UDPSEND_SEED replays it."""
-    value = int(os.environ.get("UDPSEND_SEED") or SystemRandom().randrange(1 << 32))
+    value = int(os.environ.get("UDPSEND_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"replay with UDPSEND_SEED={value}")
     return value
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    return random.Random(seed)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Where files are received."""
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """Every descriptor is closed, and every thread has ended."""
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("udpsend-")] == []
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == before

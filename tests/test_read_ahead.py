@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.servers import wait_until
 from tests.trees import content_digest
 from udpsend.errors import LocalFileError, PeerError, TransferFailed
 from udpsend.files import hashing, read_ahead
@@ -75,21 +75,9 @@ class Reader:
         return lengths
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 @pytest.fixture(autouse=True)
 def small_hash_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "BLOCK_SIZE", 7000)
-
-
-@pytest.fixture
-def rng(seed: int) -> random.Random:
-    return random.Random(seed)
 
 
 @pytest.fixture

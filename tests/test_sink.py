@@ -13,12 +13,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.servers import wait_until
 from tests.trees import content_digest, open_source
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk, hashing, sink, walk, write_behind
@@ -37,18 +37,7 @@ NAME = "a.bin"
 PARTIAL, JOURNAL = partial_name(NAME), journal_name(NAME)
 
 
-@pytest.fixture
-def rng(seed: int) -> random.Random:
-    return random.Random(seed)
-
-
-@pytest.fixture(autouse=True)
-def no_leaks() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
-    yield
-    assert [t.name for t in threading.enumerate() if t.name.startswith("udpsend-")] == []
-    if before:
-        assert len(os.listdir("/proc/self/fd")) == before
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 def offer(size: int, mode: int = 0o640, mtime_ns: int = MTIME, name: str = NAME) -> Manifest:
@@ -57,13 +46,6 @@ def offer(size: int, mode: int = 0o640, mtime_ns: int = MTIME, name: str = NAME)
 
 def view(data: bytes) -> memoryview:
     return memoryview(bytearray(data))
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def put(receiver: Sink, offset: int, data: memoryview) -> int:

@@ -20,17 +20,6 @@ from udpsend.files.sink import open_sink
 MIB = 1 << 20
 
 
-@pytest.fixture
-def rng(seed: int) -> random.Random:
-    return random.Random(seed)
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    (tmp_path / "here").mkdir()
-    return tmp_path / "here"
-
-
 def make(path: Path, size: int, *parts: tuple[int, bytes]) -> Path:
     with path.open("wb") as file:
         file.truncate(size)

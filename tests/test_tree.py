@@ -8,12 +8,12 @@ import os
 import random
 import shutil
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.servers import wait_until
 from tests.trees import RECORD, compare, make_tree, move, open_source, over_the_wire, picture, transfer
 from udpsend.errors import LocalFileError
 from udpsend.files import disk, existing, placing
@@ -22,23 +22,7 @@ from udpsend.files.existing import Policy, free_name
 from udpsend.files.hashing import BLOCK_SIZE
 from udpsend.files.sink import open_sink
 
-
-@pytest.fixture
-def rng(seed: int) -> random.Random:
-    return random.Random(seed)
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    (tmp_path / "here").mkdir()
-    return tmp_path / "here"
-
-
-@pytest.fixture(autouse=True)
-def no_leaks() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) == before
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 def offered(*paths: Path, **options: object) -> dict[str, type]:
@@ -404,13 +388,6 @@ def resumed(root: Path, here: Path, policy: Policy | None = None) -> int:
     finally:
         source.close()
     return moved
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    given_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < given_up
-        time.sleep(0.001)
 
 
 def test_a_damaged_block_is_found_and_fetched_again(tmp_path: Path, here: Path, rng: random.Random) -> None:

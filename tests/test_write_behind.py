@@ -6,11 +6,11 @@ import functools
 import itertools
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.servers import wait_until
 from tests.trees import content_digest
 from udpsend.errors import LocalFileError, TransferFailed
 from udpsend.files import hashing, write_behind
@@ -84,21 +84,9 @@ class Disk:
             assert self.called.wait(BOUND)
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 @pytest.fixture(autouse=True)
 def small_hash_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "BLOCK_SIZE", 7000)
-
-
-@pytest.fixture
-def rng(seed: int) -> random.Random:
-    return random.Random(seed)
 
 
 @pytest.fixture(autouse=True)
