@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.sim import Link, Network, Socket, Train
+from tests.sim import ConnectionEndpoint, Link, Network, Socket, Train
 from udpsend.config import Role
 from udpsend.errors import LocalFileError, TransferFailed, UdpsendError
 from udpsend.sealing.keys import derive_keys
@@ -22,7 +22,7 @@ from udpsend.transfer.messages import (
     OfferReceived,
     PeerVerified,
 )
-from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Address, Arrival, Transmit
+from udpsend.wire.datagram import HEADER_SIZE, MAX_TRAIN_SIZE, Address, Arrival
 from udpsend.wire.frames import DATA_HEADER_SIZE, Close, CloseCode
 from udpsend.wire.packets import KIND_RECORD, Header
 from udpsend.wire.ranges import RangeSet
@@ -71,8 +71,8 @@ class MemoryFile:
         return hashlib.blake2s(self.content).digest()
 
 
-class Peer:
-    """An endpoint with the five verbs: a connection and what the shell around it would do at its events."""
+class Peer(ConnectionEndpoint):
+    """A connection and what the shell around it would do at its events."""
 
     def __init__(
         self,
@@ -104,23 +104,6 @@ class Peer:
 
     def offer(self) -> None:
         self.connection.offer(self.file, self.size, {"name": "x"})
-
-    def datagram_received(self, arrival: Arrival, now: float) -> None:
-        self.connection.datagram_received(arrival, now)
-
-    def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
-        return self.connection.datagrams_to_send(now)
-
-    def next_timer(self) -> float | None:
-        return self.connection.next_timer()
-
-    def timer_expired(self, now: float) -> None:
-        self.connection.timer_expired(now)
-
-    def next_event(self) -> ConnectionEvent | None:
-        event = self.connection.next_event()
-        self.respond(event)
-        return event
 
     def respond(self, event: ConnectionEvent | None) -> None:
         """What the shell does about it."""

@@ -46,7 +46,7 @@ datagrams, gro=False as one Arrival for each. Rate, delay and jitter keep the or
 
 from __future__ import annotations
 
-from tests.sim.endpoints import Endpoint, Recorder, Reflector
+from tests.sim.endpoints import ConnectionEndpoint, Endpoint, Recorder, Reflector
 from tests.sim.link import GilbertElliott, Link
 from tests.sim.nat import (
     ADDRESS_RESTRICTED,
@@ -70,6 +70,7 @@ __all__ = [
     "PORT_RESTRICTED",
     "SYMMETRIC",
     "SYMMETRIC_RANDOM",
+    "ConnectionEndpoint",
     "Depends",
     "Endpoint",
     "Gateway",

@@ -1,10 +1,13 @@
-"""What sits behind a socket: the five verbs, and two simple endpoints for tests of the network itself."""
+"""What sits behind a socket: the five verbs, two simple endpoints for tests of the network itself, and a
+connection as one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from udpsend.transfer.connection import Connection
+from udpsend.transfer.messages import ConnectionEvent
 from udpsend.wire.datagram import Address, Arrival, Transmit
 
 
@@ -55,3 +58,29 @@ class Reflector(Recorder):
     def datagram_received(self, arrival: Arrival, now: float) -> None:
         super().datagram_received(arrival, now)
         self.queue([f"{arrival.address[0]} {arrival.address[1]}".encode()], arrival.address)
+
+
+class ConnectionEndpoint:
+    """A connection, and what its owner does at its events."""
+
+    connection: Connection
+
+    def datagram_received(self, arrival: Arrival, now: float) -> None:
+        self.connection.datagram_received(arrival, now)
+
+    def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
+        return self.connection.datagrams_to_send(now)
+
+    def next_timer(self) -> float | None:
+        return self.connection.next_timer()
+
+    def timer_expired(self, now: float) -> None:
+        self.connection.timer_expired(now)
+
+    def next_event(self) -> ConnectionEvent | None:
+        event = self.connection.next_event()
+        self.respond(event)
+        return event
+
+    def respond(self, event: ConnectionEvent | None) -> None:
+        raise NotImplementedError

@@ -3,14 +3,13 @@ flows through one bottleneck, and what each of them got."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from tests.sim import Link, Network, Router, Socket
+from tests.sim import ConnectionEndpoint, Link, Network, Router, Socket
 from udpsend.config import Role
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import ConnectionEvent, OfferReceived
-from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address, Arrival, Transmit
+from udpsend.wire.datagram import MAX_TRAIN_SIZE, Address
 from udpsend.wire.frames import DATA_HEADER_SIZE
 from udpsend.wire.ranges import RangeSet
 
@@ -48,8 +47,8 @@ class EndlessFile:
         return self.have.add(offset, offset + size)
 
 
-class Peer:
-    """An endpoint with the five verbs: a connection that accepts what it is offered."""
+class Peer(ConnectionEndpoint):
+    """A connection that accepts what it is offered."""
 
     def __init__(self, role: Role, address: Address, network: Network, name: str, **options: Any) -> None:
         self.network = network
@@ -59,23 +58,9 @@ class Peer:
         if role is Role.SENDER:
             self.connection.offer(self.file, ENDLESS, {})
 
-    def datagram_received(self, arrival: Arrival, now: float) -> None:
-        self.connection.datagram_received(arrival, now)
-
-    def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
-        return self.connection.datagrams_to_send(now)
-
-    def next_timer(self) -> float | None:
-        return self.connection.next_timer()
-
-    def timer_expired(self, now: float) -> None:
-        self.connection.timer_expired(now)
-
-    def next_event(self) -> ConnectionEvent | None:
-        event = self.connection.next_event()
+    def respond(self, event: ConnectionEvent | None) -> None:
         if isinstance(event, OfferReceived) and self.connection.receiver is not None:
             self.connection.receiver.accept(self.file, ENDLESS, RangeSet())
-        return event
 
 
 class Flow:
