@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from udpsend.errors import LocalFileError, NoDirectPath, PeerError, Refused, TransferFailed, UdpsendError
-from udpsend.farewell import last_word, peer_left
-from udpsend.transfer.closing import MAX_TEXT, error_of
+from udpsend.transfer.closing import MAX_TEXT, close_of, error_of, peer_left
 from udpsend.wire.frames import Close, CloseCode
 
 
@@ -25,7 +24,7 @@ def test_by_mailbox_as_by_datagram(code: CloseCode) -> None:
     [(LocalFileError("Full."), TransferFailed), (Refused("No."), Refused), (PeerError("What?"), TransferFailed)],
 )
 def test_of_every_error(error: UdpsendError, here: type[UdpsendError]) -> None:
-    close = last_word(error)
+    close = close_of(error)
     assert type(peer_left({"bye": close.reason, "code": int(close.code)})) is here
 
 

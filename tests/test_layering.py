@@ -97,13 +97,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.discovery": ("udpsend.relaying", "udpsend.net", "udpsend.rendezvous", "udpsend.punching", "udpsend.wire"),
     "udpsend.relaying": ("udpsend.net", "udpsend.punching", "udpsend.wire"),
     "udpsend.session": (
-        "udpsend.farewell",
         "udpsend.rendezvous",
         "udpsend.punching",
         "udpsend.transfer",
         "udpsend.wire",
     ),
-    "udpsend.farewell": ("udpsend.transfer.closing", "udpsend.wire"),
     "udpsend.exchange": ("udpsend.session", "udpsend.net.clock"),
     "udpsend.rendezvous": ("udpsend.wire.datagram",),
     "udpsend.punching": ("udpsend.sealing", "udpsend.wire"),

@@ -9,8 +9,8 @@ import pytest
 
 from tests.transfers import Transfer, transfer
 from udpsend.errors import Cancelled, LocalFileError, PeerError, Refused, TransferFailed
-from udpsend.farewell import last_word
 from udpsend.rendezvous.messages import check_payload
+from udpsend.transfer.closing import close_of
 from udpsend.transfer.liveness import IDLE_TIMEOUT
 from udpsend.wire.frames import Close, CloseCode
 
@@ -194,5 +194,5 @@ def test_who_ends_need_not_repeat_it_where_it_is_heard(seed: int) -> None:
 
 def test_the_last_word_fits_into_a_message_of_the_mailboxes() -> None:
     """Paths may be as long as 4 KiB, and four times that as escapes."""
-    close = last_word(LocalFileError("Cannot write '" + "\U0001f4a9" * 4000 + "'."))
+    close = close_of(LocalFileError("Cannot write '" + "\U0001f4a9" * 4000 + "'."))
     check_payload({"bye": close.reason, "code": int(close.code), "no_path": False})

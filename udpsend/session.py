@@ -22,7 +22,6 @@ from msgspec import Struct
 from udpsend.config import Config, Role
 from udpsend.errors import NoDirectPath, UdpsendError
 from udpsend.events import PathFound, PeerMet, WrongGuess
-from udpsend.farewell import last_word, peer_left
 from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.negotiation import PUNCH_TIMEOUT, CandidatesWanted, Negotiation, SocketChosen
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
@@ -31,6 +30,7 @@ from udpsend.rendezvous.machine import Rendezvous
 from udpsend.rendezvous.manual import ManualRendezvous
 from udpsend.rendezvous.messages import JSON
 from udpsend.rendezvous.outcome import Agreed, Failed, SealedMessage, nobody_came, nothing_came
+from udpsend.transfer.closing import close_of, peer_left
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import Closed, ConnectionEvent
 from udpsend.wire.candidate import Candidate
@@ -141,7 +141,7 @@ class Session:
 
     def end(self, error: UdpsendError, now: float) -> None:
         """This side gives up: tell the other, as far as there is a way."""
-        close = last_word(error)
+        close = close_of(error)
         is_alone = self.connection is None or self.connection.silence(now) > SILENCE
         if self._secret is not None and not self._closed and is_alone:
             no_path = isinstance(error, NoDirectPath)

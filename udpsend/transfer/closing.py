@@ -1,8 +1,11 @@
-"""The end of a connection: say CLOSE a few times, or until the other side says it, and be gone."""
+"""The end of a connection: say CLOSE a few times, or until the other side says it, and be gone; and what either side's
+last word means to the other."""
 
 from __future__ import annotations
 
-from udpsend.errors import BadPacket, LocalFileError, PeerError, Refused, TransferFailed, UdpsendError
+from collections.abc import Mapping
+
+from udpsend.errors import BadPacket, Cancelled, LocalFileError, PeerError, Refused, TransferFailed, UdpsendError
 from udpsend.wire.frames import Close, CloseCode
 
 REPEATS = 3
@@ -49,9 +52,16 @@ class Closing:
 
 
 def close_of(error: UdpsendError) -> Close:
-    """What the other side is told when this side fails with `error`."""
-    code = CloseCode.LOCAL_FILE if isinstance(error, LocalFileError) else CloseCode.FAILED
-    return Close(code, str(error)[:MAX_TEXT])
+    """What the other side is told when this side ends with `error`."""
+    match error:
+        case Cancelled():
+            return Close(CloseCode.CANCELLED, "")
+        case Refused():
+            return Close(CloseCode.REFUSED, "")
+        case LocalFileError():
+            return Close(CloseCode.LOCAL_FILE, str(error)[:MAX_TEXT])
+        case _:
+            return Close(CloseCode.FAILED, str(error)[:MAX_TEXT])
 
 
 def error_of(close: Close, is_verified: bool) -> UdpsendError | None:
@@ -70,6 +80,14 @@ def error_of(close: Close, is_verified: bool) -> UdpsendError | None:
             return TransferFailed("The other side has a problem with its file or disk" + why)
         case CloseCode.FAILED:
             return TransferFailed("The other side gave up" + why)
+
+
+def peer_left(payload: Mapping[str, object]) -> UdpsendError:
+    """The same from its last message in the mailboxes, where there was no path yet, or none any more."""
+    text, number = payload.get("bye"), payload.get("code")
+    code = next((code for code in CloseCode if code == number), CloseCode.FAILED)
+    why = text[:MAX_TEXT] if isinstance(text, str) else ""
+    return error_of(Close(code, why), is_verified=False) or TransferFailed("The other side gave up.")
 
 
 def silent(seconds: float) -> TransferFailed:
