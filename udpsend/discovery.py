@@ -72,7 +72,7 @@ class Discovery:
         self._lasting: list[Candidate] = []  # found once, and good for as long as the session lives
 
     def start(self) -> None:
-        """Raises UsageError for a server that is none."""
+        """Raises UsageError for a STUN server or a relay that is not written as one."""
         self._ask_stun_servers()
         self._map_port()
         if self._config.relay is not None:
@@ -104,7 +104,7 @@ class Discovery:
         self._stun.datagram_received(datagram)
 
     def turn(self, now: float, received: Callable[[Arrival, float], None]) -> None:
-        """Once in each turn of the loop. `received` takes what came through the relay unnoticed."""
+        """Once in each turn of the loop. `received` takes what came through the relay and no select would show."""
         if self._relaying is not None:
             self._relaying.turn(now, received)
 

@@ -1,6 +1,6 @@
 """The receiving end: what it does at the session's events.
 
-It asks whether to accept, opens the sink, has come again what differs, compares the hashes, and says so. What has no
+It asks whether to accept, opens the sink, asks again for what differs, compares the hashes, and says so. What has no
 size, and what goes to a descriptor, is written in order, and cannot be resumed.
 """
 
@@ -23,12 +23,7 @@ from udpsend.rendezvous.code import Code
 from udpsend.session import SessionEvent
 from udpsend.shell import Confirm, OnEvent, Shell
 from udpsend.telling import offered_event, skipped_event, stream_verified_event, verified_event
-from udpsend.transfer.messages import (
-    ContentArrived,
-    HashesArrived,
-    ManifestArrived,
-    OfferReceived,
-)
+from udpsend.transfer.messages import ContentArrived, HashesArrived, ManifestArrived, OfferReceived
 from udpsend.wire.ranges import RangeSet
 
 Accept = Callable[[events.Offered], bool]
@@ -133,9 +128,7 @@ class Receiving(Shell):
             if self._accept is not None and not self._accept(offered):
                 raise Refused("Declined.")
             self._sink = sink = self._open_sink(offer)
-            if (
-                self._left
-            ):  # the user thought for longer than the session lived; looked at last, as `leave` sets it first
+            if self._left:  # while the user thought; looked at last, as `leave` sets it first
                 sink.abandon()
             return sink
 

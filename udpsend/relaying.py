@@ -29,7 +29,7 @@ class Relaying:
         call_soon: Callable[[Callable[[], None]], None],
         on_address: Callable[[Address | None, str], None],
     ) -> None:
-        """Raises UsageError for a URL that is none."""
+        """Raises UsageError if `url` is not a relay's."""
         self._url = parse_relay_url(url)
         self.name = self._url.name
         self._bind = bind
@@ -64,7 +64,7 @@ class Relaying:
         self._endpoint.relay = self._socket
 
     def turn(self, now: float, received: Callable[[Arrival, float], None]) -> None:
-        """Once in each turn of the loop. `received` takes what no select would show."""
+        """Once in each turn of the loop. `received` takes what came through the relay and no select would show."""
         if self._socket is None or self._client is None:
             return
         self._socket.turn(now)

@@ -19,11 +19,7 @@ from udpsend.rendezvous.code import Code
 from udpsend.session import SessionEvent
 from udpsend.shell import Confirm, OnEvent, Shell
 from udpsend.telling import offered_event, skipped_event, verified_event
-from udpsend.transfer.messages import (
-    BlocksNeeded,
-    OfferAccepted,
-    PeerVerified,
-)
+from udpsend.transfer.messages import BlocksNeeded, OfferAccepted, PeerVerified
 from udpsend.wire.frames import Close, CloseCode
 from udpsend.wire.ranges import RangeSet
 

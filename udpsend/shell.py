@@ -3,8 +3,8 @@
 1. Say the code; open the sockets.
 2. Open the mailboxes and look for addresses of ours (`discovery.py`), all in threads of their own; the session meets
    and punches meanwhile.
-3. Hand each event of the session to the end that knows what to do (`api.py`). Whatever may block (the user, the disk)
-   runs in a thread (`beside`) and comes back through the driver.
+3. Hand each event of the session to the end that knows what to do (`sending.py`, `streaming.py`, `receiving.py`).
+   Whatever may block (the user, the disk) runs in a thread (`beside`) and comes back through the driver.
 4. Leave: the other side is told, every thread is stopped.
 """
 

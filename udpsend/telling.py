@@ -1,4 +1,4 @@
-"""What both ends tell of a manifest, as events."""
+"""What is offered, and what has come of it, as the events of both ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEXT_NAME = "a message"
 
 
 class _Listing:
-    """What is offered, for events."""
+    """Paths and sizes, as often as they are gone through."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
@@ -23,20 +23,15 @@ class _Listing:
             yield entry.path, entry.size if isinstance(entry, File) else None
 
 
-def offered_event(manifest: Manifest | Stream | Text) -> events.Offered:
-    match manifest:
+def offered_event(offer: Manifest | Stream | Text) -> events.Offered:
+    match offer:
         case Stream(name):
             return events.Offered(name, None)
         case Text(size):
             return events.Offered(TEXT_NAME, size, is_text=True)
+    listing = _Listing(offer)
     return events.Offered(
-        manifest.name,
-        manifest.full_size,
-        manifest.files,
-        manifest.directories,
-        manifest.links,
-        _Listing(manifest),
-        holes=manifest.holes,
+        offer.name, offer.full_size, offer.files, offer.directories, offer.links, listing, holes=offer.holes
     )
 
 

@@ -289,7 +289,5 @@ def serve(terminal: Terminal, /, host: str, mqtt_port: int, stun_port: int, verb
 
 
 cli.add_command(doctor)
-
-
 cli.add_command(partials)
 cli.add_command(verify)

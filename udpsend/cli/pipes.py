@@ -14,7 +14,6 @@ DASH = "-"
 STDIN, STDOUT = 0, 1
 ASK = "\0"  # no argument of a command can be this: --text without a value
 
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

@@ -27,7 +27,7 @@ def diagnose(config: Config, *, lifetime: float | None = None) -> Diagnosis:
     """Takes up to ten seconds; with `lifetime`, the longest idle time to try, as long as that and a little.
 
     Asks the brokers, STUN servers and the router of `config`, and nobody else. Raises UsageError for a URL, server or
-    address that is none."""
+    address that is not written as one."""
     for url in config.brokers:
         parse_broker_url(url)
     for server in config.stun_servers:

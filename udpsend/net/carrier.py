@@ -99,7 +99,7 @@ class Carrier(ABC):
         return False
 
     def _lost(self, error: OSError) -> None:
-        """Count what the network did not take; raise what is no such thing."""
+        """Count what the network did not take; raise anything else."""
         if error.errno not in LOST and not isinstance(error, socket.gaierror):
             raise error
         self.counters[errno.errorcode.get(error.errno or 0, "?")] += 1

@@ -83,7 +83,7 @@ class Lanes(Lane):
         self._expected = b""
         """How the header begins that comes next."""
         self._has_taken_other = False
-        """Which no record was, while there were records."""
+        """Something that is no record was taken: next time a record that waits has its turn."""
         with contextlib.ExitStack() as undone:
             self._poll = undone.enter_context(select.epoll(count))
             # Not before it has a port: of two programs of one user the kernel might give both the same.

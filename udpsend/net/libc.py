@@ -39,7 +39,7 @@ class Message(ctypes.Structure):
 
 
 def load() -> ctypes.CDLL:
-    """The C library with the calls that are used. Raises OSError where it has them not."""
+    """The C library with the calls that are used. Raises OSError where it lacks them."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "recvmmsg") or not hasattr(libc, "sendmmsg"):
         raise OSError(errno.ENOSYS, "no recvmmsg")

@@ -35,7 +35,7 @@ class Slots:
         self.count = min(MAX_SLOTS, len(self.payloads) // (stride - HEADER_SIZE))
 
     def header(self, number: int) -> memoryview:
-        """Of the slot that has so many others between it and what is held."""
+        """The one in slot `number` behind what is held, from 0."""
         end = (self.held + number + 1) * HEADER_SIZE
         return self.headers[end - HEADER_SIZE : end]
 

@@ -91,7 +91,7 @@ class Nomination:
             self.generation = probe.generation
             self.pair, self.kind = pair, probe.kind
             # The deciding side has its path with the first NOMINATED that arrives, and cannot go back. So the intervals
-            # do not grow here: of runs over links that lose up to 70 % one in 150 else ended with a path on one side.
+            # do not grow here: else one in 150 runs over links that lose up to 70 % ended with a path on one side only.
             self._repeat_interval = FIRST_INTERVAL
         self._say(ProbeType.NOMINATED, pair, now)
         return is_new

@@ -146,7 +146,7 @@ class TurnClient:
         return self._events.popleft() if self._events else None
 
     def split_untrusted(self, buffer: bytearray) -> Iterator[bytes]:
-        """The frames of a stream. Raises BadPacket where it is none of TURN."""
+        """The frames of a stream. Raises BadPacket where it is not TURN's."""
         return split_stream_untrusted(buffer)
 
     # the clock

@@ -141,7 +141,7 @@ class BrokerMailbox:
                 link = self._make_link(url, is_mqtt5, self)
                 try:
                     link.run(self._contexts[url.ca] if url.ca else None)
-                except Exception as error:  # paho on hostile bytes; see the top
+                except Exception as error:  # paho on hostile bytes (mqtt.py)
                     link.was_refused = link.was_refused and not isinstance(error, TimeoutError)
                     link.problem = describe(error)
                 finally:

@@ -49,8 +49,8 @@ CLOSING_TICK = 0.05
 
 
 def open_mqtt(urls: Sequence[str], topic: str, on_message: OnMessage, on_state: OnState) -> list[Mailbox]:
-    """One mailbox for each host in `urls`, connecting from now on. Raises UsageError for a URL that is none or whose CA
-    file cannot be read; never for a broker that is not there."""
+    """One mailbox for each host in `urls`, connecting from now on. Raises UsageError for what is not a broker's URL or
+    whose CA file cannot be read; never for a broker that is not there."""
     groups = group_by_host([parse_broker_url(url) for url in urls])
     contexts = {url.ca: _tls_context(url) for group in groups for url in group if url.ca is not None}
     return [BrokerMailbox(group, contexts, topic, on_message, on_state, _Link) for group in groups]

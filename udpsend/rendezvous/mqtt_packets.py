@@ -42,7 +42,7 @@ class PacketFilter:
         return taken
 
     def feed_untrusted(self, data: bytes, now: float) -> None:
-        """Raises BadPacket where the stream is none of MQTT packets."""
+        """Raises BadPacket where the stream is not one of MQTT packets."""
         self._partial += data
         while self._partial:
             if self._skip:

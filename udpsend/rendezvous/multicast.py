@@ -184,7 +184,7 @@ class MulticastMailbox:
 
 
 def open_groups() -> list[Group]:
-    """One for each IP version that this host has. Raises OSError if it is none."""
+    """One for each IP version that this host has. Raises OSError if it has neither."""
     groups: list[Group] = []
     problem: OSError | None = None
     for kind in (IPv4Group, IPv6Group):

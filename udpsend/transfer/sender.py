@@ -96,7 +96,7 @@ class Sender:
         return next(self._delivered.gaps(self._base, self._base + self.total + 1))[0] - self._base
 
     def grow(self, size: int) -> None:
-        """There are so many bytes of the stream, once it was accepted."""
+        """`size` bytes of the stream have been read so far. Not before it was accepted."""
         self._unsent.add(self._base + self.total, self._base + size)
         self.total = size
 
