@@ -79,7 +79,7 @@ def _stream_source(stream: int | None, name: str, text: str) -> StreamSource:
         try:
             content = text.encode()
         except UnicodeEncodeError as error:
-            raise UsageError("The text has characters that are none.") from error
+            raise UsageError("The text has characters that are not valid Unicode.") from error
         if len(content) > MAX_TEXT:
             raise UsageError(f"The text is longer than {MAX_TEXT >> 10} KiB: send it as a file, or through a pipe.")
         return StreamSource(Text(len(content)), memory_reader(content))

@@ -250,13 +250,13 @@ def _skipped_untrusted(value: JSON) -> tuple[list[Skipped], int]:
     told = value.get("skipped", [])
     count = value.get("skipped_count", 0)
     if not isinstance(told, list) or len(told) > MAX_TOLD or type(count) is not int or not 0 <= count <= MAX_SIZE:
-        raise BadPacket("the list of what was skipped is none")
+        raise BadPacket("the list of what was skipped makes no sense")
     for item in told:
         match item:
             case [str(path), str(why)] if len(path) <= 4096 and len(why) <= 200:
                 skipped.append(Skipped(path, why))
             case _:
-                raise BadPacket("the list of what was skipped is none")
+                raise BadPacket("the list of what was skipped makes no sense")
     return skipped, count
 
 

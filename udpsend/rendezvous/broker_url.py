@@ -62,7 +62,7 @@ def parse_broker_url(url: str) -> BrokerUrl:
     if parts.scheme not in DEFAULT_PORTS:
         raise _bad_url(shown, "it does not begin with mqtts://, wss://, mqtt:// or ws://")
     if not host or port == 0:
-        raise _bad_url(shown, "it names no host" if not host else "port 0 is none")
+        raise _bad_url(shown, "it names no host" if not host else "0 is no port")
     is_websocket = parts.scheme in ("ws", "wss")
     if parts.fragment or set(options) - {"ca"} or (parts.path not in ("", "/") and not is_websocket):
         raise _bad_url(shown, "only ?ca=FILE may follow the address (and a path, for WebSocket)")

@@ -62,7 +62,9 @@ def read_text_untrusted(number: int, text: str) -> bytes:
         raise BadPacket(f"it does not begin with {PREFIX}{number}.")
     kind, _, encoded = stripped.removeprefix(PREFIX).partition(".")
     if kind != str(number):
-        raise BadPacket(f"this is text {kind}, and text {number} is due" if kind in ("1", "2") else "it is none")
+        raise BadPacket(
+            f"this is text {kind}, and text {number} is due" if kind in ("1", "2") else "it is no such text"
+        )
     try:
         data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
     except ValueError as error:
