@@ -160,7 +160,7 @@ class Negotiation:
 
     def why_no_path(self) -> str:
         """For the user, once it is clear that there is none."""
-        failed = self._puncher.failure() if self._puncher is not None else PunchFailed(0, 0, 0)
+        failed = self._puncher.failure() if self._puncher is not None else PunchFailed(0, 0)
         return explain(self.behaviour or NatBehaviour(), self.peer_behaviour, failed)
 
     @property

@@ -32,8 +32,7 @@ class SocketsWanted(Struct, frozen=True):
 
 class PunchFailed(Struct, frozen=True):
     """No path within the timeout. `tried` addresses of the peer were probed; from `heard` of all addresses authentic
-    probes of the peer came; `answered` answered ours."""
+    probes of the peer came."""
 
     tried: int
     heard: int
-    answered: int

@@ -228,9 +228,7 @@ class Puncher:
 
     def failure(self) -> PunchFailed:
         """What has come of it, if this is the end."""
-        pairs = self._pairs.values()
-        heard = sum(pair.received > 0 for pair in pairs)
-        return PunchFailed(len(self._signalled), heard, sum(pair.validated for pair in pairs))
+        return PunchFailed(len(self._signalled), sum(pair.received > 0 for pair in self._pairs.values()))
 
     @property
     def tally(self) -> Tally:
