@@ -19,7 +19,7 @@ if sys.platform != "linux":
 from tests.carriers import KINDS, OPENING, address_of, as_stock, bound, received_now, record, transmit, with_lanes
 from tests.servers import LOOPBACK
 from udpsend.net import lanes, udp
-from udpsend.net.carrier import SPARE, Carrier
+from udpsend.net.carrier import DESCRIPTORS_LEFT, Carrier
 from udpsend.net.lanes import Lane, Lanes, open_lanes
 from udpsend.net.udp import UdpEndpoint
 from udpsend.wire.datagram import MAX_DATAGRAM_SIZE
@@ -200,7 +200,7 @@ def test_where_the_system_has_no_such_filter_there_is_one(monkeypatch: pytest.Mo
         assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
 
-@pytest.mark.parametrize("more", [10, 31 + SPARE])
+@pytest.mark.parametrize("more", [10, 31 + DESCRIPTORS_LEFT])
 def test_where_descriptors_run_out_there_is_one(more: int) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with stock() as sock:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from udpsend.net.carrier import SPARE
+from udpsend.net.carrier import DESCRIPTORS_LEFT
 from udpsend.net.udp import UdpEndpoint
 from udpsend.wire.datagram import Address, Transmit
 
@@ -112,7 +112,7 @@ def test_where_descriptors_run_out_some_are_left(endpoint: UdpEndpoint) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 60, hard))
     try:
         opened = endpoint.open_more(256)
-        more = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(SPARE)]
+        more = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(DESCRIPTORS_LEFT)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     for sock in more:

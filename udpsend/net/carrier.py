@@ -33,7 +33,7 @@ LOST = {
     None,  # no errno at all: an address that cannot be packed
 }
 ENOUGH = 4 << 20  # bytes that may wait to be received: sixteen of the longest records; more makes nothing faster
-SPARE = 16  # descriptors that are left to others, by whoever opens many sockets: files and brokers need some
+DESCRIPTORS_LEFT = 16  # to others, by whoever opens many sockets: files and brokers need some
 SEND_WAIT = 0.05  # seconds for the kernel to take a train; then it counts as lost
 MIN_FULL = 1000  # what is smaller is no full datagram, but the end of a record, or a small one
 

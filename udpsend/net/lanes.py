@@ -19,7 +19,7 @@ import socket
 import struct
 
 from udpsend.net import libc
-from udpsend.net.carrier import ENOUGH, SPARE
+from udpsend.net.carrier import DESCRIPTORS_LEFT, ENOUGH
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS
 from udpsend.wire.packets import INDEX, NUMBER, OPENING_SIZE, fragment_untrusted, number_untrusted
 
@@ -92,7 +92,7 @@ class Lanes(Lane):
             while len(self.sockets) < count:
                 self.sockets.append(undone.enter_context(_another(sock)))
             highest = self.sockets[-1].fileno()
-            os.close(fcntl.fcntl(highest, fcntl.F_DUPFD_CLOEXEC, highest + SPARE))
+            os.close(fcntl.fcntl(highest, fcntl.F_DUPFD_CLOEXEC, highest + DESCRIPTORS_LEFT))
             _deal(sock, count, opening)
             self._descriptors = [one.fileno() for one in self.sockets]
             for descriptor in self._descriptors:

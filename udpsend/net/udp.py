@@ -12,7 +12,7 @@ import socket
 import sys
 
 from udpsend.errors import UsageError
-from udpsend.net.carrier import SPARE, Carrier
+from udpsend.net.carrier import DESCRIPTORS_LEFT, Carrier
 from udpsend.net.portable import PortableSocket
 from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, Address, Transmit
 from udpsend.wire.relayed import is_through_relay
@@ -121,9 +121,9 @@ class UdpEndpoint:
             try:
                 sock = self._another()
             except OSError:  # no more descriptors or ports
-                for local in opened[-SPARE:]:
+                for local in opened[-DESCRIPTORS_LEFT:]:
                     self._more.pop(local).close()
-                del opened[-SPARE:]
+                del opened[-DESCRIPTORS_LEFT:]
                 break
             if sock.fileno() > MAX_FILENO:
                 sock.close()
