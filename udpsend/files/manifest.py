@@ -58,7 +58,7 @@ class Manifest:
     def __init__(self, entries: Iterable[Entry] = (), skipped: Iterable[Skipped] = (), skipped_count: int = 0) -> None:
         self.skipped = tuple(skipped)[:MAX_TOLD]
         self.skipped_count = max(skipped_count, len(self.skipped))
-        self.size = self.full_size = self.count = self.files = self.directories = self.links = self.packed_size = 0
+        self.size = self.full_size = self.count = self.files = self.directories = self.links = self._packed_size = 0
         self.name = ""
         """What a user is shown: the path of the first entry."""
         self.twins: list[tuple[str, str]] = []
@@ -120,8 +120,8 @@ class Manifest:
     def _keep_page(self, text: bytes, packed: bytes = b"") -> None:
         self._identity.update(text)
         self._pages.append(packed or zlib.compress(text, 1))
-        self.packed_size += len(self._pages[-1]) + _LENGTH.size
-        if self.packed_size > MAX_PACKED:
+        self._packed_size += len(self._pages[-1]) + _LENGTH.size
+        if self._packed_size > MAX_PACKED:
             raise BadPacket("the manifest is too large")
 
     def __len__(self) -> int:
@@ -189,7 +189,7 @@ class Manifest:
             entries = to_builtins(self.entries)
             if len(json.dumps(entries)) <= MAX_INLINE:
                 return {"entries": entries, **told}
-        return {"packed": self.packed_size, "count": self.count, "size": self.size, **told}
+        return {"packed": self._packed_size, "count": self.count, "size": self.size, **told}
 
     def pack(self) -> bytes:
         """All pages, each its length as u32 and its JSON, a list of entries, compressed by zlib."""

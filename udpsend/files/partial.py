@@ -44,8 +44,8 @@ class Partial:
             self._where = disk.open_directory(directory)
             opened.callback(os.close, self._where)
             self._check_destination()
-            self.fd = disk.open_locked(self._where, self._hidden, self.name, disk.open_own_file)
-            opened.callback(os.close, self.fd)
+            self._fd = disk.open_locked(self._where, self._hidden, self.name, disk.open_own_file)
+            opened.callback(os.close, self._fd)
             self.journal = Journal(self._where, journal_name(name), identity, size)
             opened.callback(self.journal.close)
             self._check_present(size)
@@ -76,15 +76,15 @@ class Partial:
 
     def _check_present(self, size: int) -> None:
         """Believe the journal only with a partial that is long enough; without anything to believe, start empty."""
-        there = os.fstat(self.fd).st_size
+        there = os.fstat(self._fd).st_size
         journal = self.journal
         if journal.stale:
-            os.ftruncate(self.fd, min(there, size))
+            os.ftruncate(self._fd, min(there, size))
             journal.stale.subtract(min(there, size), SIZE_LIMIT)
         elif there > size or (journal.usable and journal.usable.last >= there):
             journal.reset()
         if not journal.usable and not journal.stale:
-            os.ftruncate(self.fd, 0)
+            os.ftruncate(self._fd, 0)
 
     def _take_existing(self, size: int) -> None:
         """Begin with what is to be replaced, if there is room for it: what is the same need not be sent."""
@@ -95,10 +95,10 @@ class Partial:
         copied = 0
         try:
             is_file = stat.S_ISREG(os.fstat(fd).st_mode)
-            if is_file and (disk.has_room(self.fd, size) or disk.shares_blocks(fd, self.fd)):
-                copied = disk.copy_content(fd, self.fd, size)
+            if is_file and (disk.has_room(self._fd, size) or disk.shares_blocks(fd, self._fd)):
+                copied = disk.copy_content(fd, self._fd, size)
         except OSError:
-            os.ftruncate(self.fd, 0)  # all of it is sent, then
+            os.ftruncate(self._fd, 0)  # all of it is sent, then
         finally:
             os.close(fd)
         self.journal.set_stale([(0, copied)])
@@ -106,15 +106,15 @@ class Partial:
     def _check_space(self, size: int) -> None:
         """Nothing is allocated ahead: posix_fallocate took 0.1 s per GiB on tmpfs (warm) before the first byte, saved
         none in total, and where the file system cannot allocate it writes zeros."""
-        if not disk.holds_size(self.fd, size):
+        if not disk.holds_size(self._fd, size):
             raise LocalFileError(
                 f"{quote(self.name)} is larger than this file system allows a file to be: choose another directory."
             )
-        disk.check_room(self.fd, size - self.journal.there.total, f" for {quote(self.name)}")
+        disk.check_room(self._fd, size - self.journal.there.total, f" for {quote(self.name)}")
 
     def write(self, offset: int, view: memoryview) -> int:
         """Put `view`, or the first of it, at `offset`. Returns how many bytes."""
-        return os.pwrite(self.fd, view, offset)
+        return os.pwrite(self._fd, view, offset)
 
     def note(self, ranges: list[tuple[int, int]]) -> None:
         """These were written: they survive the end of this process."""
@@ -123,11 +123,11 @@ class Partial:
     def flush(self, ranges: list[tuple[int, int]], checked: Iterable[tuple[int, bytes]] = ()) -> None:
         """Bring to the disk what was written before this call, and then vouch for `ranges`, which was, and for blocks
         in them that were compared."""
-        if os.fstat(self.fd).st_nlink == 0:
+        if os.fstat(self._fd).st_nlink == 0:
             raise LocalFileError(
                 f"Somebody removed {quote(self._hidden)} while {quote(self.name)} was received: try again."
             )
-        os.fdatasync(self.fd)
+        os.fdatasync(self._fd)
         self.journal.record(ranges, checked)
         if not self._names_synced:
             disk.sync_directory(self._where)
@@ -136,7 +136,7 @@ class Partial:
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` with what was written at `offset`."""
         while len(view):
-            count = os.preadv(self.fd, (view,), offset)
+            count = os.preadv(self._fd, (view,), offset)
             if not count:
                 raise LocalFileError(
                     f"Somebody shortened {quote(self._hidden)} while {quote(self.name)} was received: try again."
@@ -153,14 +153,14 @@ class Partial:
         """Give it its mode and time and, durably, its name, which is returned."""
         entry = self._entry
         # What its owner could not even read could not be resumed if the rename below fails.
-        os.fchmod(self.fd, (entry.mode & MODE_BITS & ~disk.current_umask()) | stat.S_IRUSR)
+        os.fchmod(self._fd, (entry.mode & MODE_BITS & ~disk.current_umask()) | stat.S_IRUSR)
         with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot keep
-            os.utime(self.fd, ns=(time.time_ns(), entry.mtime_ns))
-        os.fsync(self.fd)
+            os.utime(self._fd, ns=(time.time_ns(), entry.mtime_ns))
+        os.fsync(self._fd)
         # What came in order was hashed in memory and never read back.
-        if os.fstat(self.fd).st_size != entry.size:
+        if os.fstat(self._fd).st_size != entry.size:
             raise LocalFileError(f"Somebody shortened {quote(self._hidden)} while it was received: try again.")
-        if not disk.is_same_file(self._where, self._hidden, self.fd):
+        if not disk.is_same_file(self._where, self._hidden, self._fd):
             raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was received: try again.")
         try:
             if self._overwrite:
@@ -169,7 +169,7 @@ class Partial:
                 disk.rename_no_replace(self._where, self._hidden, self.name)
         except FileExistsError as error:
             raise self._exists() from error
-        if not disk.is_same_file(self._where, self.name, self.fd):
+        if not disk.is_same_file(self._where, self.name, self._fd):
             raise LocalFileError(f"Somebody replaced {quote(self.name)} while it was received: try again.")
         self.journal.remove()
         disk.sync_directory(self._where)
@@ -177,11 +177,11 @@ class Partial:
 
     def discard(self) -> None:
         """Remove both files; they stay open."""
-        if disk.is_same_file(self._where, self._hidden, self.fd):
+        if disk.is_same_file(self._where, self._hidden, self._fd):
             os.unlink(self._hidden, dir_fd=self._where)
         self.journal.remove()
 
     def close(self) -> None:
         self.journal.close()
-        os.close(self.fd)
+        os.close(self._fd)
         os.close(self._where)

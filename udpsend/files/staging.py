@@ -59,8 +59,8 @@ class Staging:
             self.placing = begun is not None
             """An earlier attempt has verified it all, and moved some of it: nothing is to be received."""
             self.destination = begun or look(self._where, manifest, policy)
-            self.space = ByteSpace(manifest, self.destination.left_out)
-            self.size = self.space.size
+            self._space = ByteSpace(manifest, self.destination.left_out)
+            self.size = self._space.size
             self._directories = Directories(self._root, make=True)
             opened.callback(self._directories.close)
             self.journal = Journal(self._where, journal_name(self.name), self.destination.bound_to(manifest), self.size)
@@ -72,7 +72,7 @@ class Staging:
 
     def _make_ready(self) -> None:
         forget_begun(self._root)
-        self._made = disbelieve_short_files(self._root, self._manifest, self.space, self.journal)
+        self._made = disbelieve_short_files(self._root, self._manifest, self._space, self.journal)
         begins = not self.journal.usable and not (self.journal.stale and self._is_current())
         if begins:
             self._begin()
@@ -91,7 +91,7 @@ class Staging:
     def _begin(self) -> None:
         """Of what another offer left, keep the files that are in this one: they may be the same, or nearly."""
         old = OldTree(self._root, self.journal.stale)
-        kept = old.move_files(self._directories, self._manifest, self.space) if self.journal.stale else []
+        kept = old.move_files(self._directories, self._manifest, self._space) if self.journal.stale else []
         old.remove()
         self.journal.set_stale(kept)
         save_offer(self._root, self._manifest, self.destination.left_out)
@@ -99,7 +99,7 @@ class Staging:
 
     def _take_existing(self) -> None:
         fits = disk.has_room(self._root, self.size - self.journal.there.total)
-        kept = take_existing(self._where, self._directories, self._manifest, self.space, self.destination, fits)
+        kept = take_existing(self._where, self._directories, self._manifest, self._space, self.destination, fits)
         self.journal.set_stale([*self.journal.stale, *kept])
 
     def _is_current(self) -> bool:
@@ -120,7 +120,7 @@ class Staging:
     def write(self, offset: int, view: memoryview) -> int:
         """Put `view` where it belongs. Returns how many bytes: all."""
         at = 0
-        for number, start, length in self.space.pieces(offset, offset + len(view)):
+        for number, start, length in self._space.pieces(offset, offset + len(view)):
             part = view[at : at + length]
             at += length
             entry = self._manifest.file(number)
@@ -174,7 +174,7 @@ class Staging:
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` with what was written at `offset`."""
         at = 0
-        for number, start, length in self.space.pieces(offset, offset + len(view)):
+        for number, start, length in self._space.pieces(offset, offset + len(view)):
             fd = self._file(number, self._manifest.file(number))
             part = view[at : at + length]
             at += length

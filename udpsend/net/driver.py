@@ -57,7 +57,7 @@ class Driver:
         self._wake_receive, self._wake_send = socket.socketpair()
         self._wake_receive.setblocking(False)
         self._wake_send.setblocking(False)
-        self.running = False
+        self._running = False
         self.comes_fast = False
         """Much comes of late."""
         self._came = self._went = 0  # bytes since `_counted_from`
@@ -72,14 +72,14 @@ class Driver:
 
     def stop(self) -> None:
         """Leave `run` at the end of this turn."""
-        self.running = False
+        self._running = False
 
     def run(self) -> None:
-        self.running = True
+        self._running = True
         machine, sockets = self._machine, self._endpoint.sockets
         readers: list[Carrier | socket.socket] = [*sockets, self._wake_receive]
         now = clock.now()
-        while self.running:
+        while self._running:
             self._on_turn(now)
             for transmit in machine.datagrams_to_send(now):
                 self._endpoint.send(transmit)
@@ -87,7 +87,7 @@ class Driver:
             if sockets is not self._endpoint.sockets:  # punching opened more, or is done with them
                 sockets = self._endpoint.sockets
                 readers = [*sockets, self._wake_receive]
-            if not self.running:
+            if not self._running:
                 return
             timer = machine.next_timer()
             sleep = MAX_SLEEP if timer is None else min(MAX_SLEEP, max(0.0, timer - clock.now()))

@@ -73,7 +73,7 @@ class Negotiation:
         self.behaviour: NatBehaviour | None = None
         self.peer_behaviour = NatBehaviour()
         self.generation = 0
-        self.probe_drops: Counter[str] = Counter()
+        self._probe_drops: Counter[str] = Counter()
         self._earlier = Tally()  # what went out in earlier punchings
         self._role = role
         self._random_bytes = random_bytes
@@ -205,7 +205,7 @@ class Negotiation:
 
     def _start(self, now: float) -> None:
         if self._puncher is not None:
-            self.probe_drops += self._puncher.drops
+            self._probe_drops += self._puncher.drops
             self._earlier += self._puncher.tally
         self._known.clear()
         self._peer_opened.clear()
@@ -219,7 +219,7 @@ class Negotiation:
         self._puncher.add_local_candidates(self._candidates, now)
 
     def counters(self) -> dict[str, float]:
-        drops, tally = self.probe_drops, self._earlier
+        drops, tally = self._probe_drops, self._earlier
         if self._puncher is not None:
             drops, tally = drops + self._puncher.drops, tally + self._puncher.tally
         return {

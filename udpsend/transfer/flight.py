@@ -46,7 +46,7 @@ class Flight:
         self.datagrams_sent = 0
         self.bytes_sent = 0
         self.records_lost = 0
-        self.probes_allowed = 0  # records that a probe timeout lets pass window and pacing
+        self._probes_allowed = 0  # records that a probe timeout lets pass window and pacing
         self.paced_until: float | None = None
         """When pacing lets the next data record leave, if that is what it waits for."""
         self._pacer = Pacer()
@@ -96,7 +96,7 @@ class Flight:
         full = window - (unpaced - per_call) * self.mtu.size if is_unpaced else window
         self.paced_until = None
         while True:
-            if not self.probes_allowed:
+            if not self._probes_allowed:
                 if sent.bytes_in_flight >= full:
                     self._on_full()
                     return
@@ -143,8 +143,8 @@ class Flight:
         self.recovery.on_sent(record)
         if record.mtu_probe:
             self.mtu.on_probe_sent(record.mtu_probe)
-        if self.probes_allowed and record.data is not None:
-            self.probes_allowed -= 1
+        if self._probes_allowed and record.data is not None:
+            self._probes_allowed -= 1
         is_host_bound = self._peer.is_host_bound
         if not is_host_bound:
             self.congestion.on_sent(record.size, sent.bytes_in_flight, now)
@@ -171,7 +171,7 @@ class Flight:
             lost = self.detect_lost(now)
         else:
             acked_bytes = in_use - sent.bytes_in_flight
-            self.probes_allowed = 0
+            self._probes_allowed = 0
             rate = self._delivery.on_acked(newest, acked_bytes, now)
             if rate is not None:
                 self._bandwidth.update(now, rate.rate)
@@ -271,7 +271,7 @@ class Flight:
         """True if probes are to be sent now."""
         if not self.recovery.on_timer(now):
             return False
-        self.probes_allowed = 1
+        self._probes_allowed = 1
         return True
 
     def oldest_outstanding(self) -> SentRecord | None:
