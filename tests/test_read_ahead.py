@@ -57,7 +57,7 @@ class Reader:
 
     def hang(self) -> int:
         """All that was read is taken, and the disk hangs in the next read. Returns where."""
-        wait_until(lambda: self.begun == BLOCKS)
+        wait_until(lambda: len(self.ahead._published) == BLOCKS)
         self.open.clear()
         offset = 0
         while self.ahead.take(offset, len(self.data)) is not None:
