@@ -265,7 +265,7 @@ class Shell:
 
     def interrupted(self) -> None:
         """Ctrl-C, in the loop."""
-        self.end(Cancelled(f"Stopped. {self.after_stopping}"))
+        self.end(Cancelled(f"Stopped. {self.after_stopping}" if self.started else "Stopped."))
 
     def _say_why(self, error: BaseException) -> None:
         """The loop ends by an exception: the other side is told once, lest it look for us for minutes."""
