@@ -241,6 +241,30 @@ def test_python_m() -> None:
     assert subprocess.run(command, capture_output=True, timeout=BOUND, check=True).stdout.startswith(b"udpsend ")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_standard_streams_ends_as_others_do(closed: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "udpsend"]
+    assert subprocess.run([*command, "--version"], capture_output=True, timeout=BOUND, check=False).returncode == 0
+    assert subprocess.run([*command, "--nonsense"], capture_output=True, timeout=BOUND, check=False).returncode == 2
+
+
+@pytest.mark.parametrize(("words", "closed"), [("recv 1234-marble-otter -o -", ">&-"), ("send -", "<&-")])
+def test_a_stream_that_is_closed_is_no_pipe(words: str, closed: str) -> None:
+    """What came was written into a socket that had got the number."""
+    command = ["sh", "-c", f"exec {sys.executable} -m udpsend {words} --broker none --no-lan --manual {closed}"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
+    assert finished.returncode == 2
+    assert "is closed" in finished.stderr
+
+
+def test_ctrl_c_while_modules_are_imported() -> None:
+    code = "import sys; from udpsend.__main__ import run; sys.meta_path.insert(0, {finder}); run()"
+    finder = "type('Slow', (), {'find_spec': lambda *_: signal.raise_signal(signal.SIGINT)})()"
+    command = [sys.executable, "-c", "import signal; " + code.format(finder=finder)]
+    finished = subprocess.run(command, capture_output=True, timeout=BOUND, check=False)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (130, b"", b"")
+
+
 # --- serve
 
 

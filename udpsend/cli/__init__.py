@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 import click
 
@@ -49,15 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             terminal.bug(error)
             return BUG
     return status if isinstance(status, int) else 0
-
-
-def run() -> NoReturn:
-    """The process. It ends without taking the interpreter apart, which looks at every object there is: 20 to 40 ms."""
-    status = main()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it any more
-            stream.flush()
-    os._exit(status)
 
 
 def _text_of(error: UdpsendError) -> str:

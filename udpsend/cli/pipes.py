@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -51,6 +52,8 @@ def check_what_to_send(paths: Sequence[str], text: str | None, name: str | None,
         raise UsageError("A text goes alone: leave out the paths, or --text.")
     if is_stream and len(paths) > 1:
         raise UsageError("Standard input goes alone: leave out - or the other paths (./- is a file of that name).")
+    if is_stream and sys.stdin is None:
+        raise UsageError("Standard input is closed: there is nothing to send.")
     if is_stream and asks:
         raise UsageError(
             "Standard input is what is sent: nothing can be asked there.\nLeave out --verify and --manual."
@@ -67,6 +70,8 @@ def give_up_stdout(terminal: Terminal, *, changes_files: bool) -> None:
             "Standard output meets no files that exist.\n"
             "Leave out --overwrite, --rename, --delta and --skip-existing, or name a directory."
         )
+    if not terminal.out.is_open:
+        raise UsageError("Standard output is closed: there is nowhere to put what comes.")
     if terminal.out.is_terminal:
         raise UsageError("Standard output is a terminal, which would obey what comes.\nLead it to a file or a pipe.")
     terminal.out = terminal.err

@@ -51,6 +51,11 @@ class OutputStream:
             reconfigure(errors="backslashreplace")
 
     @property
+    def is_open(self) -> bool:
+        """Whether the process was started with it."""
+        return self._stream is not None
+
+    @property
     def is_terminal(self) -> bool:
         stream = self._stream
         try:
