@@ -23,7 +23,7 @@ __all__ = ["replaced_library"]
 def test_send_passes_the_defaults(library: Library) -> None:
     assert main(["send", "file.bin"]) == 0
     name, arguments, keywords = library.calls[0]
-    assert (name, arguments) == ("send", ((Path("file.bin"),),))
+    assert (name, arguments) == ("send", (("file.bin",),))
     assert keywords["code"] is None
     assert keywords["confirm"] is None
     assert keywords["config"] == Config()
@@ -32,10 +32,29 @@ def test_send_passes_the_defaults(library: Library) -> None:
 def test_recv_passes_the_defaults(library: Library) -> None:
     assert main(["recv", "4821-marble-otter"]) == 0
     name, arguments, keywords = library.calls[0]
-    assert (name, arguments) == ("receive", ("4821-marble-otter", Path(".")))
+    assert (name, arguments) == ("receive", ("4821-marble-otter", "."))
     assert keywords["overwrite"] is False
     assert keywords["accept"] is not None
     assert keywords["config"] == Config()
+
+
+@pytest.mark.parametrize(
+    "words", [["send", ""], ["send", "f", ""], ["recv", "c", "-o", ""], ["partials", ""], ["verify", ""]]
+)
+def test_an_empty_path_is_not_the_current_directory(
+    library: Library, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main(words) == 2
+    assert "A path is empty" in capsys.readouterr().err
+    assert not library.calls
+
+
+def test_a_file_of_the_name_of_standard_input(library: Library) -> None:
+    assert main(["send", "./-"]) == 0
+    assert library.calls[0][1] == (("./-",),)
+    assert library.keywords["stream"] is None
+    assert main(["recv", "c", "-o", "./-"]) == 0
+    assert library.keywords["stream"] is None
 
 
 OPTIONS: list[tuple[list[str], str, str, str, Any]] = [
@@ -121,7 +140,7 @@ def test_where_the_code_comes_from(
 
 def test_recv_options(library: Library, tmp_path: Path) -> None:
     assert main(["recv", "c", "-o", str(tmp_path), "-y", "--overwrite", "--verify"]) == 0
-    assert library.calls[0][1] == ("c", tmp_path)
+    assert library.calls[0][1] == ("c", str(tmp_path))
     assert library.keywords["accept"] is None
     assert library.keywords["overwrite"] is True
     assert library.keywords["confirm"] is not None

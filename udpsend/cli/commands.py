@@ -4,7 +4,6 @@ calls it, and is done.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from udpsend.cli.collector import collect_rarely
 from udpsend.cli.doctor import doctor
 from udpsend.cli.local import partials, verify
 from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
+from udpsend.cli.paths import TypedPath
 from udpsend.cli.pipes import DASH, STDIN, STDOUT, asked_text, check_what_to_send, give_up_stdout, no_file_options
 from udpsend.cli.questions import chosen_code, phrase_question, text_question
 from udpsend.cli.terminal import Terminal
@@ -74,7 +74,7 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("paths", metavar="PATH...", nargs=-1, type=TypedPath(allow_dash=True))
 @no_file_options
 @click.option(
     "--code",
@@ -101,7 +101,7 @@ def cli(context: click.Context) -> None:
 def send(
     terminal: Terminal,
     /,
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     text: str | None,
     name: str | None,
     code: str | None,
@@ -123,7 +123,7 @@ def send(
     set_verbosity(terminal, verbose, quiet)
     if code is not None and not code.strip():
         raise UsageError("The code is empty.\nLeave out --code to have one made.")
-    is_stream = check_what_to_send([str(path) for path in paths], text, name, asks=manual or verify)
+    is_stream = check_what_to_send(paths, text, name, asks=manual or verify)
     config = config_from(**options, by_hand=manual)
 
     import udpsend
@@ -168,7 +168,7 @@ def send(
     "-o",
     "--output",
     "directory",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=TypedPath(allow_dash=True),
     default=".",
     metavar="DIR",
     envvar="UDPSEND_OUTPUT",
@@ -189,7 +189,7 @@ def recv(
     /,
     code: str | None,
     code_option: str | None,
-    directory: Path,
+    directory: str,
     manual: bool,
     yes: bool,
     overwrite: bool,
@@ -206,7 +206,7 @@ def recv(
     Without CODE it is asked for, so that it shows neither in the list of processes nor in the shell's history.
     """
     set_verbosity(terminal, verbose, quiet)
-    to_stdout = str(directory) == DASH
+    to_stdout = directory == DASH
     if to_stdout:
         give_up_stdout(terminal, changes_files=overwrite or rename or delta or skip_existing)
     config = config_from(**options, by_hand=manual)
@@ -219,7 +219,7 @@ def recv(
     def accept(offer: Offered) -> bool:
         from udpsend.cli.display import ask_for
 
-        return ask_for(terminal, offer, directory)
+        return ask_for(terminal, offer, "" if to_stdout else directory)
 
     display = Display(terminal, Role.RECEIVER, config, qr=manual, by_hand=manual)
     library_receive = udpsend.receive

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import shutil
 from itertools import islice
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from udpsend import events
 from udpsend.cli.escape import escape
 from udpsend.cli.invitation import PASSWORD_PLACEHOLDER, command_for_other_side, qr_rows
-from udpsend.cli.pipes import DASH
 from udpsend.cli.progress import ProgressView, open_progress
 from udpsend.cli.quantity import address_text, duration_text, rate_text, round_trip_text, size_text
 from udpsend.cli.terminal import Terminal
@@ -229,10 +227,11 @@ class Display:
         )
 
 
-def ask_for(terminal: Terminal, offer: events.Offered, directory: Path) -> bool:
-    """Whether the user takes it; of several files the first names are shown, and all of them for the answer 'l'."""
-    where = "to standard output" if str(directory) == DASH else f"into {directory}"
-    if offer.is_text and str(directory) != DASH:
+def ask_for(terminal: Terminal, offer: events.Offered, directory: str) -> bool:
+    """Whether the user takes it into `directory`, or to standard output if that is empty; of several files the first
+    names are shown, and all of them for the answer 'l'."""
+    where = f"into {directory}" if directory else "to standard output"
+    if offer.is_text and directory:
         where = "to be shown here"
     question = f"Receive {offer_text(offer)}, {where}?"
     if offer.files == 1 and not offer.directories and not offer.links:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from udpsend.cli.escape import escape
+from udpsend.cli.paths import TypedPath
 from udpsend.cli.quantity import size_text
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import UsageError
@@ -15,14 +16,14 @@ DIFFERENT = 1
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path), default=".")
+@click.argument("directory", type=TypedPath(), default=".")
 @click.option("--clean", is_flag=True, help="Remove them, but for those that are being received.")
 @click.pass_obj
-def partials(terminal: Terminal, /, directory: Path, clean: bool) -> None:
+def partials(terminal: Terminal, /, directory: str, clean: bool) -> None:
     """List what interrupted transfers have left in DIRECTORY (the current one if not given)."""
     from udpsend.files.leftovers import leftovers
 
-    found = leftovers(directory, clean)
+    found = leftovers(Path(directory), clean)
     for leftover in found:
         state = "being received" if leftover.in_use else "removed" if clean else "goes on with the same commands"
         terminal.result(f"{escape(leftover.name)}: {size_text(leftover.size)}, {state}")
@@ -31,11 +32,11 @@ def partials(terminal: Terminal, /, directory: Path, clean: bool) -> None:
 
 
 @click.command()
-@click.argument("sums", metavar="FILE.b3", type=click.Path(path_type=Path))
-@click.argument("paths", metavar="[PATH...]", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("sums", metavar="FILE.b3", type=TypedPath())
+@click.argument("paths", metavar="[PATH...]", nargs=-1, type=TypedPath())
 @click.option("--save", is_flag=True, help="Write FILE.b3, with the sums of PATH... and all that is below.")
 @click.pass_obj
-def verify(terminal: Terminal, /, sums: Path, paths: tuple[Path, ...], save: bool) -> int:
+def verify(terminal: Terminal, /, sums: str, paths: tuple[str, ...], save: bool) -> int:
     """Compare files with the BLAKE3 sums that were saved in FILE.b3, by this command or by b3sum.
 
     The exit code is 1 if a file is not what it was.
@@ -45,10 +46,10 @@ def verify(terminal: Terminal, /, sums: Path, paths: tuple[Path, ...], save: boo
     if save != bool(paths):
         raise UsageError("To save sums: udpsend verify --save FILE.b3 PATH...\nTo compare: udpsend verify FILE.b3")
     if save:
-        terminal.result(f"{save_sums(sums, paths)} sums are in {sums}.")
+        terminal.result(f"{save_sums(Path(sums), [Path(path) for path in paths])} sums are in {sums}.")
         return 0
     wrong = count = 0
-    for checked in check(sums):
+    for checked in check(Path(sums)):
         count += 1
         if checked.problem is not None:
             wrong += 1
