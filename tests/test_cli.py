@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import threading
 from pathlib import Path
@@ -280,6 +281,16 @@ def test_a_bug_is_called_one(library: Library, capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().err
     assert "Traceback" in text
     assert_harmless(text)
+
+
+@pytest.mark.parametrize("raised", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_what_the_system_does_not_give_is_no_bug(
+    library: Library, capsys: pytest.CaptureFixture[str], raised: Exception
+) -> None:
+    library.telling = []
+    library.ends_with = raised
+    assert main(["send", "f"]) == 7
+    assert "ulimit" in capsys.readouterr().err
 
 
 def test_a_bug_in_a_helper_thread_is_called_one(

@@ -60,6 +60,14 @@ def test_a_directory_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(offered(tmp_path / "link")) == ["link", "link/x"]
 
 
+def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "d").mkdir()
+    monkeypatch.chdir(tmp_path / "d")
+    (tmp_path / "d").rmdir()
+    with pytest.raises(LocalFileError, match="Cannot read '.'"):
+        open_source(".")
+
+
 def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "x").touch()

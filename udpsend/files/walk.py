@@ -76,15 +76,15 @@ def top_names(paths: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
     tops: dict[str, str] = {}
     for given in paths:
         path = os.fspath(given)
+        name = os.path.basename(path.rstrip("/"))
         try:
             status = os.stat(path)  # before the code is shown: a typing error is told at once
+            if name in ("", ".", ".."):
+                name = os.path.basename(os.path.realpath(path)) or "root"
         except OSError as error:
             raise local_error(error, "read", path) from error
         except ValueError as error:
             raise LocalFileError(f"Cannot read {quote(path)}: there is no such file.") from error
-        name = os.path.basename(path.rstrip("/"))
-        if name in ("", ".", ".."):
-            name = os.path.basename(os.path.realpath(path)) or "root"
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise LocalFileError(
                 f"{quote(name)} is a device, a pipe or a socket: only files and directories can be sent."
