@@ -97,6 +97,22 @@ def test_only_brokers_that_are_all_down_are_told(
     assert capsys.readouterr().err.count("no broker can be reached") == warns
 
 
+@pytest.mark.parametrize(
+    ("brokers", "lan", "says"),
+    [
+        ("none", False, "there is no place to meet"),
+        ("mqtts://a:1", True, "can meet on the local network only"),
+        ("mqtts://a:1", False, "Trying again"),
+    ],
+)
+def test_what_is_left_to_meet_is_told(
+    library: Library, capsys: pytest.CaptureFixture[str], brokers: str, lan: bool, says: str
+) -> None:
+    library.telling = [events.MeetingPlace("local network", lan), events.MeetingPlace("mqtts://a:1", False)]
+    assert main(["send", "f", "--broker", brokers]) == 0
+    assert says in capsys.readouterr().err
+
+
 def test_a_weak_code_draws_a_warning(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
     library.telling = [events.CodeReady("abc", weak="The code is short.")]
     for options in ([], ["-q"]):

@@ -90,6 +90,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.net",
         "udpsend.rendezvous",
         "udpsend.punching",  # candidates.py asks the system for its addresses: an effect, so not the session's
+        "udpsend.transfer.closing",  # what this side says when it stops
         "udpsend.transfer.messages",  # what the connection reports of the file, which the session passes on
         "udpsend.wire",
     ),

@@ -70,6 +70,15 @@ def test_what_the_callers_function_raises_is_told(
         sent.result(WAIT)
 
 
+def test_a_phrase_that_nobody_confirms_is_told(tmp_path: Path, code: str, sent: Future[Verified]) -> None:
+    """It was said to be a stranger between the two, and at the other side that the file was declined."""
+    why = "nobody confirmed that both sides show the same phrase.* take another code"
+    with pytest.raises(Refused, match=why):
+        udpsend.receive(code, tmp_path / "there", confirm=lambda _: False, config=CONFIG)
+    with pytest.raises(Refused, match=why):
+        sent.result(WAIT)
+
+
 def test_a_stopped_terminal_does_not_hold_the_end(tmp_path: Path, code: str, sent: Future[Verified]) -> None:
     go_on = threading.Event()
 

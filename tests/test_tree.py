@@ -64,7 +64,7 @@ def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "d").mkdir()
     monkeypatch.chdir(tmp_path / "d")
     (tmp_path / "d").rmdir()
-    with pytest.raises(LocalFileError, match="Cannot read '.'"):
+    with pytest.raises(LocalFileError, match=r"Cannot read '\.'"):
         open_source(".")
 
 

@@ -58,6 +58,11 @@ class Refused(UdpsendError):
 
     exit_code = 6
 
+    def __init__(self, text: str = "", told: str = "") -> None:
+        """`told` is why, for the other side."""
+        super().__init__(text)
+        self.told = told
+
 
 class LocalFileError(UdpsendError):
     """This side's file or disk: not found, not readable, exists already, full, or changed while it was sent."""

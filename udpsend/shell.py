@@ -19,7 +19,7 @@ from typing import TypeVar
 from udpsend import events
 from udpsend.config import Config, Role
 from udpsend.discovery import Discovery
-from udpsend.errors import Cancelled, Refused, TransferFailed, UdpsendError
+from udpsend.errors import Cancelled, TransferFailed, UdpsendError
 from udpsend.exchange import ManualExchange, ReadText
 from udpsend.interrupts import interruptible
 from udpsend.net import clock
@@ -35,6 +35,7 @@ from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.multicast import open_multicast
 from udpsend.reporting import Reporter
 from udpsend.session import PathMoved, Session, SessionEvent
+from udpsend.transfer.closing import unconfirmed
 from udpsend.transfer.messages import Closed
 from udpsend.wire.datagram import Address
 from udpsend.wire.relayed import peer_behind_relay
@@ -226,7 +227,7 @@ class Shell:
         if same:
             self.path_confirmed()
         else:
-            self.end(Refused("The phrases differ: somebody stands between the two sides. Take another code."))
+            self.end(unconfirmed())
 
     def path_confirmed(self) -> None:
         """The file may move."""

@@ -47,6 +47,7 @@ class Display:
         self._progress_opened = False
         # Brokers that have not been reached yet; URLs of one host are alternatives and count as one.
         self._brokers_missing = {_host(url) for url in config.brokers}
+        self._has_lan = config.lan
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -54,7 +55,7 @@ class Display:
                 self._show_code(event)
             case events.MeetingPlace(name, up):
                 self._show_debug(event)
-                self._watch_brokers(name, up)
+                self._watch_places(name, up)
             case events.PublicAddress() | events.PortMapped() | events.Statistics():
                 self._show_debug(event)
             case events.RelayReady():
@@ -73,7 +74,10 @@ class Display:
                 self._terminal.note("The other side is there and knows the code.")
             case events.PathLost():
                 self.close()
-                self._terminal.warning("nothing is heard from the other side. Looking for another path (Ctrl-C stops).")
+                self._terminal.warning(
+                    "nothing is heard from the other side. Looking for another path. "
+                    "If it was started anew, stop this side (Ctrl-C) and start it again, too."
+                )
             case events.PathFound():
                 self.close()
                 self._show_path(event)
@@ -144,14 +148,18 @@ class Display:
                 text = "counters: " + ", ".join(f"{name} {value:g}" for name, value in sorted(counters.items()))
         self._terminal.debug(f"{text} ({detail})" if detail else text)
 
-    def _watch_brokers(self, name: str, up: bool) -> None:
+    def _watch_places(self, name: str, up: bool) -> None:
         """One broker that is down is nothing to tell; all of them are what a user would wait for in vain."""
-        if up and _host(name) is not None:
+        if _host(name) is None:
+            self._has_lan = up
+            if not up and not self._config.brokers:
+                self._terminal.warning("multicast cannot be used (-v shows why): there is no place to meet.")
+        elif up:
             self._brokers_missing.clear()
         elif _host(name) in self._brokers_missing:
             self._brokers_missing.discard(_host(name))
             if not self._brokers_missing:
-                rest = "The two can meet on the local network only." if self._config.lan else "Trying again."
+                rest = "The two can meet on the local network only." if self._has_lan else "Trying again."
                 self._terminal.warning(f"no broker can be reached (-v shows why). {rest}")
 
     def _show_wrong_guess(self, remaining: int) -> None:

@@ -56,8 +56,8 @@ def close_of(error: UdpsendError) -> Close:
     match error:
         case Cancelled():
             return Close(CloseCode.CANCELLED, "")
-        case Refused():
-            return Close(CloseCode.REFUSED, "")
+        case Refused(told=told):
+            return Close(CloseCode.REFUSED, told[:MAX_TEXT])
         case LocalFileError():
             return Close(CloseCode.LOCAL_FILE, str(error)[:MAX_TEXT])
         case _:
@@ -88,6 +88,15 @@ def peer_left(payload: Mapping[str, object]) -> UdpsendError:
     code = next((code for code in CloseCode if code == number), CloseCode.FAILED)
     why = text[:MAX_TEXT] if isinstance(text, str) else ""
     return error_of(Close(code, why), is_verified=False) or TransferFailed("The other side gave up.")
+
+
+def unconfirmed() -> Refused:
+    """The phrases of both sides were not compared, or differ."""
+    why = (
+        "nobody confirmed that both sides show the same phrase. "
+        "If they differ, somebody stands between the two: take another code."
+    )
+    return Refused(f"Stopped: {why}", told=why)
 
 
 def silent(seconds: float) -> TransferFailed:
