@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -145,7 +146,8 @@ def test_any_datagram_raises_bad_packet_only(data: bytes, has_magic: bool) -> No
 PEER = """
 import sys, threading
 from udpsend.rendezvous.multicast import open_multicast
-inbox, seen = [], threading.Event()
+inbox, seen, over = [], threading.Event(), threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
 def on_message(message):
     if message.decode() != sys.argv[1]:
         inbox.append(message)
@@ -157,9 +159,10 @@ for _ in range(200):
     box.publish(sys.argv[1].encode())
     if seen.wait(0.1):
         break
-box.publish(sys.argv[1].encode())
+print(inbox[0].decode() if inbox else "nobody", flush=True)
+while not over.wait(0.1):  # the other side may join its group later
+    box.publish(sys.argv[1].encode())
 box.close()
-print(inbox[0].decode() if inbox else "nobody")
 """
 
 
@@ -189,14 +192,22 @@ def namespaces() -> Iterator[tuple[str, str]]:
 def peer(namespace: str, word: str) -> subprocess.Popen[str]:
     command = ["ip", "netns", "exec", namespace, sys.executable, "-W", "error", "-c", PEER, word]
     environment = {name: value for name, value in os.environ.items() if name != multicast.ENVIRONMENT}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, **streams, text=True, env=environment)
+
+
+def heard(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """What each of them heard first. They speak until both have."""
+    words = [process.stdout.readline().strip() for process in processes if process.stdout]
+    results = [process.communicate(timeout=60) for process in processes]
+    assert not any(process.returncode for process in processes), results
+    return words
 
 
 def talk(*where: str) -> None:
     """Two processes, one in each namespace named, hear each other's word."""
     processes = [peer(namespace, word) for namespace, word in zip(where, ("left", "right"), strict=True)]
-    results = [process.communicate(timeout=60) for process in processes]
-    assert [out.strip() for out, _ in results] == ["right", "left"], results
+    assert heard(processes) == ["right", "left"]
 
 
 def test_two_processes_on_a_host_with_nothing_but_loopback(namespaces: tuple[str, str]) -> None:
@@ -213,8 +224,7 @@ def test_a_network_that_comes_later(namespaces: tuple[str, str]) -> None:
     processes = [peer(namespace, word) for namespace, word in zip(namespaces, ("left", "right"), strict=True)]
     for name in namespaces:
         subprocess.run(["ip", "-n", name, "link", "set", "cable", "up"], check=True)
-    results = [process.communicate(timeout=60) for process in processes]
-    assert [out.strip() for out, _ in results] == ["right", "left"], results
+    assert heard(processes) == ["right", "left"]
 
 
 def test_two_hosts_with_nothing_but_the_ipv6_addresses_they_gave_themselves(namespaces: tuple[str, str]) -> None:
