@@ -118,12 +118,12 @@ class Shell:
             prepare()
             with interruptible(lambda: self.driver.call_soon(self.interrupted)):
                 self.driver.run()
+            self.emit(events.Statistics(self.session.counters() | self._endpoint.counters()))
         except BaseException as error:
             self._say_why(error)
             raise
         finally:
             self.leave()
-        self.emit(events.Statistics(self.session.counters() | self._endpoint.counters()))
         if self._verified is None:
             raise self._error or TransferFailed("The other side ended the transfer.")
         return self._verified
