@@ -17,10 +17,11 @@ from tests.servers import wait_until
 from tests.trees import RECORD, compare, make_tree, move, open_source, over_the_wire, picture, transfer
 from udpsend.errors import LocalFileError
 from udpsend.files import disk, existing, placing
-from udpsend.files.entries import Directory, File
+from udpsend.files.entries import MAX_TIME, Directory, File
 from udpsend.files.existing import Policy, free_name
 from udpsend.files.hashing import BLOCK_SIZE
 from udpsend.files.sink import open_sink
+from udpsend.files.walk import time_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -138,6 +139,28 @@ def test_exclude_and_gitignore(tmp_path: Path) -> None:
     assert list(offered(root, exclude=["*.o", "keep/", ".git*", "/d/sub/c.c"])) == [
         *("d", "d/b.c", "d/build", "d/sub", "d/build/x"),
     ]
+
+
+def test_a_time_that_no_entry_can_say_becomes_the_nearest(tmp_path: Path, here: Path) -> None:
+    root = tmp_path / "d"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub/x").write_text("text")
+    (root / "link").symlink_to("sub")
+    (tmp_path / "single").write_text("text")
+    for path in (root / "sub/x", root / "sub", root / "link", root, tmp_path / "single"):
+        os.utime(path, ns=(0, 5_000_000_000 * 1_000_000_000), follow_symlinks=False)
+    if root.stat().st_mtime_ns <= MAX_TIME:
+        pytest.skip("this file system keeps no such time")
+    source = open_source(root, tmp_path / "single")
+    source.close()
+    assert [entry.mtime_ns for entry in over_the_wire(source.manifest)] == [MAX_TIME] * 5
+    for path in (root, tmp_path / "single"):
+        transfer([path], here)
+    assert (here / "d/sub/x").read_text() == (here / "single").read_text() == "text"
+
+
+def test_a_time_before_all_that_an_entry_can_say() -> None:
+    assert time_of(os.stat_result(range(10), {"st_mtime_ns": -5_000_000_000 * 1_000_000_000})) == -MAX_TIME
 
 
 # --- how it arrives

@@ -8,7 +8,7 @@
     path      as names.py allows; a directory comes before what is in it, and all that is in it comes in one run
     size      bytes, 0 to 2^62 - 1, also in total
     mode      permission bits, 0 to 0o777; nothing else of a mode is ever sent
-    mtime     modification time, nanoseconds since 1970, between -2^62 and 2^62
+    mtime     modification time, nanoseconds since 1970, between -2^62 and 2^62; the nearest of what is beyond
     version   0 to 2^48 - 1: another one says that the file may have changed though its size and time have not
     data      ascending ranges, less than all of it; only these bytes are sent. At most 65,536 ranges in all
     target    as names.py allows for links: it does not lead out of what is sent

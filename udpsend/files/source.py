@@ -29,7 +29,7 @@ from udpsend.files.holes import data_ranges
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 from udpsend.files.read_ahead import ReadAhead
-from udpsend.files.walk import Walk, top_names, version_of
+from udpsend.files.walk import Walk, time_of, top_names, version_of
 from udpsend.wire.ranges import RangeSet
 
 STOP_TIMEOUT = 2.0  # seconds
@@ -209,7 +209,7 @@ class Source:
     def _compare(self, entry: File, status: os.stat_result) -> None:
         if status.st_size != entry.size:
             raise _changed(entry, "grew" if status.st_size > entry.size else "became shorter")
-        if status.st_mtime_ns != entry.mtime_ns or version_of(status) != entry.version:
+        if time_of(status) != entry.mtime_ns or version_of(status) != entry.version:
             raise _changed(entry, "changed")
 
     def _check_end(self, number: int) -> None:
@@ -223,7 +223,7 @@ class Source:
                 raise _changed(entry, "grew")
             if now.st_size < entry.size:
                 raise _changed(entry, "became shorter")
-            if now.st_mtime_ns != entry.mtime_ns or (isinstance(entry, Sparse) and not _has_holes_of(fd, entry)):
+            if time_of(now) != entry.mtime_ns or (isinstance(entry, Sparse) and not _has_holes_of(fd, entry)):
                 raise _changed(entry, "changed")
             if pinned is not None and self._was_replaced(entry.path, now):
                 raise _changed(entry, "was replaced by another")

@@ -27,6 +27,7 @@ from udpsend.files.disk import local_error
 from udpsend.files.entries import (
     LONG_PATH,
     MAX_RANGES,
+    MAX_TIME,
     MAX_TOLD,
     MAX_VERSION,
     MODE_BITS,
@@ -66,8 +67,13 @@ def version_of(status: os.stat_result) -> int:
     return (status.st_ino * 0x9E3779B97F4A7C15 + status.st_ctime_ns * 0xC2B2AE3D27D4EB4F) >> 16 & MAX_VERSION
 
 
+def time_of(status: os.stat_result) -> int:
+    """Before 1823 or after 2116 the nearest that an entry can say."""
+    return max(-MAX_TIME, min(status.st_mtime_ns, MAX_TIME))
+
+
 def file_entry(path: str, status: os.stat_result) -> File:
-    return File(path, status.st_size, status.st_mode & MODE_BITS, status.st_mtime_ns, version_of(status))
+    return File(path, status.st_size, status.st_mode & MODE_BITS, time_of(status), version_of(status))
 
 
 def top_names(paths: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
@@ -205,7 +211,7 @@ class Walk(Struct):
                 except BadPacket:
                     self._skip(path, "is a link that leads out of what is sent")
                 else:
-                    return Link(path, target, status.st_mtime_ns)
+                    return Link(path, target, time_of(status))
             else:
                 self._skip(path, _KINDS.get(kind, "is of an unknown kind"))
         except BadPacket as error:
@@ -236,7 +242,7 @@ class Walk(Struct):
         if self.follow:
             ancestors |= {(status.st_dev, status.st_ino)}
         self._queue.append(_Directory(path, ancestors, ignore))
-        return Directory(path, status.st_mode & MODE_BITS, status.st_mtime_ns)
+        return Directory(path, status.st_mode & MODE_BITS, time_of(status))
 
     def _skip(self, path: str, why: str) -> None:
         self.skipped_count += 1
