@@ -25,8 +25,9 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from udpsend.files.digests import Digests
-from udpsend.files.disk import FLAGS, open_own_file, sync_directory
+from udpsend.files.disk import FLAGS, sync_directory
 from udpsend.files.hashing import hash_block_size
+from udpsend.files.opening import open_own_file
 from udpsend.wire.ranges import MAX_BLOCKS, RangeSet
 
 MAX_JOURNAL_SIZE = 256 << 20  # bytes that are looked at; a journal of ours is a hundredth of that

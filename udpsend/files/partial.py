@@ -20,6 +20,7 @@ from udpsend.files.entries import MODE_BITS, File
 from udpsend.files.existing import Policy, free_name, refusal
 from udpsend.files.journal import Journal
 from udpsend.files.names import journal_name, partial_name, quote
+from udpsend.files.opening import open_locked, open_own_file
 
 SIZE_LIMIT = 1 << 63
 
@@ -44,7 +45,7 @@ class Partial:
             self._where = disk.open_directory(directory)
             opened.callback(os.close, self._where)
             self._check_destination()
-            self._fd = disk.open_locked(self._where, self._hidden, self.name, disk.open_own_file)
+            self._fd = open_locked(self._where, self._hidden, self.name, open_own_file)
             opened.callback(os.close, self._fd)
             self.journal = Journal(self._where, journal_name(name), identity, size)
             opened.callback(self.journal.close)

@@ -27,6 +27,7 @@ from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, quote, tree_name
 from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, save_offer, take_existing
+from udpsend.files.opening import open_locked, open_writable
 from udpsend.files.placing import PLACING, check_complete, forget_begun, load_begun, move_into_place, save_begun
 
 KEPT = 16  # open files
@@ -51,7 +52,7 @@ class Staging:
         with contextlib.ExitStack() as opened:
             self._where = disk.open_directory(directory)
             opened.callback(os.close, self._where)
-            self._root = disk.open_locked(self._where, self._hidden, self.name, _open_own_directory)
+            self._root = open_locked(self._where, self._hidden, self.name, _open_own_directory)
             opened.callback(os.close, self._root)
             os.fchmod(self._root, 0o700)
             opened.callback(self._remove_if_empty)  # who is refused leaves nothing
@@ -149,7 +150,7 @@ class Staging:
 
     def _open_file(self, entry: File, flags: int) -> int:
         directory, name = self._directories.locate(entry.path)
-        return disk.open_writable(directory, name, flags)
+        return open_writable(directory, name, flags)
 
     def _file(self, number: int, entry: File) -> int:
         fd = self._open.get(number)
@@ -272,7 +273,7 @@ class Staging:
 
 
 def _open_own_directory(directory: int, name: str) -> int:
-    """As `disk.open_own_file`."""
+    """As `open_own_file`."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=directory)
     fd = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=directory)

@@ -1,0 +1,71 @@
+"""What is opened of our own in the receiver's directory: nothing that others put there, and by one process only."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+
+from udpsend.errors import LocalFileError
+from udpsend.files import disk
+from udpsend.files.names import quote
+
+
+def open_own_file(directory: int, name: str) -> int:
+    """A descriptor of our own hidden file `name`, made if it is not there, readable by its owner alone.
+
+    O_NOFOLLOW and the checks keep us from writing through what somebody planted under that name: a link, a device, a
+    file of another user (who could change it after it was verified), or a hard link to a file that is in use elsewhere;
+    the last may also be what a crash between link() and unlink() left, so that name is given up and made anew.
+    Raises LocalFileError, OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | disk.FLAGS
+    fd = open_writable(directory, name, flags)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise LocalFileError(f"{quote(name)} is in the way, and is not a file of yours: remove it, and try again.")
+        if status.st_nlink <= 1:
+            return fd
+        os.unlink(name, dir_fd=directory)
+        fresh = os.open(name, flags | os.O_EXCL, 0o600, dir_fd=directory)
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return fresh
+
+
+def open_writable(directory: int, name: str, flags: int) -> int:
+    """A descriptor of a file that we made, or make here. A crash just before the last rename leaves what has its final
+    mode already, maybe read-only. Raises OSError."""
+    try:
+        return os.open(name, flags, 0o600, dir_fd=directory)
+    except PermissionError:
+        fd = os.open(name, os.O_RDONLY | disk.FLAGS, dir_fd=directory)
+        try:
+            os.fchmod(fd, 0o600)
+        finally:
+            os.close(fd)
+        return os.open(name, flags, 0o600, dir_fd=directory)
+
+
+def open_locked(directory: int, hidden: str, name: str, open_own: Callable[[int, str], int]) -> int:
+    """A descriptor of `hidden`, into which `name` is received: locked, and still of that name when the lock is ours, as
+    who held it before may have renamed it into place meanwhile. Raises LocalFileError, and what `open_own` raises."""
+    for _ in range(8):
+        fd = open_own(directory, hidden)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise LocalFileError(
+                f"Another udpsend is receiving {quote(name)} into this directory: let it end, or stop it."
+            ) from error
+        except OSError:  # a file system without locks: as good as it gets there
+            pass
+        if disk.is_same_file(directory, hidden, fd):
+            return fd
+        os.close(fd)
+    raise LocalFileError(f"Others keep changing {quote(hidden)}: stop them, and try again.")
