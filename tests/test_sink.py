@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -875,6 +876,32 @@ def test_a_bad_directory_is_told(tmp_path: Path, where: str, text: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LocalFileError, match=text):
         open_sink(offer(1), tmp_path / where)
+
+
+@pytest.mark.parametrize(("flags", "text"), [(0, "permission denied"), (os.ST_RDONLY, "is read-only")])
+@pytest.mark.parametrize("policy", [Policy(), Policy(skip=True)], ids=["file", "tree"])
+def test_a_directory_that_takes_nothing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Policy, flags: int, text: str
+) -> None:
+    """As it is for all but root."""
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_flag=flags))
+    with pytest.raises(LocalFileError, match=f"^Cannot write into the directory '{tmp_path}': .*{text}"):
+        open_sink(offer(1), tmp_path, policy)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_made_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def takes_nothing(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", takes_nothing)
+    with pytest.raises(LocalFileError, match=r"^Cannot write 'a\.bin': permission denied"):
+        open_sink(offer(1), tmp_path)
 
 
 def test_a_read_only_partial_left_by_a_crash_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

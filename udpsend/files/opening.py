@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -10,6 +11,19 @@ from collections.abc import Callable
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
 from udpsend.files.names import quote
+
+_EFFECTIVE = os.access in os.supports_effective_ids
+
+
+def open_destination(path: str | os.PathLike[str]) -> int:
+    """As `disk.open_directory`, of one that takes new names."""
+    directory = disk.open_directory(path)
+    if os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
+        return directory
+    read_only = os.fstatvfs(directory).f_flag & os.ST_RDONLY
+    os.close(directory)
+    error = OSError(errno.EROFS if read_only else errno.EACCES, "")
+    raise disk.local_error(error, "write into the directory", os.fspath(path))
 
 
 def open_own_file(directory: int, name: str) -> int:
@@ -42,8 +56,11 @@ def open_writable(directory: int, name: str, flags: int) -> int:
     mode already, maybe read-only. Raises OSError."""
     try:
         return os.open(name, flags, 0o600, dir_fd=directory)
-    except PermissionError:
-        fd = os.open(name, os.O_RDONLY | disk.FLAGS, dir_fd=directory)
+    except PermissionError as denied:
+        try:
+            fd = os.open(name, os.O_RDONLY | disk.FLAGS, dir_fd=directory)
+        except FileNotFoundError:  # it cannot be made
+            raise denied from None
         try:
             os.fchmod(fd, 0o600)
         finally:

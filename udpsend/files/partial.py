@@ -20,7 +20,7 @@ from udpsend.files.entries import MODE_BITS, File
 from udpsend.files.existing import Policy, free_name, refusal
 from udpsend.files.journal import Journal
 from udpsend.files.names import journal_name, partial_name, quote
-from udpsend.files.opening import open_locked, open_own_file
+from udpsend.files.opening import open_destination, open_locked, open_own_file
 
 SIZE_LIMIT = 1 << 63
 
@@ -42,7 +42,7 @@ class Partial:
         self._overwrite = policy.overwrite
         self._names_synced = False
         with contextlib.ExitStack() as opened:
-            self._where = disk.open_directory(directory)
+            self._where = open_destination(directory)
             opened.callback(os.close, self._where)
             self._check_destination()
             self._fd = open_locked(self._where, self._hidden, self.name, open_own_file)

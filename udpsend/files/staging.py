@@ -27,7 +27,7 @@ from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, quote, tree_name
 from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, save_offer, take_existing
-from udpsend.files.opening import open_locked, open_writable
+from udpsend.files.opening import open_destination, open_locked, open_writable
 from udpsend.files.placing import PLACING, check_complete, forget_begun, load_begun, move_into_place, save_begun
 
 KEPT = 16  # open files
@@ -50,7 +50,7 @@ class Staging:
         self._open: OrderedDict[int, int] = OrderedDict()
         self._dirty = False  # something was written to files that are closed again
         with contextlib.ExitStack() as opened:
-            self._where = disk.open_directory(directory)
+            self._where = open_destination(directory)
             opened.callback(os.close, self._where)
             self._root = open_locked(self._where, self._hidden, self.name, _open_own_directory)
             opened.callback(os.close, self._root)
