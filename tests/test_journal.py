@@ -185,7 +185,7 @@ def test_planted_files_are_not_written_through(tmp_path: Path, directory: int) -
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     (tmp_path / NAME).symlink_to("victim")
-    with pytest.raises(OSError, match="symbolic link"):
+    with pytest.raises(LocalFileError, match="in the way"):
         Journal(directory, NAME, IDENTITY, SIZE)
     (tmp_path / NAME).unlink()
     os.mkfifo(tmp_path / NAME)

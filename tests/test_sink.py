@@ -27,7 +27,7 @@ from udpsend.files.entries import File
 from udpsend.files.existing import Policy
 from udpsend.files.journal import make_header, make_line, parse_journal
 from udpsend.files.manifest import Manifest
-from udpsend.files.names import journal_name, partial_name
+from udpsend.files.names import journal_name, partial_name, tree_name
 from udpsend.files.sink import Sink, open_sink
 from udpsend.transfer.messages import accept_message, parse_ranges_untrusted
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
@@ -655,23 +655,37 @@ def test_two_receivers_do_not_share_a_partial(tmp_path: Path) -> None:
 def test_planted_partials_are_not_written_through(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    (tmp_path / PARTIAL).symlink_to("victim")
-    with pytest.raises(LocalFileError, match="symbolic link"):
-        open_sink(offer(3), tmp_path)
-    (tmp_path / PARTIAL).unlink()
-    os.mkfifo(tmp_path / PARTIAL)
-    with pytest.raises(LocalFileError, match="in the way"):
-        open_sink(offer(3), tmp_path)
-    (tmp_path / PARTIAL).unlink()
-    (tmp_path / PARTIAL).mkdir()
-    with pytest.raises(LocalFileError, match="directory"):
-        open_sink(offer(3), tmp_path)
-    (tmp_path / PARTIAL).rmdir()
+    for name in (PARTIAL, JOURNAL):
+        in_the_way = rf"^'\{name}' is in the way, and is not a file of yours"
+        (tmp_path / name).symlink_to("victim")
+        with pytest.raises(LocalFileError, match=in_the_way):
+            open_sink(offer(3), tmp_path)
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(LocalFileError, match=in_the_way):
+            open_sink(offer(3), tmp_path)
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+        with pytest.raises(LocalFileError, match=in_the_way):
+            open_sink(offer(3), tmp_path)
+        (tmp_path / name).rmdir()
+        (tmp_path / PARTIAL).unlink(missing_ok=True)
     os.link(victim, tmp_path / PARTIAL)
     receiver = open_sink(offer(3), tmp_path)
     put(receiver, 0, view(b"new"))
     receiver.finish(content_digest(b"new"))
     assert victim.read_bytes() == b"precious"
+
+
+def test_what_has_the_name_of_a_staging_directory_is_named(tmp_path: Path) -> None:
+    staging = tmp_path / tree_name(NAME)
+    (tmp_path / "elsewhere").mkdir()
+    for target in ("elsewhere", "nowhere"):
+        staging.symlink_to(target)
+        with pytest.raises(LocalFileError, match=r"^'\.a\.bin\.udpsend-tree' is in the way, and is not a directory of"):
+            open_sink(offer(3), tmp_path, Policy(skip=True))
+        staging.unlink()
+    assert os.listdir(tmp_path / "elsewhere") == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a file of another user")

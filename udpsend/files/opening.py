@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
+from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.names import quote
 
+# What opening a link, a directory, a socket, or in place of a directory something else, ends with.
+_OTHER_KINDS = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
@@ -35,11 +39,12 @@ def open_own_file(directory: int, name: str) -> int:
     Raises LocalFileError, OSError.
     """
     flags = os.O_RDWR | os.O_CREAT | disk.FLAGS
-    fd = open_writable(directory, name, flags)
+    with _no_other_kind(name):
+        fd = open_writable(directory, name, flags)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise LocalFileError(f"{quote(name)} is in the way, and is not a file of yours: remove it, and try again.")
+            raise _in_the_way(name)
         if status.st_nlink <= 1:
             return fd
         os.unlink(name, dir_fd=directory)
@@ -49,6 +54,18 @@ def open_own_file(directory: int, name: str) -> int:
         raise
     os.close(fd)
     return fresh
+
+
+def open_own_directory(directory: int, name: str) -> int:
+    """As `open_own_file`."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=directory)
+    with _no_other_kind(name, "a directory"):
+        fd = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=directory)
+    if os.fstat(fd).st_uid != os.geteuid():
+        os.close(fd)
+        raise _in_the_way(name, "a directory")
+    return fd
 
 
 def open_writable(directory: int, name: str, flags: int) -> int:
@@ -86,3 +103,18 @@ def open_locked(directory: int, hidden: str, name: str, open_own: Callable[[int,
             return fd
         os.close(fd)
     raise LocalFileError(f"Others keep changing {quote(hidden)}: stop them, and try again.")
+
+
+def _in_the_way(name: str, of: str = "a file") -> LocalFileError:
+    return LocalFileError(f"{quote(name)} is in the way, and is not {of} of yours: remove it, and try again.")
+
+
+@contextlib.contextmanager
+def _no_other_kind(name: str, of: str = "a file") -> Iterator[None]:
+    """While `name` is opened: something of another kind may have this name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OTHER_KINDS:
+            raise _in_the_way(name, of) from error
+        raise

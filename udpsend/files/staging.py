@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from udpsend.errors import LocalFileError
 from udpsend.files import disk, room
 from udpsend.files.byte_space import ByteSpace, EntrySet
-from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
 from udpsend.files.entries import MODE_BITS, Directory, Entry, File, Link, Sparse
 from udpsend.files.existing import Policy, look
@@ -27,7 +26,7 @@ from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name, quote, tree_name
 from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, save_offer, take_existing
-from udpsend.files.opening import open_destination, open_locked, open_writable
+from udpsend.files.opening import open_destination, open_locked, open_own_directory, open_writable
 from udpsend.files.placing import PLACING, check_complete, forget_begun, load_begun, move_into_place, save_begun
 
 KEPT = 16  # open files
@@ -52,7 +51,7 @@ class Staging:
         with contextlib.ExitStack() as opened:
             self._where = open_destination(directory)
             opened.callback(os.close, self._where)
-            self._root = open_locked(self._where, self._hidden, self.name, _open_own_directory)
+            self._root = open_locked(self._where, self._hidden, self.name, open_own_directory)
             opened.callback(os.close, self._root)
             os.fchmod(self._root, 0o700)
             opened.callback(self._remove_if_empty)  # who is refused leaves nothing
@@ -270,14 +269,3 @@ class Staging:
         self.journal.close()
         os.close(self._root)
         os.close(self._where)
-
-
-def _open_own_directory(directory: int, name: str) -> int:
-    """As `open_own_file`."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=directory)
-    fd = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=directory)
-    if os.fstat(fd).st_uid != os.geteuid():
-        os.close(fd)
-        raise LocalFileError(f"{quote(name)} is in the way, and is not yours: remove it.")
-    return fd
