@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from tests.servers import wait_until
-from tests.trees import RECORD, compare, make_tree, move, open_source, over_the_wire, picture, transfer
+from tests.trees import (
+    RECORD,
+    compare,
+    content_digest,
+    make_tree,
+    move,
+    open_source,
+    over_the_wire,
+    picture,
+    transfer,
+)
 from udpsend.errors import LocalFileError
 from udpsend.files import disk, existing, placing
 from udpsend.files.entries import MAX_TIME, Directory, File
@@ -291,6 +301,103 @@ def test_more_files_are_there_than_can_be_told(
     with pytest.raises(LocalFileError, match=r"^[0-9]+ of the files are here already, scattered"):
         transfer([root], here, Policy(skip=True))
     assert picture(here) == before
+
+
+@pytest.fixture
+def modes_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its owner may not write to takes no names from root either."""
+
+    def takes_names(directory: int) -> bool:
+        return bool(os.fstat(directory).st_mode & 0o200)
+
+    def strict(real: Callable[..., None], to_of: Callable[..., int]) -> Callable[..., None]:
+        def call(*arguments: object, **options: object) -> None:
+            if not takes_names(to_of(*arguments, **options)):
+                raise PermissionError(13, "Permission denied")
+            real(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "access", lambda *_, dir_fd=None, **__: dir_fd is None or takes_names(dir_fd))
+    monkeypatch.setattr(os, "rename", strict(os.rename, lambda *_, dst_dir_fd, **__: dst_dir_fd))
+    monkeypatch.setattr(disk, "rename_no_replace", strict(disk.rename_no_replace, lambda d, _, __, to=None: to or d))
+
+
+def make_read_only(root: Path) -> None:
+    (root / "ro/deep").mkdir(parents=True)
+    for name in ("ro/f", "ro/deep/f"):
+        (root / name).write_text("old")
+    close(root)
+
+
+def close(root: Path) -> None:
+    for path in (root / "ro/deep", root / "ro"):
+        path.chmod(0o555)
+
+
+@pytest.mark.usefixtures("modes_count")
+def test_a_directory_that_was_received_read_only_is_overwritten_in(tmp_path: Path, here: Path) -> None:
+    root = tmp_path / "d"
+    make_read_only(root)
+    transfer([root], here)
+    unlock(root)
+    (root / "ro/deep/f").write_text("new")
+    (root / "ro/more").mkdir()
+    (root / "ro/more/x").touch()
+    (root / "ro/x").write_text("new")
+    close(root)
+    transfer([root], here, Policy(overwrite=True))
+    for name in ("ro/f", "ro/deep/f", "ro/x"):
+        assert (here / "d" / name).read_text() == (root / name).read_text()
+    assert (here / "d/ro/more/x").exists()
+    for name in ("d/ro", "d/ro/deep"):
+        assert (here / name).stat().st_mode & 0o777 == 0o555
+
+
+@pytest.mark.usefixtures("modes_count")
+def test_a_read_only_directory_is_named_before_the_first_byte(tmp_path: Path, here: Path) -> None:
+    root = tmp_path / "d"
+    make_read_only(root)
+    transfer([root], here)
+    transfer([root], here, Policy(skip=True))
+    (root / "ro/deep/x").touch()
+    before = picture(here)
+    for policy in (Policy(), Policy(skip=True)):
+        with pytest.raises(LocalFileError) as refusal:
+            transfer([root], here, policy)
+        assert policy.skip == str(refusal.value).startswith("Cannot write into the directory 'd/ro/deep': permission")
+    assert picture(here) == before
+
+
+@pytest.mark.usefixtures("modes_count")
+def test_a_directory_that_becomes_read_only_meanwhile_is_named(tmp_path: Path, here: Path) -> None:
+    root = tmp_path / "d"
+    make_read_only(root)
+    (here / "d/ro/deep").mkdir(parents=True)
+    source = open_source(root)
+    sink = open_sink(source.manifest, here)
+    move(source, sink)
+    (here / "d/ro/deep").chmod(0o555)
+    with pytest.raises(LocalFileError, match=r"^Cannot write into the directory 'd/ro/deep': permission denied"):
+        sink.finish(source.digest())
+    (here / "d/ro/deep").chmod(0o755)
+    sink = open_sink(source.manifest, here)
+    source.close()
+    sink.finish(content_digest(b""))
+    assert (here / "d/ro/deep/f").read_text() == "old"
+    assert os.listdir(here) == ["d"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a directory of another user")
+@pytest.mark.usefixtures("modes_count")
+def test_a_read_only_directory_of_another_user_stays_so(tmp_path: Path, here: Path) -> None:
+    root = tmp_path / "d"
+    make_read_only(root)
+    transfer([root], here)
+    os.chown(here / "d/ro", 12345, 12345)
+    with pytest.raises(LocalFileError, match=r"^Cannot write into the directory 'd/ro': permission denied"):
+        transfer([root], here, Policy(overwrite=True))
+    assert os.listdir(here) == ["d"]
 
 
 def test_a_link_in_the_way_is_not_followed(tmp_path: Path, here: Path) -> None:

@@ -11,9 +11,10 @@ from msgspec import Struct
 from udpsend.errors import LocalFileError
 from udpsend.files.byte_space import EntrySet
 from udpsend.files.directories import Directories
-from udpsend.files.entries import Directory, Entry, File, Link
+from udpsend.files.entries import Directory, Entry, File, Link, parent_of
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
+from udpsend.files.opening import check_takes_names, is_own_read_only
 from udpsend.wire.ranges import MAX_LEFT_OUT
 
 MAX_RENAMES = 10_000
@@ -23,7 +24,8 @@ class Policy(Struct, frozen=True):
     """What to do with files that exist. Without any of these they are an error, which names the first."""
 
     overwrite: bool = False
-    """Replace files and links, never directories, and never through a link."""
+    """Replace files and links, never directories, and never through a link; also in directories of ours that are
+    read-only, as those are that were received so."""
     rename: bool = False
     """Give what is received another name, such as 'photos (1)'."""
     skip: bool = False
@@ -55,6 +57,7 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
     there: set[str] = {""}  # directories of the offer that exist
     refused: list[str] = []
     count = 0
+    takes_names = ""  # the last directory that was looked at for that
     directories = Directories(root)
     try:
         for number, entry in manifest.in_runs(there):
@@ -62,16 +65,25 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
-                continue
-            if policy.rename:
-                found.names[name] = free_name(root, name)
-            elif isinstance(entry, Directory) and stat.S_ISDIR(status.st_mode):
-                there.add(entry.path)
-            elif policy.skip and is_same(entry, status, fd, name):
-                found.left_out.add(number)
-            elif not policy.overwrite or isinstance(entry, Directory) or stat.S_ISDIR(status.st_mode):
-                count += 1
-                refused = refused or [refusal(entry, status)]
+                pass
+            else:
+                if policy.rename:
+                    found.names[name] = free_name(root, name)
+                elif isinstance(entry, Directory) and stat.S_ISDIR(status.st_mode):
+                    there.add(entry.path)
+                    continue
+                elif policy.skip and is_same(entry, status, fd, name):
+                    found.left_out.add(number)
+                    continue
+                elif not policy.overwrite or isinstance(entry, Directory) or stat.S_ISDIR(status.st_mode):
+                    count += 1
+                    refused = refused or [refusal(entry, status)]
+                    continue
+            parent = parent_of(entry)
+            if parent != takes_names and not refused:
+                takes_names = parent
+                if not (policy.overwrite and is_own_read_only(fd)):
+                    check_takes_names(fd, parent)
     finally:
         directories.close()
     if refused:

@@ -22,12 +22,26 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 def open_destination(path: str | os.PathLike[str]) -> int:
     """As `disk.open_directory`, of one that takes new names."""
     directory = disk.open_directory(path)
-    if os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
-        return directory
-    read_only = os.fstatvfs(directory).f_flag & os.ST_RDONLY
-    os.close(directory)
-    error = OSError(errno.EROFS if read_only else errno.EACCES, "")
-    raise disk.local_error(error, "write into the directory", os.fspath(path))
+    try:
+        check_takes_names(directory, os.fspath(path))
+    except BaseException:
+        os.close(directory)
+        raise
+    return directory
+
+
+def check_takes_names(directory: int, path: str) -> None:
+    """Raises LocalFileError, OSError."""
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=_EFFECTIVE):
+        read_only = os.fstatvfs(directory).f_flag & os.ST_RDONLY
+        error = OSError(errno.EROFS if read_only else errno.EACCES, "")
+        raise disk.local_error(error, "write into the directory", path)
+
+
+def is_own_read_only(directory: int) -> bool:
+    """Whether its owner, who we are, may not write to it, as long as the mode is not changed."""
+    status = os.fstat(directory)
+    return status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWUSR
 
 
 def open_own_file(directory: int, name: str) -> int:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import stat
 import time
+from collections.abc import Iterator
 
 from msgspec import Struct, json
 
@@ -26,6 +27,7 @@ from udpsend.files.journal import vouches_for_all
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import journal_name
 from udpsend.files.older import OFFER
+from udpsend.files.opening import is_own_read_only
 
 PLACING = ".udpsend-placing"
 
@@ -150,14 +152,35 @@ def _move(old: Directories, new: Directories, entry: Entry, destination: Destina
         status = None
     if status is not None and isinstance(entry, Directory) and stat.S_ISDIR(status.st_mode):
         return True
-    if policy.overwrite and not isinstance(entry, Directory):
-        os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=to)
-        return False
+
+    def move() -> None:
+        if policy.overwrite and not isinstance(entry, Directory):
+            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=to)
+        else:
+            disk.rename_no_replace(source, name, new_name, to)
+
     try:
-        disk.rename_no_replace(source, name, new_name, to)
+        try:
+            move()
+        except PermissionError as error:
+            if not (policy.overwrite and is_own_read_only(to)):
+                raise disk.local_error(error, "write into the directory", target.rpartition("/")[0] or ".") from error
+            with _writable(to):
+                move()
     except FileExistsError as error:
         raise LocalFileError(refusal(entry, os.stat(new_name, dir_fd=to, follow_symlinks=False))) from error
     return False
+
+
+@contextlib.contextmanager
+def _writable(directory: int) -> Iterator[None]:
+    """Only while one name is moved: who is killed then leaves a mode that nobody remembers."""
+    mode = stat.S_IMODE(os.fstat(directory).st_mode)
+    os.fchmod(directory, mode | stat.S_IWUSR)
+    try:
+        yield
+    finally:
+        os.fchmod(directory, mode)
 
 
 def _finish_directory(new: Directories, path: str, entry: Directory, umask: int) -> None:
