@@ -224,6 +224,15 @@ def test_an_existing_directory_is_filled(tmp_path: Path, here: Path, rng: random
     assert picture(here / "tree") == picture(root)
 
 
+def test_an_existing_directory_keeps_its_mode(tmp_path: Path, here: Path) -> None:
+    (tmp_path / "d/e").mkdir(parents=True)
+    (tmp_path / "d/e").chmod(0o700)
+    (here / "d/e").mkdir(parents=True)
+    (here / "d/e").chmod(0o750)
+    transfer([tmp_path / "d"], here, Policy(overwrite=True))
+    assert (here / "d/e").stat().st_mode & 0o777 == 0o750
+
+
 def test_what_exists_is_refused_by_name_before_the_first_byte(tmp_path: Path, here: Path) -> None:
     (tmp_path / "d/e").mkdir(parents=True)
     (tmp_path / "d/e/x").write_text("new")
