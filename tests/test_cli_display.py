@@ -128,11 +128,11 @@ def test_wrong_guesses_are_told(library: Library, capsys: pytest.CaptureFixture[
     assert "stops now" in second
 
 
-def test_what_an_earlier_attempt_left_is_told(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_there_already_is_told(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
     library.telling = [events.Accepted(already=2_000_000), events.Verified("f", 3_000_000, 1.0, DIGEST)]
     assert main(["send", "f"]) == 0
     captured = capsys.readouterr()
-    assert "2.0 MB of an earlier attempt are there" in captured.err
+    assert "There already: 2.0 MB, of which only what differs is sent.\n" in captured.err
     assert captured.out == "Sent f: 3.0 MB in 1.00 s, 1.0 MB/s, verified\n"
 
 

@@ -32,7 +32,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 def already(text: str) -> float:
     """Bytes that the receiver said it had."""
-    match = re.search(r"([0-9.]+) (bytes?|[kMG]B) of an earlier attempt", text)
+    match = re.search(r"There already: ([0-9.]+) (bytes?|[kMG]B),", text)
     return float(match[1]) * {"k": 1e3, "M": 1e6, "G": 1e9}.get(match[2][0], 1) if match else 0.0
 
 

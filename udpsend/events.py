@@ -127,7 +127,8 @@ class Skipped(Struct, frozen=True):
 
 
 class Accepted(Struct, frozen=True):
-    """The receiver said yes. `already` bytes of an earlier attempt are there and are not sent again."""
+    """The receiver said yes. `already` bytes are there, of an earlier attempt or of the file that is replaced; of these
+    only what differs is sent."""
 
     already: int = 0
 

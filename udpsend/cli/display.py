@@ -204,7 +204,7 @@ class Display:
         if self._role is Role.SENDER:
             self._terminal.note("Accepted.")
         if already:
-            self._terminal.note(f"{size_text(already)} of an earlier attempt are there and are not sent again.")
+            self._terminal.note(f"There already: {size_text(already)}, of which only what differs is sent.")
 
     def _show_progress(self, done: int, total: int | None) -> None:
         if not self._progress_opened:
