@@ -42,8 +42,8 @@ def offered(*paths: Path, **options: object) -> dict[str, type]:
     return {entry.path: type(entry) for entry in source.manifest}
 
 
-def skipped(*paths: Path) -> dict[str, str]:
-    source = open_source(*paths)
+def skipped(*paths: Path, follow: bool = False) -> dict[str, str]:
+    source = open_source(*paths, follow=follow)
     source.close()
     assert source.manifest.skipped_count == len(source.manifest.skipped)
     return {item.path: item.why for item in source.manifest.skipped}
@@ -133,6 +133,15 @@ def test_follow_sends_what_links_point_to(tmp_path: Path) -> None:
     transfer([root], tmp_path / "here", follow=True)
     assert (tmp_path / "here/d/out").read_text() == "text"
     assert not (tmp_path / "here/d/out").is_symlink()
+
+
+def test_a_link_to_follow_that_points_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/file").touch()
+    for name, target in (("gone", "nothing"), ("loop", "loop"), ("through", "file/x")):
+        (tmp_path / "d" / name).symlink_to(target)
+    nowhere = "is a link that points nowhere"
+    assert skipped(tmp_path / "d", follow=True) == {"d/gone": nowhere, "d/loop": nowhere, "d/through": nowhere}
 
 
 def test_exclude_and_gitignore(tmp_path: Path) -> None:

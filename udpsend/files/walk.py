@@ -56,6 +56,8 @@ _KINDS = {
     stat.S_IFBLK: "is a device",
 }
 
+_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
 OWN_FILE = stat.S_IFREG | stat.S_IRUSR  # and the bits that say so:
 KIND_AND_OWNER = stat.S_IFMT(0xFFFF) | stat.S_IRUSR
 _EFFECTIVE = os.access in os.supports_effective_ids
@@ -176,9 +178,9 @@ class Walk(Struct):
                 if quick and status.st_mode & KIND_AND_OWNER == OWN_FILE and status.st_uid == self._user:
                     yield self._file(path, status, name, fd) if status.st_size > MIN_HOLE else file_entry(path, status)
                     continue
-            except OSError:
+            except OSError as error:
                 if not ignore.matches(path, False):
-                    self._skip(path, "cannot be looked at")
+                    self._skip(path, _why_not(error, fd, name))
                 continue
             if ignore.matches(path, stat.S_ISDIR(status.st_mode)):
                 continue
@@ -249,3 +251,12 @@ class Walk(Struct):
         if len(self.skipped) < MAX_TOLD:
             printable = path.encode(errors="backslashreplace").decode()
             self.skipped.append(Skipped(printable[:4096], why))
+
+
+def _why_not(error: OSError, directory: int, name: str) -> str:
+    """It cannot be looked at."""
+    with contextlib.suppress(OSError):
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if error.errno in _NOWHERE and stat.S_ISLNK(status.st_mode):
+            return "is a link that points nowhere"
+    return "cannot be looked at"
