@@ -153,6 +153,14 @@ def test_what_was_sent_is_counted(
     assert capsys.readouterr().out == says
 
 
+def test_the_rate_is_that_of_what_was_sent_and_not_of_holes(
+    library: Library, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library.telling = [events.Verified("f", 104_900_000, 0.01, DIGEST, holes=104_896_000)]
+    assert main(["send", "f"]) == 0
+    assert capsys.readouterr().out == "Sent f: 104.9 MB (4.0 kB and holes) in 0.01 s, 0.4 MB/s, verified\n"
+
+
 def test_an_empty_file_has_no_rate(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
     library.telling = [events.Progress(0, 0), events.Verified("f", 0, 0.0, DIGEST)]
     assert main(["send", "f"]) == 0

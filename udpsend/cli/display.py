@@ -231,7 +231,7 @@ class Display:
         self._terminal.debug(f"BLAKE3 {event.digest}")
         self._terminal.result(
             f"{what} {escape(event.name)}{more}{where}: "
-            f"{size_text(event.size)} in {duration_text(event.seconds)}{rate}, {proof}"
+            f"{_sizes_text(event.size, event.holes)} in {duration_text(event.seconds)}{rate}, {proof}"
         )
 
 
@@ -266,9 +266,7 @@ def offer_text(offer: events.Offered) -> str:
     """`name, 268.4 MB`, the name escaped; of several files also how many."""
     if offer.size is None:
         return f"{escape(offer.name)}, a stream of unknown size"
-    size = size_text(offer.size)
-    if offer.holes:
-        size += f" ({size_text(offer.size - offer.holes)} and holes)"
+    size = _sizes_text(offer.size, offer.holes)
     if offer.files == 1 and not offer.directories and not offer.links:
         return f"{escape(offer.name)}, {size}"
     parts = [f"{offer.files} file{'s' if offer.files != 1 else ''}"]
@@ -277,6 +275,10 @@ def offer_text(offer: events.Offered) -> str:
     if offer.links:
         parts.append(f"{offer.links} link{'s' if offer.links != 1 else ''}")
     return f"{escape(offer.name)} ({', '.join(parts)}), {size}"
+
+
+def _sizes_text(size: int, holes: int) -> str:
+    return f"{size_text(size)} ({size_text(size - holes)} and holes)" if holes else size_text(size)
 
 
 def _host(url: str) -> str | None:
