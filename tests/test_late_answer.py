@@ -1,7 +1,10 @@
-"""The user of the receiving side says yes when the session is over: nothing stays open, and the next attempt works."""
+"""The user of the receiving side: is not asked about what cannot be taken, and says yes when the session is over, where
+nothing stays open, and the next attempt works."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import threading
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 
 import udpsend
 from udpsend.config import Config
-from udpsend.errors import Cancelled, Refused
+from udpsend.errors import LocalFileError, Refused, UdpsendError
 from udpsend.events import Offered
 from udpsend.files.source import Source
 from udpsend.rendezvous.code import Code, generate_code, parse_code
@@ -27,7 +30,7 @@ def send_in_a_thread(path: Path, code: Code) -> tuple[Sending, threading.Thread]
     def send() -> None:
         try:
             sending.run()
-        except Cancelled:
+        except UdpsendError:  # told at the other end, which is looked at
             pass
         finally:
             source.close()
@@ -35,6 +38,56 @@ def send_in_a_thread(path: Path, code: Code) -> tuple[Sending, threading.Thread]
     thread = threading.Thread(target=send)
     thread.start()
     return sending, thread
+
+
+def test_nobody_is_asked_about_what_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    (tmp_path / "content").write_bytes(b"content")
+    directory = tmp_path / "there"
+    directory.mkdir()
+    (directory / "content").write_bytes(b"mine")
+    code = parse_code(generate_code(secrets.token_bytes))
+    _, thread = send_in_a_thread(tmp_path / "content", code)
+    asked = []
+
+    def accept(offered: Offered) -> bool:
+        asked.append(offered)
+        return True
+
+    with pytest.raises(LocalFileError, match="'content' exists already"):
+        udpsend.receive(code.text, directory, accept=accept, config=CONFIG)
+    thread.join(WAIT)
+    assert asked == []
+    assert [path.name for path in directory.iterdir()] == ["content"]
+
+
+@pytest.mark.parametrize("name", ["there", "fresh"])
+def test_nobody_is_asked_about_a_stream_whose_name_is_taken(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    (tmp_path / "there").write_bytes(b"mine")
+    code = parse_code(generate_code(secrets.token_bytes))
+    reader, writer = os.pipe()
+    os.close(writer)
+
+    def send() -> None:
+        with contextlib.suppress(UdpsendError):
+            udpsend.send(stream=reader, name=name, code=code.text, config=CONFIG)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    asked = []
+
+    def accept(offered: Offered) -> bool:
+        asked.append(offered.name)
+        return True
+
+    with pytest.raises(LocalFileError) if name == "there" else contextlib.nullcontext():
+        udpsend.receive(code.text, tmp_path, accept=accept, config=CONFIG)
+    thread.join(WAIT)
+    os.close(reader)
+    assert asked == ([] if name == "there" else ["fresh"])
 
 
 def test_yes_after_the_sender_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from tests.trees import (
 from udpsend.errors import LocalFileError
 from udpsend.files import disk, existing, placing
 from udpsend.files.entries import MAX_TIME, Directory, File
-from udpsend.files.existing import Policy, free_name
+from udpsend.files.existing import Policy, free_name, look_first
 from udpsend.files.hashing import BLOCK_SIZE
 from udpsend.files.sink import open_sink
 from udpsend.files.walk import time_of
@@ -893,6 +893,26 @@ def test_a_kill_while_it_is_moved_into_place_is_gone_on_from(
         if done:
             break
     assert step > 5
+
+
+def test_what_was_moved_before_a_kill_is_not_in_the_way_of_asking(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("a", "b"):
+        (root / name).touch()
+    (here / "tree").mkdir()
+    with killed_at(2, monkeypatch):
+        transfer([root], here)
+    assert os.listdir(here / "tree") == ["a"]
+    source = open_source(root)
+    source.close()
+    look_first(here, source.manifest, Policy())
+    resumed(root, here)
+    with pytest.raises(LocalFileError, match="'tree/a' exists already"):
+        look_first(here, source.manifest, Policy())
+    assert os.listdir(here) == ["tree"]
 
 
 @pytest.mark.parametrize("loss", ["removed", "torn", "emptied"])

@@ -1,7 +1,7 @@
 """The receiving end: what it does at the session's events.
 
-It asks whether to accept, opens the sink, asks again for what differs, compares the hashes, and says so. What has no
-size, and what goes to a descriptor, is written in order, and cannot be resumed.
+It looks at what is in the way, asks whether to accept, opens the sink, asks again for what differs, compares the
+hashes, and says so. What has no size, and what goes to a descriptor, is written in order, and cannot be resumed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from udpsend import events
 from udpsend.config import Config, Role
 from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed, UsageError
-from udpsend.files.existing import Policy
+from udpsend.files.entries import File
+from udpsend.files.existing import Policy, look_first
 from udpsend.files.in_order import InOrder
 from udpsend.files.manifest import Announced, Manifest
 from udpsend.files.offers import Offer, Stream, Text, parse_offer_untrusted
@@ -125,14 +126,23 @@ class Receiving(Shell):
             return
 
         def decide() -> Sink | InOrder:
-            if self._accept is not None and not self._accept(offered):
-                raise Refused("Declined.")
+            if self._accept is not None:
+                self._look_first(offer)
+                if not self._accept(offered):
+                    raise Refused("Declined.")
             self._sink = sink = self._open_sink(offer)
             if self._left:  # while the user thought; looked at last, as `leave` sets it first
                 sink.abandon()
             return sink
 
         (self.beside if self._accept is None else self.ask)(decide, self._accepted)
+
+    def _look_first(self, offer: Manifest | Stream | Text) -> None:
+        """Nobody need be asked about what cannot be taken."""
+        if self._descriptor is None and isinstance(offer, Stream):
+            offer = Manifest([File(offer.name, 0, 0, 0, 0)])
+        if self._descriptor is None and isinstance(offer, Manifest):
+            look_first(self._directory, offer, self._policy)
 
     def _open_sink(self, offer: Manifest | Stream | Text) -> Sink | InOrder:
         size = offer.size if isinstance(offer, Manifest) else None

@@ -9,12 +9,13 @@ import stat
 from msgspec import Struct
 
 from udpsend.errors import LocalFileError
+from udpsend.files import disk
 from udpsend.files.byte_space import EntrySet
 from udpsend.files.directories import Directories
 from udpsend.files.entries import Directory, Entry, File, Link, parent_of
 from udpsend.files.manifest import Manifest
-from udpsend.files.names import quote
-from udpsend.files.opening import check_takes_names, is_own_read_only
+from udpsend.files.names import quote, tree_name
+from udpsend.files.opening import check_takes_names, is_own_read_only, open_destination
 from udpsend.wire.ranges import MAX_LEFT_OUT
 
 MAX_RENAMES = 10_000
@@ -49,6 +50,19 @@ class Destination(Struct):
     def bound_to(self, manifest: Manifest) -> str:
         """Binds the offer and what is left out of it: what may be resumed."""
         return hashlib.sha256(manifest.identity.encode() + self.left_out.pack()).hexdigest()
+
+
+def look_first(directory: str | os.PathLike[str], manifest: Manifest, policy: Policy) -> None:
+    """What is refused in any case, before the user is asked; nothing is made. What an attempt that was interrupted has
+    moved already is not in the way, so where it left something that is looked at later. Raises LocalFileError."""
+    root = open_destination(directory)
+    try:
+        if disk.existing_kind(root, tree_name(manifest.name)) is None:
+            look(root, manifest, policy)
+    except OSError as error:
+        raise disk.local_error(error, "write", manifest.name) from error
+    finally:
+        os.close(root)
 
 
 def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
