@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.cli_library import DIGEST, HOSTILE, Library, assert_harmless, replaced_library, type_in
 from udpsend import events
-from udpsend.cli import main
+from udpsend.cli import main, terminal
 from udpsend.cli.display import Display
 from udpsend.cli.escape import LONGEST_NAME, escape
 from udpsend.cli.invitation import command_for_other_side, qr_rows
@@ -77,6 +77,21 @@ def test_verbose_shows_mailboxes_stun_and_counters(library: Library, capsys: pyt
         f"BLAKE3 {DIGEST}",
     ):
         assert f"  {line}\n" in text
+
+
+def test_what_is_said_meanwhile_does_not_run_into_a_question(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Terminal()
+
+    def read_line() -> str:
+        shown.warning("nothing is heard.")
+        return "y"
+
+    monkeypatch.setattr(terminal, "_read_line", read_line)
+    assert shown.confirm("Receive it?")
+    question = "Receive it? [y/N] "
+    assert capsys.readouterr().err == f"{question}\nWarning: nothing is heard.\n{question}\n"
 
 
 @pytest.mark.parametrize(

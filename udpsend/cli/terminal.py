@@ -113,7 +113,7 @@ class Terminal:
         self.err = OutputStream("stderr")
         self._status: StatusLine | None = None
         self._lock = threading.RLock()
-        self._asking = False
+        self._question = ""  # that stands without an answer
 
     def result(self, text: str, *, even_if_quiet: bool = False) -> None:
         """A line of standard output."""
@@ -141,9 +141,9 @@ class Terminal:
         """`udpsend: what happened`, whose further lines are kept, a few of them. Takes the bar away first."""
         self.set_status(None)
         with self._lock:
-            if self._asking:
+            if self._question:
                 self.err.write("\n")
-                self._asking = False
+                self._question = ""
         lines = text.strip().splitlines()[:LONGEST_ERROR]
         for prefix, line in zip(["udpsend: ", "  ", "  "], lines, strict=False):
             self._line(self.err, prefix + line.strip())
@@ -182,18 +182,21 @@ class Terminal:
         with self._lock:
             if self._status is not None:
                 self._status.hide()
+            if self._question:
+                self.err.write("\n")
             stream.write(escape(text, longest) + "\n")
+            self.err.write(self._question)
             if self._status is not None:
                 self._status.show()
 
     def ask(self, question: str) -> str | None:
         """The line that the user types, without blanks around it; None where standard input has ended."""
         with self._lock:
-            self._asking = True
-            self.err.write(escape(question, LONGEST_OUTPUT) + " ")
+            self._question = escape(question, LONGEST_OUTPUT) + " "
+            self.err.write(self._question)
         answer = _read_line()
         with self._lock:
-            self._asking = False
+            self._question = ""
             if answer is None or not _typed_on_terminal():
                 self.err.write("\n")
         return answer
