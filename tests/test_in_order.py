@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -181,6 +182,24 @@ def test_a_descriptor_that_select_does_not_take(pipe: tuple[int, int]) -> None:
     finally:
         os.close(high)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_a_full_disk_does_not_promise_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to_file: bool) -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    try:
+        outlet = FileOutlet(tmp_path, "a", Policy()) if to_file else DescriptorOutlet(descriptor)
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(LocalFileError, match="disk is full; free some space and begin anew"):
+            outlet.write(memoryview(b"x"))
+        outlet.discard()
+        outlet.close()
+    finally:
+        os.close(descriptor)
 
 
 def test_the_source_reads_no_further_than_its_ring(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

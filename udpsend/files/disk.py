@@ -21,12 +21,13 @@ from udpsend.files.names import quote
 FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 _GOES_ON = "run the same command again, it goes on where it stopped"
+BEGIN_ANEW = "begin anew: this cannot go on where it stopped"
 _REASONS = {
     errno.ENOENT: "there is no such file or directory",
     errno.EACCES: "permission denied; check who owns it and its mode",
     errno.EPERM: "the system does not permit it; check who owns it",
-    errno.ENOSPC: f"the disk is full; free some space and {_GOES_ON}",
-    errno.EDQUOT: f"your disk quota is used up; free some space and {_GOES_ON}",
+    errno.ENOSPC: "the disk is full; free some space and {then}",
+    errno.EDQUOT: "your disk quota is used up; free some space and {then}",
     errno.EROFS: "the file system is read-only; choose another directory",
     errno.EIO: "the disk reports an input/output error; it may be failing",
     errno.EFBIG: "the file system, or a limit of your shell (ulimit -f), does not allow files this large",
@@ -35,15 +36,15 @@ _REASONS = {
     errno.EISDIR: "it is a directory",
     errno.ELOOP: "it is a symbolic link, or a loop of them; remove it",
     errno.EMFILE: "too many files are open in this process; raise ulimit -n",
-    errno.ESTALE: f"the network file system lost it; mount it again and {_GOES_ON}",
+    errno.ESTALE: "the network file system lost it; mount it again and {then}",
     errno.ETXTBSY: "it is a program that is running",
     errno.EPIPE: "its reader has ended",
 }
 
 
-def local_error(error: OSError, doing: str, name: str) -> LocalFileError:
-    """`Cannot write 'a.bin': the disk is full; ...` from what the system said."""
-    reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
+def local_error(error: OSError, doing: str, name: str, then: str = _GOES_ON) -> LocalFileError:
+    """`Cannot write 'a.bin': the disk is full; ...` from what the system said, and what to do when that has changed."""
+    reason = _REASONS.get(error.errno or 0, "").format(then=then) or error.strerror or str(error)
     return LocalFileError(f"Cannot {doing} {quote(name)}: {reason}.")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from udpsend.errors import PeerError
-from udpsend.files.disk import local_error
+from udpsend.files.disk import BEGIN_ANEW, local_error
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy
 from udpsend.files.hashing import POLL_INTERVAL
@@ -166,4 +166,4 @@ def _errors(doing: str, name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:  # ValueError: a descriptor that select does not take
         reason = error if isinstance(error, OSError) else OSError(str(error))
-        raise local_error(reason, doing, name) from error
+        raise local_error(reason, doing, name, BEGIN_ANEW) from error

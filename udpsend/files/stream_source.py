@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 
 from udpsend.errors import LocalFileError, TransferFailed
-from udpsend.files.disk import local_error
+from udpsend.files.disk import BEGIN_ANEW, local_error
 from udpsend.files.hashing import POLL_INTERVAL
 from udpsend.files.offers import Stream, Text
 from udpsend.files.stream_digest import StreamDigest
@@ -134,7 +134,7 @@ def descriptor_reader(descriptor: int) -> Read:
             return None
         except (OSError, ValueError) as error:
             reason = error if isinstance(error, OSError) else OSError(str(error))
-            raise local_error(reason, "read", "standard input") from error
+            raise local_error(reason, "read", "standard input", BEGIN_ANEW) from error
 
     return read_into
 
