@@ -67,9 +67,8 @@ class _Grows(Peer):
         self.drive()
 
 
-@pytest.mark.parametrize("size", [0, 1, 3_000_000])
-@pytest.mark.parametrize("loss", [0.0, 0.05])
-def test_a_stream_arrives(seed: int, size: int, loss: float) -> None:
+def stream(seed: int, size: int, loss: float = 0.0) -> tuple[Transfer, _Grows]:
+    """It, and its receiver."""
     network = Network(seed)
     a, b = network.host("a"), network.host("b")
     there, back = network.cable(a, "10.0.0.1", b, "10.0.0.2", delay=0.02, rate=5e6, loss=loss)
@@ -79,11 +78,28 @@ def test_a_stream_arrives(seed: int, size: int, loss: float) -> None:
     sa = a.bind(4000, lambda _: sender)
     sb = b.bind(5000, lambda _: cast(Peer, receiver))
     sa.endpoint.drive, sb.endpoint.drive = sa.drive, sb.drive
-    running = Transfer(network, sa.endpoint, sb.endpoint, sa, sb, there, back)
+    return Transfer(network, sa.endpoint, sb.endpoint, sa, sb, there, back), receiver
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+def test_a_stream_arrives(seed: int, size: int, loss: float) -> None:
+    running, receiver = stream(seed, size, loss)
     running.run(120)
     running.assert_verified()
     assert receiver.farthest <= AHEAD
-    assert sa.endpoint.connection.progress == sb.endpoint.connection.progress == (size, size)
+    assert running.sender.connection.progress == running.receiver.connection.progress == (size, size)
+
+
+def test_what_is_left_of_a_stream_is_not_promised_to_go_on(seed: int) -> None:
+    running, _ = stream(seed, 3_000_000)
+    running.network.run(seconds=0.5)
+    assert 0 < running.receiver.connection.progress[0] < 3_000_000
+    running.there.down = running.back.down = True
+    running.run(60)
+    for error in running.errors():
+        assert "Nothing was heard" in str(error)
+        assert str(error).endswith("cannot be resumed: begin anew.")
 
 
 def stream_sender() -> Sender:

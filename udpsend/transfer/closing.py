@@ -99,11 +99,14 @@ def unconfirmed() -> Refused:
     return Refused(f"Stopped: {why}", told=why)
 
 
-def silent(seconds: float) -> TransferFailed:
-    """Nothing was heard for so long."""
+def silent(seconds: float, in_order: bool) -> TransferFailed:
+    """Nothing was heard for so long. `in_order`: nothing of it can be resumed."""
+    rest = "What comes in order cannot be resumed: begin anew."
+    if not in_order:
+        rest = "What has arrived is kept: run the same commands again."
     return TransferFailed(
         f"Nothing was heard from the other side for {seconds:.0f} s: its network or this one is gone, or it was "
-        "switched off. What has arrived is kept: run the same commands again."
+        f"switched off. {rest}"
     )
 
 

@@ -190,7 +190,7 @@ class Connection:
         if self._closed or self._out.closing.started:
             return
         if now >= self._alive.over_at(self._out.control.all_acked):
-            self._end(None if self._alive.verified else silent(self._alive.idle_timeout))
+            self._end(None if self._alive.verified else silent(self._alive.idle_timeout, self.in_order))
         if now >= self._out.last_eliciting + self._alive.keepalive:
             self._out.ping = True
         if (timer := self.flight.timer()) is not None and now >= timer:
@@ -202,6 +202,12 @@ class Connection:
         if self._out.closing.over and not self._closed:
             self._end(self._failure)
         return self._events.popleft() if self._events else None
+
+    @property
+    def in_order(self) -> bool:
+        """Whether nothing of it can be put in its place later: a stream, or what goes to one."""
+        side = self.sender or self.receiver
+        return side is not None and side.in_order
 
     # inbound
 

@@ -90,6 +90,8 @@ class Receiver:
         """That of all blocks, as the sink's owner found it: told with `verified`."""
         self.total = 0
         self._is_open = False  # how much comes is not known yet
+        self.in_order = False
+        """Whether it goes where nothing can be put in its place later."""
 
     @property
     def known_total(self) -> int | None:
@@ -140,6 +142,7 @@ class Receiver:
         self._packed = None
         self._is_open = size is None
         self.total = size or 0
+        self.in_order = ahead is not None
         known = known or RangeSet()
         self._control.queue(accept_message(present, left_out, known, ahead, self._limit, self._background))
 

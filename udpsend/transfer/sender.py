@@ -91,6 +91,11 @@ class Sender:
         return None if self._is_stream and self._digest is None else self.total
 
     @property
+    def in_order(self) -> bool:
+        """Whether it comes from where it comes once, or goes where nothing can be put in its place later."""
+        return self._is_stream or self._ahead is not None
+
+    @property
     def floor(self) -> int:
         """The receiver has all bytes below it."""
         return next(self._delivered.gaps(self._base, self._base + self.total + 1))[0] - self._base
