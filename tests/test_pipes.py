@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -116,6 +117,17 @@ def test_from_file_to_pipe(start: Start, seed: int, tmp_path: Path) -> None:
     sender = start("send", str(tmp_path / "f"))
     assert ended(start("recv", "-y", "-o", "-"), 0)[0] == content
     ended(sender, 0)
+
+
+def test_what_goes_to_a_pipe_is_not_promised_to_go_on(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(RINGS + (16 << 20)))
+    sender = start("send", str(tmp_path / "f"))
+    receiver = start("recv", "-y", "-o", "-")
+    assert receiver.stdout is not None
+    assert receiver.stdout.read(1)
+    sender.send_signal(signal.SIGINT)
+    assert "cannot be resumed: begin anew" in ended(sender, 130)[1]
+    ended(receiver, 6)
 
 
 def test_several_files_do_not_go_to_a_pipe(start: Start, tmp_path: Path) -> None:

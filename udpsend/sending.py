@@ -70,6 +70,8 @@ class Sending(Shell):
         match event:
             case OfferAccepted(already, missing, known):
                 self.started = now
+                if self.session.connection is not None and self.session.connection.in_order:
+                    self.after_stopping = "What goes to a pipe cannot be resumed: begin anew."
                 try:
                     self._source.start(missing, lambda: self.driver.call_soon(lambda: None), RangeSet(known))
                 except PeerError as error:
