@@ -47,6 +47,13 @@ def test_partials_are_listed_and_removed(tmp_path: Path, capsys: pytest.CaptureF
     assert os.listdir(here) == ["mine"]
 
 
+def test_partials_of_what_is_no_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for name in ("nope", "file"):
+        assert main(["partials", str(tmp_path / name)]) == 7
+        assert capsys.readouterr().err == f"udpsend: There is no directory '{tmp_path / name}'.\n"
+
+
 def test_verify_against_saved_sums(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from udpsend.files.disk import FLAGS, open_directory
+from udpsend.errors import LocalFileError
+from udpsend.files.disk import FLAGS, local_error
 from udpsend.files.journal import NEW_SUFFIX
-from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_SUFFIX
+from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_SUFFIX, quote
 
 
 class Leftover(Struct, frozen=True):
@@ -30,7 +31,7 @@ class Leftover(Struct, frozen=True):
 
 def leftovers(directory: str | os.PathLike[str], clean: bool = False) -> list[Leftover]:
     """By name. `clean` removes those that are not in use, with their journals. Raises LocalFileError, OSError."""
-    where = open_directory(directory)
+    where = _open(directory)
     try:
         found = list(_find(where))
         if clean:
@@ -40,6 +41,16 @@ def leftovers(directory: str | os.PathLike[str], clean: bool = False) -> list[Le
         return found
     finally:
         os.close(where)
+
+
+def _open(directory: str | os.PathLike[str]) -> int:
+    name = os.fspath(directory)
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LocalFileError(f"There is no directory {quote(name)}.") from error
+    except OSError as error:
+        raise local_error(error, "open the directory", name) from error
 
 
 def _find(where: int) -> Iterator[Leftover]:
