@@ -10,6 +10,7 @@ import pytest
 from tests.trees import make_tree, move, open_source
 from udpsend.cli import main
 from udpsend.files.existing import Policy
+from udpsend.files.outlets import FileOutlet
 from udpsend.files.sink import open_sink
 
 
@@ -45,6 +46,24 @@ def test_partials_are_listed_and_removed(tmp_path: Path, capsys: pytest.CaptureF
     source.close()
     assert main(["partials", "--clean", str(here)]) == 0
     assert os.listdir(here) == ["mine"]
+
+
+def test_partials_that_cannot_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "y").write_bytes(bytes(200_000))
+    here = tmp_path / "here"
+    here.mkdir()
+    leave(tmp_path / "y", here)
+    (here / ".x.udpsend-journal").touch()
+    stream = FileOutlet(here, "stdin", Policy())
+    stream.write(memoryview(bytes(200_000)))
+    stream.close()  # as it is killed: not discarded
+    assert main(["partials", str(here)]) == 0
+    states = [line.split(", ", 1) for line in capsys.readouterr().out.splitlines()]
+    assert [(name.partition(":")[0], state) for name, state in states] == [
+        ("stdin", "cannot go on, the same commands begin anew"),
+        ("y", "goes on with the same commands"),
+        ("x", "cannot go on, the same commands begin anew"),
+    ]
 
 
 def test_partials_of_what_is_no_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

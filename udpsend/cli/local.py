@@ -25,7 +25,8 @@ def partials(terminal: Terminal, /, directory: str, clean: bool) -> None:
 
     found = leftovers(Path(directory), clean)
     for leftover in found:
-        state = "being received" if leftover.in_use else "removed" if clean else "goes on with the same commands"
+        state = "goes on with the same commands" if leftover.goes_on else "cannot go on, the same commands begin anew"
+        state = "being received" if leftover.in_use else "removed" if clean else state
         terminal.result(f"{escape(leftover.name)}: {size_text(leftover.size)}, {state}")
     if not found:
         terminal.note("Nothing was left.")

@@ -26,6 +26,7 @@ from msgspec import Struct, field
 
 from udpsend.files.digests import Digests
 from udpsend.files.disk import FLAGS, sync_directory
+from udpsend.files.entries import MAX_SIZE
 from udpsend.files.hashing import hash_block_size
 from udpsend.files.opening import open_own_file
 from udpsend.wire.ranges import MAX_BLOCKS, RangeSet
@@ -114,6 +115,12 @@ def vouches_for_all(directory: int, name: str, identity: str, size: int) -> bool
     with open(os.open(name, os.O_RDONLY | FLAGS, dir_fd=directory), "rb") as file:
         found = parse_journal(file.read(MAX_JOURNAL_SIZE), identity, size)
     return found.present.covers(0, size) and len(found.checked) == -(-size // hash_block_size(size))
+
+
+def vouches_for_some(directory: int, name: str) -> bool:
+    """Whether the journal `name` says of anything that it is there, whatever it is of. Raises OSError."""
+    with open(os.open(name, os.O_RDONLY | FLAGS, dir_fd=directory), "rb") as file:
+        return bool(parse_journal(file.read(MAX_JOURNAL_SIZE), "", MAX_SIZE, boot_id()).stale)
 
 
 class Journal:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from udpsend.errors import LocalFileError
 from udpsend.files.disk import FLAGS, local_error
-from udpsend.files.journal import NEW_SUFFIX
+from udpsend.files.journal import NEW_SUFFIX, vouches_for_some
 from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_SUFFIX, quote
 
 
@@ -27,6 +27,8 @@ class Leftover(Struct, frozen=True):
     size: int
     """Bytes on the disk."""
     in_use: bool
+    goes_on: bool
+    """Whether another attempt needs less than all. Nothing of a stream is noted in its journal."""
 
 
 def leftovers(directory: str | os.PathLike[str], clean: bool = False) -> list[Leftover]:
@@ -61,11 +63,19 @@ def _find(where: int) -> Iterator[Leftover]:
             if name.endswith(suffix):
                 stem = name.removesuffix(suffix)
                 partials.add(stem)
-                yield Leftover(stem[1:], name, _size(where, name), _is_locked(where, name))
+                goes_on = suffix == TREE_SUFFIX or _is_vouched_for(where, stem)
+                yield Leftover(stem[1:], name, _size(where, name), _is_locked(where, name), goes_on)
     for name in names:
         stem = name.removesuffix(NEW_SUFFIX).removesuffix(JOURNAL_SUFFIX)
         if stem != name and JOURNAL_SUFFIX in name and stem not in partials:
-            yield Leftover(stem[1:], name, _size(where, name), False)
+            yield Leftover(stem[1:], name, _size(where, name), in_use=False, goes_on=False)
+
+
+def _is_vouched_for(where: int, stem: str) -> bool:
+    try:
+        return vouches_for_some(where, stem + JOURNAL_SUFFIX)
+    except OSError:
+        return False
 
 
 def _is_locked(where: int, name: str) -> bool:
