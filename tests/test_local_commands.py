@@ -12,6 +12,7 @@ from udpsend.cli import main
 from udpsend.files.existing import Policy
 from udpsend.files.outlets import FileOutlet
 from udpsend.files.sink import open_sink
+from udpsend.files.sums import sum_of
 
 
 def leave(path: Path, here: Path) -> None:
@@ -98,3 +99,28 @@ def test_verify_against_saved_sums(
     assert main(["verify", "sums.b3", "tree"]) == 2
     Path("bad.b3").write_text("nonsense\n")
     assert main(["verify", "bad.b3"]) == 7
+
+
+def test_verify_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("d")
+    names = ["*", " a", "a\\new", "\\\\n", "a\nb", "a\r", "a\rb", "a\x0cb\x85c\u2028d", "grüße", "a\udcff"]
+    for name in names:
+        Path("d", name).write_text(name, errors="surrogateescape")
+        Path(name).write_text(name, errors="surrogateescape")
+    assert main(["verify", "--save", "sums.b3", "d", *names]) == 0
+    assert main(["verify", "sums.b3"]) == 0
+    assert f"{2 * len(names)} of {2 * len(names)} files" in capsys.readouterr().out
+
+
+def test_verify_sums_that_others_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").write_text("a")
+    a = sum_of("a")
+    Path("sums.b3").write_bytes(f"{a}  a\n{a} *a\n{a} a".encode())
+    assert main(["verify", "sums.b3"]) == 0
+    Path("sums.b3").write_bytes(f"{a}  a\0b".encode())
+    assert main(["verify", "sums.b3"]) == 1
+    assert "no file can have this name" in capsys.readouterr().out

@@ -16,7 +16,8 @@ from udpsend.files.disk import local_error
 from udpsend.files.names import quote
 
 MAX_SUMS = 1 << 30  # bytes of a file of sums
-_LINE = re.compile(r"(\\?)([0-9a-f]{64})  ?\*?(.+)")
+_LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *]?(.+)")
+_ESCAPED = re.compile(r"\\[\\n]")
 
 
 class Checked(Struct, frozen=True):
@@ -46,8 +47,8 @@ def sum_line(digest: str, path: str) -> str:
 def check(sums: str | os.PathLike[str]) -> Iterator[Checked]:
     """Each file named in `sums`, relative to the current directory. Raises LocalFileError if there are no sums."""
     try:
-        with open(sums, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read(MAX_SUMS).splitlines()
+        with open(sums, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            lines = file.read(MAX_SUMS).removesuffix("\n").split("\n")
     except OSError as error:
         raise local_error(error, "read", os.fspath(sums)) from error
     for number, line in enumerate(lines, 1):
@@ -56,11 +57,13 @@ def check(sums: str | os.PathLike[str]) -> Iterator[Checked]:
             raise LocalFileError(
                 f"Line {number} of {quote(os.fspath(sums))} is no BLAKE3 sum: 64 hex digits, two spaces, a path."
             )
-        path = match[3].replace("\\n", "\n").replace("\\\\", "\\") if match[1] else match[3]
+        path = _ESCAPED.sub(lambda found: "\n" if found[0] == r"\n" else "\\", match[3]) if match[1] else match[3]
         try:
             problem = None if sum_of(path) == match[2] else "its content is another"
         except OSError as error:
             problem = error.strerror or str(error)
+        except ValueError:  # NUL
+            problem = "no file can have this name"
         yield Checked(path, problem)
 
 
