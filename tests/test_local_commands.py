@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.trees import make_tree, move, open_source
 from udpsend.cli import main
+from udpsend.files import sums
 from udpsend.files.existing import Policy
 from udpsend.files.outlets import FileOutlet
 from udpsend.files.sink import open_sink
@@ -124,3 +126,52 @@ def test_verify_sums_that_others_wrote(
     Path("sums.b3").write_bytes(f"{a}  a\0b".encode())
     assert main(["verify", "sums.b3"]) == 1
     assert "no file can have this name" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("failure", "status"), [(KeyboardInterrupt(), 130), (OSError(errno.EIO, "broken"), 7)])
+def test_sums_have_their_name_when_they_are_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, status: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def failing(path: str) -> str:
+        seen.append(set(os.listdir()))
+        if path == "b":
+            raise failure
+        return "0" * 64
+
+    Path("a").touch()
+    Path("b").touch()
+    monkeypatch.setattr(sums, "sum_of", failing)
+    assert main(["verify", "--save", "sums.b3", "a", "b"]) == status
+    assert all("sums.b3" not in names for names in seen)
+    assert set(os.listdir()) == {"a", "b"}
+
+
+def test_sums_replace_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    Path("link").symlink_to("nowhere")
+    for name in ("a", "link", ".", str(tmp_path)):
+        assert main(["verify", "--save", name, "a"]) == 7
+        assert "exists" in capsys.readouterr().err
+
+    def appears(path: str) -> str:
+        Path("sums.b3").write_text("mine")
+        return "0" * 64
+
+    monkeypatch.setattr(sums, "sum_of", appears)
+    assert main(["verify", "--save", "sums.b3", "a"]) == 7
+    assert "exists" in capsys.readouterr().err
+    assert Path("sums.b3").read_text() == "mine"
+    assert set(os.listdir()) == {"a", "link", "sums.b3"}
+
+
+def test_sums_are_not_of_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    assert main(["verify", "--save", "sums.b3", "."]) == 0
+    assert [line.split("  ")[1] for line in Path("sums.b3").read_text().splitlines()] == ["./a"]

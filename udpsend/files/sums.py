@@ -5,15 +5,18 @@ A path with a backslash or a line feed in it is escaped, and its line then begin
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
 from udpsend.errors import LocalFileError
-from udpsend.files.disk import local_error
-from udpsend.files.names import quote
+from udpsend.files.disk import BEGIN_ANEW, FLAGS, existing_kind, local_error, rename_no_replace
+from udpsend.files.names import OWN_MARK, quote
 
 MAX_SUMS = 1 << 30  # bytes of a file of sums
 _LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *]?(.+)")
@@ -68,18 +71,44 @@ def check(sums: str | os.PathLike[str]) -> Iterator[Checked]:
 
 
 def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[str]]) -> int:
-    """Write the sums of files, and of all files below directories, to a file that does not exist yet. Returns how many.
-    Raises LocalFileError."""
-    count = 0
+    """Write the sums of files, and of all files below directories, to a file that does not exist yet, and that has its
+    name when it is complete. Returns how many. Raises LocalFileError."""
     path = os.fspath(sums)
+    above, name = os.path.split(path)
+    hidden = f"{OWN_MARK}{secrets.token_hex(8)}"
+    count = 0
     try:
-        with open(sums, "x", encoding="utf-8", errors="surrogateescape") as file:
-            for path in _files(paths):
-                file.write(sum_line(sum_of(path), path))
-                count += 1
+        where = os.open(above or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if existing_kind(where, name or ".") is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666, dir_fd=where)
+            with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+                for line in _lines(paths, hidden):
+                    file.write(line)
+                    count += 1
+                file.flush()
+                os.fsync(fd)
+            rename_no_replace(where, hidden, name)
+        finally:
+            with contextlib.suppress(OSError):  # it has its name, or never was
+                os.unlink(hidden, dir_fd=where)
+            os.close(where)
     except OSError as error:
-        raise local_error(error, "write" if path == os.fspath(sums) else "read", path) from error
+        raise local_error(error, "write", path, BEGIN_ANEW) from error
     return count
+
+
+def _lines(paths: Iterable[str | os.PathLike[str]], hidden: str) -> Iterator[str]:
+    """Not of what is called `hidden`. Raises LocalFileError."""
+    for path in _files(paths):
+        if os.path.basename(path) == hidden:
+            continue
+        try:
+            digest = sum_of(path)
+        except OSError as error:
+            raise local_error(error, "read", path) from error
+        yield sum_line(digest, path)
 
 
 def _files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
