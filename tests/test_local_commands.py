@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from udpsend.files.existing import Policy
 from udpsend.files.outlets import FileOutlet
 from udpsend.files.sink import open_sink
 from udpsend.files.sums import sum_of
+
+BOUND = 60  # seconds that a process may take
 
 
 def leave(path: Path, here: Path) -> None:
@@ -175,3 +180,49 @@ def test_sums_are_not_of_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("a").touch()
     assert main(["verify", "--save", "sums.b3", "."]) == 0
     assert [line.split("  ")[1] for line in Path("sums.b3").read_text().splitlines()] == ["./a"]
+
+
+def in_process(*words: str) -> subprocess.CompletedProcess[str]:
+    """What might hang."""
+    command = [sys.executable, "-c", "import sys; from udpsend.cli import main; sys.exit(main())", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "directory"])
+def test_verify_what_is_no_file_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    assert main(["verify", "--save", "sums.b3", "a"]) == 0
+    os.unlink("a")
+    with socket.socket(socket.AF_UNIX) as listening:
+        match kind:
+            case "pipe":
+                os.mkfifo("a")
+            case "socket":
+                listening.bind("a")
+            case "device":
+                os.symlink("/dev/null", "a")
+            case _:
+                os.mkdir("a")
+        finished = in_process("verify", "sums.b3")
+    assert finished.returncode == 1, finished.stderr
+    assert ("Is a directory" if kind == "directory" else "it is a device, a pipe or a socket") in finished.stdout
+
+
+def test_what_becomes_a_pipe_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    status = os.stat(tmp_path / "file")
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as replaced:
+        replaced.setattr(os, "stat", lambda path: status)
+        with pytest.raises(OSError, match="a pipe"):
+            sum_of(tmp_path / "pipe")
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_no_sum_is_saved_of_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    finished = in_process("verify", "--save", str(tmp_path / "sums.b3"), str(tmp_path / "pipe"))
+    assert finished.returncode == 7
+    assert "pipe': it is a device, a pipe or a socket." in finished.stderr

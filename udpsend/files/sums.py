@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -34,11 +35,31 @@ def sum_of(path: str | os.PathLike[str]) -> str:
     from blake3 import blake3
 
     hasher = blake3(max_threads=blake3.AUTO)
-    with open(path, "rb", buffering=0) as file:
+    with open(_open_file(path), "rb", buffering=0) as file:
         block = memoryview(bytearray(1 << 20))
         while count := file.readinto(block):
             hasher.update(block[:count])
     return hasher.hexdigest()
+
+
+def _open_file(path: str | os.PathLike[str]) -> int:
+    """A descriptor of a file, or of what a link to it points to: pipes would be waited for, and devices may be without
+    an end. They are not even opened, but where one takes the place of a file just then. Raises OSError."""
+    _check_is_file(os.stat(path))
+    fd = os.open(path, os.O_RDONLY | (FLAGS & ~os.O_NOFOLLOW))
+    try:
+        _check_is_file(os.fstat(fd))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_is_file(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a device, a pipe or a socket")
 
 
 def sum_line(digest: str, path: str) -> str:
