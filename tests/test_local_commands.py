@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -219,6 +220,60 @@ def test_what_becomes_a_pipe_when_it_is_opened(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(OSError, match="a pipe"):
             sum_of(tmp_path / "pipe")
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("d/closed")
+    os.mkfifo("d/pipe")
+    os.symlink("nowhere", "d/dangling")
+    os.symlink("/dev/null", "d/device")
+    for name in ("a", "locked", "z"):
+        Path("d", name).touch()
+    real_open, real_scandir = os.open, os.scandir
+
+    def opened(path: Any, *arguments: Any, **options: Any) -> int:
+        if path == "d/locked":
+            raise PermissionError(errno.EACCES, "locked", path)
+        return real_open(path, *arguments, **options)
+
+    def listed(path: str) -> Any:
+        if path == "d/closed":
+            raise PermissionError(errno.EACCES, "closed", path)
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "scandir", listed)
+    assert main(["verify", "--save", "sums.b3", "d"]) == 8
+    out, err = capsys.readouterr()
+    assert out == "2 sums are in sums.b3; 5 could not be read.\n"
+    assert sorted(err.splitlines()) == [
+        "Warning: d/closed is left out: closed.",
+        "Warning: d/dangling is left out: it is a link that leads nowhere.",
+        "Warning: d/device is left out: it is a device, a pipe or a socket.",
+        "Warning: d/locked is left out: locked.",
+        "Warning: d/pipe is left out: it is a device, a pipe or a socket.",
+    ]
+    assert [line.split("  ")[1] for line in Path("sums.b3").read_text().splitlines()] == ["d/a", "d/z"]
+    assert main(["verify", "sums.b3"]) == 0
+
+
+def test_what_is_named_has_to_be_readable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    os.mkdir("empty")
+    os.symlink("nowhere", "dangling")
+    monkeypatch.setattr(sums, "sum_of", lambda path: pytest.fail("nothing is read before"))
+    assert main(["verify", "--save", "sums.b3", "a", "nope"]) == 7
+    assert "Cannot read 'nope'" in capsys.readouterr().err
+    assert main(["verify", "--save", "sums.b3", "a", "dangling"]) == 7
+    assert main(["verify", "--save", "sums.b3", "empty"]) == 7
+    assert "no file of which a sum could be saved" in capsys.readouterr().err
+    assert set(os.listdir()) == {"a", "empty", "dangling"}
 
 
 def test_no_sum_is_saved_of_a_pipe(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import click
 
 from udpsend.cli.collector import collect_rarely
 from udpsend.cli.doctor import doctor
-from udpsend.cli.local import partials, verify
+from udpsend.cli.local import INCOMPLETE, partials, verify
 from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
 from udpsend.cli.paths import TypedPath
 from udpsend.cli.pipes import DASH, STDIN, STDOUT, asked_text, check_what_to_send, give_up_stdout, no_file_options
@@ -21,7 +21,6 @@ from udpsend.errors import Cancelled, UsageError
 if TYPE_CHECKING:
     from udpsend.events import Offered
 
-INCOMPLETE = 8
 EXIT_CODES = """\b
 Exit codes:
     0  done, and verified          5  no direct path between the two

@@ -13,6 +13,7 @@ from udpsend.cli.terminal import Terminal
 from udpsend.errors import UsageError
 
 DIFFERENT = 1
+INCOMPLETE = 8
 
 
 @click.command()
@@ -40,15 +41,15 @@ def partials(terminal: Terminal, /, directory: str, clean: bool) -> None:
 def verify(terminal: Terminal, /, sums: str, paths: tuple[str, ...], save: bool) -> int:
     """Compare files with the BLAKE3 sums that were saved in FILE.b3, by this command or by b3sum.
 
-    The exit code is 1 if a file is not what it was.
+    The exit code is 1 if a file is not what it was. With --save it is 8 if there is something below PATH that cannot be
+    read (pipes, sockets, devices, links that lead nowhere): that is named, and the rest is saved.
     """
-    from udpsend.files.sums import check, save_sums
+    from udpsend.files.sums import check
 
     if save != bool(paths):
         raise UsageError("To save sums: udpsend verify --save FILE.b3 PATH...\nTo compare: udpsend verify FILE.b3")
     if save:
-        terminal.result(f"{save_sums(Path(sums), [Path(path) for path in paths])} sums are in {sums}.")
-        return 0
+        return _save(terminal, Path(sums), [Path(path) for path in paths])
     wrong = count = 0
     for checked in check(Path(sums)):
         count += 1
@@ -57,3 +58,19 @@ def verify(terminal: Terminal, /, sums: str, paths: tuple[str, ...], save: bool)
             terminal.result(f"{escape(checked.path)}: {escape(checked.problem)}", even_if_quiet=True)
     terminal.result(f"{count - wrong} of {count} files are what they were.")
     return DIFFERENT if wrong else 0
+
+
+def _save(terminal: Terminal, sums: Path, paths: tuple[Path, ...]) -> int:
+    from udpsend.files.sums import save_sums
+
+    skipped = 0
+
+    def skip(path: str, why: str) -> None:
+        nonlocal skipped
+        skipped += 1
+        terminal.warning(f"{escape(path)} is left out: {escape(why)}.")
+
+    count = save_sums(sums, paths, skip)
+    more = f"; {skipped} could not be read" if skipped else ""
+    terminal.result(f"{count} sums are in {sums}{more}.")
+    return INCOMPLETE if skipped else 0

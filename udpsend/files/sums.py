@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
@@ -22,6 +22,9 @@ from udpsend.files.names import OWN_MARK, quote
 MAX_SUMS = 1 << 30  # bytes of a file of sums
 _LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *]?(.+)")
 _ESCAPED = re.compile(r"\\[\\n]")
+
+
+OnSkipped = Callable[[str, str], None]
 
 
 class Checked(Struct, frozen=True):
@@ -91,10 +94,14 @@ def check(sums: str | os.PathLike[str]) -> Iterator[Checked]:
         yield Checked(path, problem)
 
 
-def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[str]]) -> int:
+def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[str]], on_skipped: OnSkipped) -> int:
     """Write the sums of files, and of all files below directories, to a file that does not exist yet, and that has its
-    name when it is complete. Returns how many. Raises LocalFileError."""
+    name when it is complete. Returns how many; `on_skipped` is told the path of what is below a directory and cannot be
+    read, and why. Raises LocalFileError."""
     path = os.fspath(sums)
+    named = [os.fspath(path) for path in paths]
+    for one in named:
+        _check_named(one)
     above, name = os.path.split(path)
     hidden = f"{OWN_MARK}{secrets.token_hex(8)}"
     count = 0
@@ -105,9 +112,11 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666, dir_fd=where)
             with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-                for line in _lines(paths, hidden):
+                for line in _lines(named, hidden, on_skipped):
                     file.write(line)
                     count += 1
+                if not count:
+                    raise LocalFileError("There is no file of which a sum could be saved.")
                 file.flush()
                 os.fsync(fd)
             rename_no_replace(where, hidden, name)
@@ -120,22 +129,42 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
     return count
 
 
-def _lines(paths: Iterable[str | os.PathLike[str]], hidden: str) -> Iterator[str]:
-    """Not of what is called `hidden`. Raises LocalFileError."""
-    for path in _files(paths):
-        if os.path.basename(path) == hidden:
-            continue
-        try:
-            digest = sum_of(path)
-        except OSError as error:
-            raise local_error(error, "read", path) from error
-        yield sum_line(digest, path)
+def _check_named(path: str) -> None:
+    """Before anything is read: a typing error is told at once. Raises LocalFileError."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISDIR(status.st_mode):
+            _check_is_file(status)
+    except OSError as error:
+        raise local_error(error, "read", path) from error
 
 
-def _files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
-    for given in paths:
-        path = os.fspath(given)
-        if not os.path.isdir(path):
-            yield path
-        for directory, _, names in os.walk(path):
-            yield from (os.path.join(directory, name) for name in sorted(names))
+def _lines(paths: Iterable[str], hidden: str, on_skipped: OnSkipped) -> Iterator[str]:
+    """Not of what is called `hidden`. Raises LocalFileError for what cannot be read and is among `paths`."""
+    for named in paths:
+        for path in _files(named, on_skipped):
+            if os.path.basename(path) == hidden:
+                continue
+            try:
+                digest = sum_of(path)
+            except OSError as error:
+                if path == named:
+                    raise local_error(error, "read", path) from error
+                leads_nowhere = isinstance(error, FileNotFoundError) and os.path.islink(path)
+                on_skipped(path, "it is a link that leads nowhere" if leads_nowhere else error.strerror or str(error))
+            else:
+                yield sum_line(digest, path)
+
+
+def _files(named: str, on_skipped: OnSkipped) -> Iterator[str]:
+    if not os.path.isdir(named):
+        yield named
+        return
+
+    def failed(error: OSError) -> None:
+        if error.filename == named:
+            raise local_error(error, "read", named) from error
+        on_skipped(error.filename, error.strerror or str(error))
+
+    for directory, _, names in os.walk(named, onerror=failed):
+        yield from (os.path.join(directory, name) for name in sorted(names))
