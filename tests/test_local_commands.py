@@ -183,6 +183,14 @@ def test_sums_are_not_of_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [line.split("  ")[1] for line in Path("sums.b3").read_text().splitlines()] == ["./a"]
 
 
+def test_nothing_is_not_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sums.b3").touch()
+    assert main(["verify", str(tmp_path / "sums.b3")]) == 7
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "There are no sums in" in err
+
+
 def in_process(*words: str) -> subprocess.CompletedProcess[str]:
     """What might hang."""
     command = [sys.executable, "-c", "import sys; from udpsend.cli import main; sys.exit(main())", *words]

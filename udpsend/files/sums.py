@@ -75,9 +75,12 @@ def check(sums: str | os.PathLike[str]) -> Iterator[Checked]:
     """Each file named in `sums`, relative to the current directory. Raises LocalFileError if there are no sums."""
     try:
         with open(sums, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            lines = file.read(MAX_SUMS).removesuffix("\n").split("\n")
+            content = file.read(MAX_SUMS)
     except OSError as error:
         raise local_error(error, "read", os.fspath(sums)) from error
+    if not content:
+        raise LocalFileError(f"There are no sums in {quote(os.fspath(sums))}: it is empty.")
+    lines = content.removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
         if match is None:
