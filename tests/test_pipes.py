@@ -210,6 +210,27 @@ def test_a_text_is_shown_and_makes_no_file(start: Start, tmp_path: Path) -> None
     assert os.listdir(tmp_path) == []
 
 
+def test_a_text_that_cannot_be_shown(start: Start) -> None:
+    sender = start("send", "--text", "hi")
+    with open("/dev/full", "wb") as full:
+        _, err = ended(start("recv", "-y", stdout=full), 7)
+    assert "Cannot show the message on standard output: No space left on device" in err
+    out, err = ended(sender, 1)
+    assert "verified" not in out.decode()
+    assert "Cannot show the message" in err
+
+
+def test_a_text_that_nobody_reads(start: Start) -> None:
+    sender = start("send", "--text", "hi")
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended(start("recv", "-y", stdout=writing), 0)
+    finally:
+        os.close(writing)
+    ended(sender, 0)
+
+
 def test_a_text_into_a_pipe_comes_as_it_is(start: Start) -> None:
     sender = start("send", "--text", "a\x1b\n")
     assert ended(start("recv", "-y", "-o", "-"), 0)[0] == b"a\x1b\n"

@@ -166,7 +166,8 @@ class Verified(Struct, frozen=True):
 
 
 class TextReceived(Struct, frozen=True):
-    """A message from the other side, verified; Verified comes next. Escape it before printing."""
+    """A message from the other side, verified; Verified comes next, and the other side is told, when `on_event` has
+    taken it. Escape it before printing."""
 
     text: str
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from udpsend import events
 from udpsend.config import Config, Role
-from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed, UsageError
+from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed, UdpsendError, UsageError
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy, look_first
 from udpsend.files.in_order import InOrder
@@ -173,11 +173,25 @@ class Receiving(Shell):
             connection.receiver.accept(sink, sink.size, present, left_out, sink.known, sink.ahead)
 
     def _finished(self, path: Path | None, seconds: float) -> None:
+        if self._text is None:
+            self._say_verified(path, seconds)
+            return
+        self.emit(events.TextReceived(self._text.content.decode(errors="replace")))
+        self.ask(lambda: None, lambda _: self._shown(seconds))
+
+    def _shown(self, seconds: float) -> None:
+        """A text is nowhere but there: where it could not be shown, the sender has to know."""
+        try:
+            self._reporter.check()
+        except UdpsendError as error:
+            self.end(error)
+        else:
+            self._say_verified(None, seconds)
+
+    def _say_verified(self, path: Path | None, seconds: float) -> None:
         assert self._sink is not None  # noqa: S101 - it was finished
         left_out = len(self._sink.left_out) if self._sink.left_out else 0
         where = str(path) if path is not None else None
-        if self._text is not None:
-            self.emit(events.TextReceived(self._text.content.decode(errors="replace")))
         if isinstance(self._offer, Manifest):
             self.done(verified_event(self._offer, seconds, self._sink.digest, left_out, where))
         elif isinstance(self._offer, Stream | Text):

@@ -271,9 +271,8 @@ class Shell:
     def _say_why(self, error: BaseException) -> None:
         """The loop ends by an exception: the other side is told once, lest it look for us for minutes."""
         with suppress(Exception):  # what is raised already says more
-            self.end(
-                Cancelled() if isinstance(error, KeyboardInterrupt) else TransferFailed("it stopped unexpectedly.")
-            )
+            last = error if isinstance(error, UdpsendError) else TransferFailed("it stopped unexpectedly.")
+            self.end(Cancelled() if isinstance(error, KeyboardInterrupt) else last)
             for transmit in self.session.datagrams_to_send(clock.now()):
                 self._endpoint.send(transmit)
 

@@ -10,6 +10,7 @@ Methods may be called from any thread: the question whether to accept is asked b
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Protocol
 
 from udpsend.cli.escape import escape
-from udpsend.errors import UsageError
+from udpsend.errors import LocalFileError, UsageError
 
 LONGEST_LINE = 4096  # bytes read as the answer to a question
 LONGEST_OUTPUT = 4000  # characters of one line that is printed
@@ -39,6 +40,8 @@ class OutputStream:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.failure: OSError | None = None
+        """The first one: nothing is written any more."""
         self._tolerate_any_character()
 
     @property
@@ -77,13 +80,15 @@ class OutputStream:
     def write(self, text: str) -> None:
         stream = self._stream
         if stream is None:
+            self.failure = self.failure or OSError(errno.EBADF, "it is closed")
             return
         try:
             stream.write(text)
             stream.flush()
-        except ValueError:  # closed
-            pass
-        except OSError:
+        except ValueError:
+            self.failure = self.failure or OSError(errno.EBADF, "it is closed")
+        except OSError as error:
+            self.failure = self.failure or error
             self._give_up(stream)
 
     def flush(self) -> None:
@@ -121,9 +126,15 @@ class Terminal:
             self._line(self.out, text)
 
     def message(self, text: str) -> None:
-        """All lines of what the other side wrote, on standard output."""
+        """All lines of what the other side wrote, on standard output. Raises LocalFileError if it takes nothing: they
+        are nowhere else. A reader that went away did not want them."""
         for line in text.expandtabs().removesuffix("\n").split("\n"):
             self._line(self.out, line, len(line))
+        failure = self.out.failure
+        if failure is not None and failure.errno != errno.EPIPE:
+            raise LocalFileError(
+                f"Cannot show the message on standard output: {failure.strerror or failure}. Let it be sent again."
+            )
 
     def note(self, text: str) -> None:
         """A line for the person who watches."""
