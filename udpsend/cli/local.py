@@ -60,7 +60,7 @@ def verify(terminal: Terminal, /, sums: str, paths: tuple[str, ...], save: bool)
     return DIFFERENT if wrong else 0
 
 
-def _save(terminal: Terminal, sums: Path, paths: tuple[Path, ...]) -> int:
+def _save(terminal: Terminal, sums: Path, paths: list[Path]) -> int:
     from udpsend.files.sums import save_sums
 
     skipped = 0
