@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import threading
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_an_empty_path_is_not_the_current_directory(
     assert main(words) == 2
     assert "A path is empty" in capsys.readouterr().err
     assert not library.calls
+
+
+def test_what_may_not_be_read_is_no_wrong_usage(
+    library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The library says it, with the exit code of files."""
+    (tmp_path / "f").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert main(["send", str(tmp_path / "f")]) == 0
+    assert library.calls
 
 
 def test_a_file_of_the_name_of_standard_input(library: Library) -> None:

@@ -13,7 +13,7 @@ class TypedPath(click.Path):
     not set, and no way to say the current directory."""
 
     def __init__(self, *, allow_dash: bool = False) -> None:
-        super().__init__(allow_dash=allow_dash)
+        super().__init__(readable=False, allow_dash=allow_dash)  # who reads says it better
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not os.fspath(value):
