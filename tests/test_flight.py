@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
+
+import pytest
 
 from tests.transfers import SECRET, MemoryFile, Rogue
 from udpsend.config import Role
+from udpsend.transfer.congestion.base import CongestionController
+from udpsend.transfer.congestion.bbr import Bbr
+from udpsend.transfer.congestion.cubic import Cubic
+from udpsend.transfer.congestion.ledbat import Ledbat
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.flight import Flight
 from udpsend.transfer.sent_records import SentRecord
@@ -80,3 +87,16 @@ def test_a_window_that_comes_late_is_an_old_one() -> None:
     assert [may_send(number) for number in (2, 4)] == [False, False]
     assert may_send(3), "what came before it did not tell"
     assert connection.drops.total() == 0
+
+
+@pytest.mark.parametrize("congestion", [Bbr, Cubic, Ledbat])
+def test_a_clock_that_ticks_seldom_measures_round_trips_of_nothing(
+    congestion: Callable[[int], CongestionController],
+) -> None:
+    flight = Flight(0.02, 1472, congestion)
+    for tick in range(100):
+        now = 1.0 + tick // 2 * 0.016
+        first = flight.next_number
+        send(flight, now, 10)
+        ack(flight, now, *[(first + 9, first + 9)] * (tick % 5 > 0), (0, first + 5))
+    assert flight.window > 0
