@@ -13,7 +13,7 @@ from tests.transfers import SECRET, MemoryFile, Rogue
 from udpsend.config import Role
 from udpsend.errors import PeerError
 from udpsend.transfer.connection import Connection
-from udpsend.transfer.control_stream import MAX_MESSAGE, WINDOW, Json
+from udpsend.transfer.control_stream import MAX_MESSAGE, MAX_PIECES, WINDOW, Json
 from udpsend.transfer.messages import Closed, OfferReceived
 from udpsend.wire.datagram import Address, Arrival
 from udpsend.wire.frames import Ack, pack_ack, pack_control
@@ -127,13 +127,25 @@ def test_data_before_anything_was_accepted() -> None:
 
 
 def test_a_flood_of_control_messages_takes_bounded_memory() -> None:
-    """Pieces of one byte, all but the first: the window bounds what is kept."""
+    """All but the first byte: the window bounds what is kept."""
     connection, rogue, _ = victim(Role.RECEIVER)
-    pieces = [pack_control(at, b"x") for at in range(2, 200_000, 2)]
-    for start in range(0, len(pieces), 5000):
-        rogue.says(connection, b"".join(pieces[start : start + 5000]))
+    pieces = [pack_control(at, bytes(400)) for at in range(400, WINDOW - 400, 400)]
+    for start in range(0, len(pieces), 100):
+        rogue.says(connection, b"".join(pieces[start : start + 100]))
     assert len(connection._control_in._buffer) <= WINDOW
     assert drain(connection) == []
+
+
+def test_a_control_stream_in_pieces_of_a_byte_takes_bounded_work() -> None:
+    """From its end to its beginning, with gaps: each would move all those that came before it."""
+    connection, rogue, _ = victim(Role.RECEIVER)
+    pieces = [pack_control(at, b"x") for at in range(WINDOW - 2, WINDOW - 20_000, -2)]
+    for start in range(0, len(pieces), 1000):
+        rogue.says(connection, b"".join(pieces[start : start + 1000]))
+    error = end_of(connection)
+    assert isinstance(error, PeerError)
+    assert "too many pieces" in str(error)
+    assert len(connection._control_in._have) <= MAX_PIECES + 10, "one of each record that comes until it is closed"
 
 
 def test_a_flood_of_challenges_is_answered_by_few() -> None:

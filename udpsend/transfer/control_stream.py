@@ -13,7 +13,8 @@ from udpsend.wire.ranges import RangeSet
 
 # The longest is an `accept`: two lists of ranges.MAX_TOLD ranges and MAX_LEFT_OUT in base64 are 420 KB at most.
 MAX_MESSAGE = 512 * 1024
-WINDOW = 2 * MAX_MESSAGE  # what may arrive ahead of what is complete
+WINDOW = 2 * MAX_MESSAGE  # what may arrive ahead of what is complete,
+MAX_PIECES = 4096  # in so many ranges: each is looked for among all, and moves those behind it
 
 _LENGTH = struct.Struct("!I")
 # What is acknowledged may be of a message that is not complete, and so not count for the window.
@@ -99,6 +100,8 @@ class ControlReceiver:
             self._buffer.extend(bytes(end - len(self._buffer)))
         self._buffer[offset - self._base : end] = data
         self._have.add(offset, stop)
+        if len(self._have) > MAX_PIECES:
+            raise BadPacket("control stream in too many pieces")
         return self._complete_untrusted()
 
     def _complete_untrusted(self) -> list[Message]:
