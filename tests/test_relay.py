@@ -379,6 +379,21 @@ def test_a_lost_allocation_is_told() -> None:
     assert server.client.farewell() is None
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_server_that_falls_silent_under_several_requests(is_stream: bool) -> None:
+    """All of them are overdue at once, as they are after a machine has slept."""
+    server = Server(is_stream=is_stream)
+    server.allocate()
+    server.run_to(300.0)
+    for port in range(1, 4):
+        server.client.wrap(b"x", (PEER[0], port), server.now)
+    for _ in range(10):
+        server.now += 100.0
+        server.client.timer_expired(server.now)
+    assert server.client.next_event() == RelayLost("it does not answer")
+    assert server.client.next_timer() is None
+
+
 def test_answers_without_integrity_do_not_count() -> None:
     server = Server()
     server.refuse(server.requests()[0], 401)

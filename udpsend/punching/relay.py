@@ -162,7 +162,7 @@ class TurnClient:
         if self._lost:
             return
         for transaction, request in list(self._requests.items()):
-            if now >= request.due:
+            if now >= request.due and not self._lost:  # by the one before
                 self._overdue(transaction, request, now)
         if now >= self._refresh_at:
             self._refresh_at = math.inf
