@@ -369,6 +369,17 @@ def test_refusals(code: int) -> None:
     assert event.reason
 
 
+@pytest.mark.parametrize(("realm", "nonce"), [(32_756, 32_760), (764, 1), (1, 764)])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_realm_or_a_nonce_that_no_request_holds(realm: int, nonce: int, is_stream: bool) -> None:
+    server = Server(is_stream=is_stream)
+    (request,) = server.requests()
+    attributes = {"ERROR-CODE": (401, ""), "REALM": "r" * realm, "NONCE": bytes(nonce)}
+    server.deliver(stun.Message(request.message_method, stun.Class.ERROR, request.transaction_id, attributes))
+    assert isinstance(server.client.next_event(), RelayLost)
+    assert server.requests() == []
+
+
 def test_a_lost_allocation_is_told() -> None:
     server = Server()
     server.allocate()

@@ -41,6 +41,7 @@ FIRST_RESEND = 0.5
 MAX_TRIES = 6  # over UDP: 0.5 + 1 + 2 + 4 + 8 s
 STREAM_TIMEOUT = 10.0
 MAX_CHANNELS = 48
+MAX_QUOTED = 763  # bytes of a realm or a nonce (RFC 8489, 14.9 and 14.10): both go into each request
 OVERHEAD = 36  # of a Send indication for an IPv4 peer, padding aside
 
 _UDP = 17 << 24
@@ -269,7 +270,9 @@ class TurnClient:
         code = answer.error_code or 0
         realm, nonce = answer.attributes.get("REALM"), answer.attributes.get("NONCE")
         is_first = code == _UNAUTHORIZED and not self._key
-        if nonce and request.renewed < 2 and ((is_first and realm) or (code == _STALE_NONCE and self._key)):
+        is_quotable = max(len(nonce or b""), len((realm or "").encode())) <= MAX_QUOTED
+        is_asked = (is_first and realm) or (code == _STALE_NONCE and self._key)
+        if nonce and is_quotable and is_asked and request.renewed < 2:
             self._nonce = nonce
             if is_first:
                 self._realm = str(realm)
