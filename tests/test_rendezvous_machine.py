@@ -23,7 +23,7 @@ from tests.mailroom import (
 )
 from udpsend.config import Role
 from udpsend.rendezvous.machine import Rendezvous
-from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE, MAX_PAYLOAD_SIZE
+from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE, MAX_NUMBER, MAX_PAYLOAD_SIZE
 
 VECTORS = Path(__file__).parent / "vectors" / "rendezvous_messages.json"
 
@@ -220,6 +220,22 @@ def test_nobody_answers_forever() -> None:
     sender.machine.send_sealed({"n": 1})
     room.run(limit=1000)
     assert sender.machine.next_timer() is None
+
+
+def test_numbers_run_out_for_all_but_the_last_word() -> None:
+    """A peer may have us say much. That is no reason to fail, and the last word still has its number."""
+    room = Mailroom(1)
+    sender, receiver = pair(room)
+    room.run(limit=10)
+    for number in range(MAX_NUMBER + 10):
+        sender.machine.send_sealed({"n": number})
+        if number % 16 == 0:
+            room.run(limit=2)
+    sender.machine.send_sealed({"n": "bye"}, is_last=True)
+    sender.machine.send_sealed({"n": "bye again"}, is_last=True)
+    room.run(limit=60)
+    assert [payload["n"] for payload in receiver.sealed] == [*range(MAX_NUMBER - 1), "bye"]
+    assert sender.machine.drops["no number left"] == 12
 
 
 def test_there_is_nothing_to_seal_with_before_agreement() -> None:

@@ -144,8 +144,8 @@ class Session:
         close = close_of(error)
         is_alone = self.connection is None or self.connection.silence(now) > SILENCE
         if self._secret is not None and not self._closed and is_alone:
-            no_path = isinstance(error, NoDirectPath)
-            self._rendezvous.send_sealed({"bye": str(close.reason), "code": int(close.code), "no_path": no_path})
+            bye = _payload({"bye": close.reason, "code": int(close.code), "no_path": isinstance(error, NoDirectPath)})
+            self._rendezvous.send_sealed(bye, is_last=True)
             self._mailbox_timer = now
         if self.connection is not None:
             self.connection.close(close, now, error)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udpsend.config import Role
+from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.negotiation import MAX_GENERATIONS, Negotiation
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
 
@@ -49,3 +50,13 @@ def test_words_of_any_kind_do_no_harm(words: list[dict[str, Any]], role: Role) -
             assert len(opened) <= 2 * MAX_CANDIDATES
         for transmit in negotiation.datagrams_to_send(float(number)):
             assert transmit.size == 80
+
+
+def test_many_words_are_not_answered_by_as_many() -> None:
+    negotiation = Negotiation(Role.SENDER, bytes, [], "token", Counter())
+    negotiation.agreed(bytes(32), {}, 500, 0.0)
+    negotiation.set_behaviour(NatBehaviour(), 0.0)
+    for number in range(1, 900):
+        candidate = Candidate(CandidateType.HOST, (f"203.0.{number >> 8}.{number & 255}", 4000))
+        negotiation.word_received({"candidates": [candidate.to_json()]}, 500, 0.0)
+    assert len(negotiation.words_to_send()) <= 2 * MAX_CANDIDATES + 1

@@ -269,8 +269,8 @@ class Negotiation:
                 self._drops[str(error)] += 1
         self._puncher.add_remote_candidates(candidates, now)
         fresh = [c.address for c in candidates if not c.is_ipv6 and c.address not in self._known]
-        self._known = (self._known + fresh)[: 2 * MAX_CANDIDATES]
-        if fresh:
+        known, self._known = len(self._known), (self._known + fresh)[: 2 * MAX_CANDIDATES]
+        if len(self._known) > known:
             self._is_opened_told = False
 
     def _behaviours_changed(self, now: float) -> None:

@@ -50,15 +50,17 @@ class Channel:
         self._beyond: set[int] = set()
         self._acknowledgement_due = False
 
-    def send(self, payload: dict[str, JSON]) -> None:
-        """Raises ValueError if it is too large, RuntimeError after MAX_NUMBER messages."""
+    def send(self, payload: dict[str, JSON], *, is_last: bool = False) -> bool:
+        """Whether there was a number for it: one is left for what is said last. Raises ValueError if it is too
+        large."""
         check_payload(payload)
-        if self._last_number == MAX_NUMBER:
-            raise RuntimeError("too many sealed messages")
+        if self._last_number >= MAX_NUMBER - (not is_last):
+            return False
         self._last_number += 1
         body = self._seal.encrypt(_nonce(self._last_number), pack_payload(payload), None)
         self._unacknowledged[self._last_number] = body
         self._unsaid.append(self._last_number)
+        return True
 
     def repeat_at_once(self, now: float) -> None:
         """There is a new way to say what is unacknowledged."""

@@ -126,12 +126,14 @@ class Rendezvous:
     def next_event(self) -> RendezvousEvent | None:
         return self._events.popleft() if self._events else None
 
-    def send_sealed(self, payload: dict[str, JSON]) -> None:
-        """Send `payload` to the other side over the mailboxes, repeated until it is acknowledged. Raises RuntimeError
+    def send_sealed(self, payload: dict[str, JSON], *, is_last: bool = False) -> None:
+        """Send `payload` to the other side over the mailboxes, repeated until it is acknowledged; `is_last`: nothing
+        more will be said. It is dropped and counted where the other side takes no more numbers. Raises RuntimeError
         before agreement, ValueError above 4 KiB."""
         if self._channel is None:
             raise RuntimeError("no agreement yet")
-        self._channel.send(payload)
+        if not self._channel.send(payload, is_last=is_last):
+            self.drops["no number left"] += 1
 
     # One message
 

@@ -222,5 +222,5 @@ class ManualRendezvous:
     def timer_expired(self, now: float) -> None:
         """Nothing is repeated."""
 
-    def send_sealed(self, payload: dict[str, JSON]) -> None:
+    def send_sealed(self, payload: dict[str, JSON], *, is_last: bool = False) -> None:
         """No more texts: what is not known yet is found by probing, or not at all."""
