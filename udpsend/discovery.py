@@ -7,7 +7,7 @@
 4. A relay, where one was asked for.
 
 2 to 4 work in threads of their own and are not waited for. `again` starts over where a path has died: an address may be
-another one by now.
+another one by now; what the servers said a moment ago holds, however often somebody asks.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Discovery:
             config.stun_servers, endpoint.send_datagram, call_soon, self._address_known, self._nat_known
         )
         self._asked_stun = 0.0
-        self._seen: Seen | None = None  # by the servers of the latest round
+        self._seen: Seen | None = None  # by the servers of the latest round, until it is judged,
+        self._judged: Seen | None = None  # and from then on
         self._hops: tuple[int, bool] | None = (1, False)  # None while they are being counted
         self._is_counted = False
         self._port_mapper: PortMapper | None = None
@@ -83,6 +84,11 @@ class Discovery:
             )
 
     def again(self) -> None:
+        """Another path is looked for, maybe since the other side says so: it may say so two hundred times at once."""
+        if clock.now() - self._asked_stun <= STUN_FRESH:
+            self._on_candidates(self.candidates)
+            self._tell_behaviour()
+            return
         self._is_counted = False
         self.candidates = gather_host_candidates(self._endpoint.ports, self._config.bind) + self._lasting
         self._on_candidates(self.candidates)
@@ -120,7 +126,7 @@ class Discovery:
         self._on_candidates([candidate])
 
     def _ask_stun_servers(self) -> None:
-        self._asked_stun = clock.now()
+        self._asked_stun, self._judged = clock.now(), None
         has_ipv6 = any(c.is_ipv6 and c.type is CandidateType.HOST for c in self.candidates)
         families = self._endpoint.families
         if not has_ipv6 and self._config.bind is None:
@@ -153,9 +159,13 @@ class Discovery:
 
     def _settle(self) -> None:
         if self._seen is not None and self._hops is not None:
-            seen, self._seen = self._seen, None
+            self._judged, self._seen = self._seen, None
             self.is_complete = True
-            behaviour = judge_behaviour(self.candidates, seen, self._hops)
+            self._tell_behaviour()
+
+    def _tell_behaviour(self) -> None:
+        if self._judged is not None and self._hops is not None:
+            behaviour = judge_behaviour(self.candidates, self._judged, self._hops)
             self._on_behaviour(search_apart(behaviour, self._endpoint.ports.get(4, 0), self._endpoint.spare))
 
     def _map_port(self) -> None:
