@@ -173,6 +173,23 @@ def test_a_call_that_hands_in_another(loop: Loop) -> None:
     loop.wait(lambda: done)
 
 
+def test_calls_that_never_end_stop_nothing_else(loop: Loop) -> None:
+    """As many as are made come anew: a flood of messages is no reason to forget timers, datagrams and Ctrl-C."""
+    ended = threading.Event()
+
+    def again() -> None:
+        if not ended.is_set():
+            loop.driver.call_soon(again)
+
+    loop.driver.call_soon(again)
+    try:
+        turns = loop.turns
+        threading.Event().wait(0.2)
+        assert loop.turns > turns + 10
+    finally:
+        ended.set()
+
+
 def test_an_idle_loop_sleeps(loop: Loop) -> None:
     loop.wait(lambda: True)
     turns = loop.turns

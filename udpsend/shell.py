@@ -30,7 +30,7 @@ from udpsend.punching.negotiation import CandidatesWanted, SocketChosen
 from udpsend.punching.path import SocketsWanted
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.handshake import prepare
-from udpsend.rendezvous.mailbox import Mailbox
+from udpsend.rendezvous.mailbox import Inbox, Mailbox
 from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.multicast import open_multicast
 from udpsend.reporting import Reporter
@@ -138,13 +138,13 @@ class Shell:
         if self._exchange is not None:
             return
 
-        def on_message(message: bytes) -> None:
-            self.driver.call_soon(lambda: self.session.message_received(message, clock.now()))
+        def take(message: bytes) -> None:
+            self.session.message_received(message, clock.now())
 
         def on_state(name: str, up: bool, detail: str) -> None:
             self.driver.call_soon(lambda: self._mailbox_changed(events.MeetingPlace(name, up, detail)))
 
-        topic = self._code.topic
+        topic, on_message = self._code.topic, Inbox(self.driver.call_soon, take).put
         self._mailboxes += open_mqtt(self._config.brokers, topic, on_message, on_state)
         if self._config.lan:
             interfaces = None if self._config.bind is None else (self._config.bind,)

@@ -116,9 +116,10 @@ class Driver:
             self._came, self._went, self._counted_from = 0, 0, now
 
     def _make_calls(self) -> None:
+        """Those that are there now: what comes meanwhile waits for its turn, or the loop would do nothing else."""
         with contextlib.suppress(BlockingIOError):
             self._wake_receive.recv(4096)
-        while self._calls:
+        for _ in range(len(self._calls)):
             self._calls.popleft()()
 
     def _receive(self, reader: Carrier) -> None:

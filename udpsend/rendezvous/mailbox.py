@@ -10,6 +10,7 @@ has returned. `on_state` is called once per change; `detail` says why it is down
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,6 +20,10 @@ limit falls on friend and stranger alike: at 200 per second a flood of 2,000 wou
 
 BURST = 1000.0
 """Messages that may come at once after silence."""
+
+MAX_WAITING = 128
+"""Messages of all mailboxes that may wait to be looked at. One of ours comes in a few copies, and is said again; a
+stranger's of 8 KiB may take 1.3 ms, and there may be thousands a second."""
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that `close` may take at the most."""
@@ -40,6 +45,26 @@ class Mailbox(Protocol):
 
     def close(self) -> None:
         """Sends what was published, then leaves, within CLOSE_TIMEOUT seconds. May be called more than once."""
+
+
+class Inbox:
+    """What all mailboxes bring, on its way from their threads into the loop: `call_soon` makes calls there, `take` gets
+    the messages in order. What comes while too much waits is dropped, so that neither memory nor the time of the loop
+    is a stranger's."""
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], None], take: OnMessage) -> None:
+        self._call_soon = call_soon
+        self._take = take
+        self._waiting: deque[bytes] = deque()
+
+    def put(self, message: bytes) -> None:
+        """From any thread."""
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append(message)
+            self._call_soon(self._take_next)
+
+    def _take_next(self) -> None:
+        self._take(self._waiting.popleft())
 
 
 class RateLimit:
