@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import ifaddr
 import pytest
 
+from udpsend.errors import BadPacket
 from udpsend.events import PathKind
 from udpsend.punching.candidates import MAX_HOST_CANDIDATES, gather_host_candidates, path_kind, same_host_token
 from udpsend.wire.candidate import Candidate, CandidateType, parse_candidate_untrusted
@@ -53,6 +54,14 @@ def test_best_first_each_once_with_the_port_of_its_family(adapters: list[Adapter
         Candidate(HOST, ("172.17.0.1", 4000)),
     ]
     assert [parse_candidate_untrusted(candidate.to_json()) for candidate in candidates] == candidates
+
+
+@pytest.mark.parametrize("host", ["100:0:0:1::7f00:1", "0100:0000:0000:0001:0:0:a00:1", "100:0:0:1::"])
+def test_a_peer_does_not_name_what_our_relay_reaches(host: str) -> None:
+    """Such an address is ours alone: it would send probes by way of our relay, to its own host, say."""
+    for kind in ("host", "srflx", "relay"):
+        with pytest.raises(BadPacket, match="candidate address"):
+            parse_candidate_untrusted([kind, host, 4000])
 
 
 def test_one_family_and_one_address(adapters: list[Adapter]) -> None:

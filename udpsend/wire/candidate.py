@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.wire.datagram import Address
+from udpsend.wire.relayed import is_through_relay
 
 MAX_CANDIDATES = 16  # a peer cannot make us send to more places than this
 
@@ -38,6 +39,7 @@ def parse_candidate_untrusted(value: object) -> Candidate:
     """A candidate from its JSON form `[type, host, port]`. Raises BadPacket.
 
     Multicast, broadcast and unspecified addresses and port 0 are no candidates: a peer must not aim our probes there.
+    Nor is the prefix that stands for our own relay here: it would lead to whatever the relay reaches.
     """
     match value:
         case [str(kind), str(host), int(port)] if not isinstance(port, bool):
@@ -49,7 +51,7 @@ def parse_candidate_untrusted(value: object) -> Candidate:
         ip = ipaddress.ip_address(host)
     except ValueError as error:
         raise BadPacket("candidate value") from error
-    if ip.is_multicast or ip.is_unspecified or host == "255.255.255.255" or "%" in host:
+    if ip.is_multicast or ip.is_unspecified or host == "255.255.255.255" or "%" in host or is_through_relay(str(ip)):
         raise BadPacket("candidate address")
     if not 0 < port < 65536:
         raise BadPacket("candidate port")
