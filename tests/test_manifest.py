@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import unicodedata
 import zlib
 from typing import Any
 
@@ -294,3 +295,27 @@ def test_byte_space(sizes: list[int], data: st.DataObject) -> None:
 def test_bad_sets_are_refused(data: bytes) -> None:
     with pytest.raises(BadPacket):
         unpack_set_untrusted(data, 10)
+
+
+def nested(count: int, name: str, depth: int = 15) -> list[list[Any]]:
+    """Directories of names of 250 characters, one in the other, and so many files in the last."""
+    paths = ["/".join(chr(97 + level) * 250 for level in range(stop)) for stop in range(1, depth + 1)]
+    return [["d", path, 0o755, 1] for path in paths] + [file(path=f"{paths[-1]}/{n:03}{name}") for n in range(count)]
+
+
+def test_long_paths_are_not_looked_at_for_each_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four million of them take 16 MB compressed, and took minutes; 3 MB of long names did."""
+    looked_at: list[str] = []
+    category = unicodedata.category
+
+    def counted(character: str) -> str:
+        looked_at.append(character)
+        return category(character)
+
+    monkeypatch.setattr(unicodedata, "category", counted)
+    parsed(offer(*nested(500, "x" * 240)))
+    assert len(looked_at) < 1000
+    parsed(offer(*nested(500, "\u200d" + "x" * 50)))  # a character that is no control, and does not print
+    assert len(looked_at) < 500 * 100
+    with pytest.raises(BadPacket, match="is too long"):
+        parsed(offer(*nested(2, "é" * 40, depth=16)))

@@ -31,6 +31,7 @@ from msgspec import Meta, Struct
 
 from udpsend.errors import BadPacket
 from udpsend.files.names import (
+    MAX_PATH_SIZE,
     are_ordinary,
     check_name_untrusted,
     check_path_untrusted,
@@ -45,7 +46,7 @@ MAX_TIME = 1 << 62
 MAX_VERSION = (1 << 48) - 1
 MODE_BITS = 0o777
 MAX_RANGES = 1 << 16  # of data, of all files with holes
-LONG_PATH = 700  # characters of a directory: paths in it are looked at one by one
+LONG_PATH = 700  # characters of a directory: the lengths of paths in it are looked at one by one
 
 Mode = Annotated[int, Meta(ge=0, le=MODE_BITS)]
 Time = Annotated[int, Meta(ge=-MAX_TIME, le=MAX_TIME)]
@@ -144,8 +145,8 @@ class Tree:
         if len(parent) > LONG_PATH or not are_ordinary(names):
             for entry, name in zip(run, names, strict=True):
                 check_name_untrusted(name)
-                if len(entry.path) > LONG_PATH:
-                    check_path_untrusted(entry.path)
+                if len(entry.path) > LONG_PATH and len(entry.path.encode()) > MAX_PATH_SIZE:  # the rest was looked at
+                    raise BadPacket("is too long")
         keys = dict(zip(twin_keys(names), names, strict=True))
         links = [entry for entry in run if isinstance(entry, Link)]
         if len(keys) == len(run) and self._keys.keys().isdisjoint(keys) and not links:

@@ -126,7 +126,7 @@ def _objection(component: str) -> str | None:
         return "is empty or has an empty part"
     if component in (".", ".."):
         return "leads out of its directory"
-    for character in component:
+    for character in () if component.isprintable() else component:  # what is not allowed is none of it
         if character in _BIDI_CONTROLS:
             return "contains a bidirectional control character"
         if unicodedata.category(character) in _UNPRINTABLE:
