@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from udpsend.errors import BadPacket
+from udpsend.files import entries
 from udpsend.files.byte_space import ByteSpace, EntrySet, unpack_set_untrusted
 from udpsend.files.entries import MAX_RANGES, MAX_SIZE, MAX_VERSION, Directory, Entry, File, Link, Sparse
 from udpsend.files.manifest import MAX_PAGE, PAGE, Announced, Manifest, Skipped, parse_manifest_untrusted
@@ -319,3 +320,17 @@ def test_long_paths_are_not_looked_at_for_each_entry(monkeypatch: pytest.MonkeyP
     assert len(looked_at) < 500 * 100
     with pytest.raises(BadPacket, match="is too long"):
         parsed(offer(*nested(2, "é" * 40, depth=16)))
+
+
+def test_names_and_paths_that_memory_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 MB compressed could be 3 GB of names in one directory, or of paths of directories."""
+    monkeypatch.setattr(entries, "MAX_HELD", 1 << 19)
+    wide = "\U0001f600" + "x" * 240  # four bytes of memory for each character
+    parsed(offer(*nested(400, wide)))
+    parsed(
+        offer(*(["d", str(n), 0o755, 1] for n in range(4)), *(file(path=f"{n // 200}/{n}{wide}") for n in range(800)))
+    )
+    with pytest.raises(BadPacket, match="one too many of a directory with long names"):
+        parsed(offer(*(file(path=f"{n}{wide}") for n in range(800))))
+    with pytest.raises(BadPacket, match="one directory too many"):
+        parsed(offer(*nested(0, ""), *(["d", f"{nested(0, '')[-1][1]}/{n}", 0o755, 1] for n in range(300))))

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from sys import getsizeof
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -40,6 +41,7 @@ from udpsend.files.names import (
 )
 
 MAX_DIRECTORIES = 1 << 19
+MAX_HELD = 384 << 20  # bytes of memory for the names of one directory, and as much for the paths of all directories
 MAX_TOLD = 100  # skipped files that are named, and pairs of twins
 MAX_SIZE = (1 << 62) - 1
 MAX_TIME = 1 << 62
@@ -124,6 +126,7 @@ class Tree:
         self._names: set[str] = set()  # of the current directory
         self._tops: set[str] = set()
         self._keys: dict[str, str] = {}
+        self._held = self._held_paths = 0
 
     def add_untrusted(self, entries: Sequence[Entry]) -> Iterator[tuple[str, int]]:
         """(directory, index of its first entry) of each run that begins. Raises BadPacket."""
@@ -147,6 +150,9 @@ class Tree:
                 check_name_untrusted(name)
                 if len(entry.path) > LONG_PATH and len(entry.path.encode()) > MAX_PATH_SIZE:  # the rest was looked at
                     raise BadPacket("is too long")
+        self._held += sum(map(getsizeof, names))
+        if self._held > MAX_HELD:
+            raise BadPacket("is one too many of a directory with long names")
         keys = dict(zip(twin_keys(names), names, strict=True))
         links = [entry for entry in run if isinstance(entry, Link)]
         if len(keys) == len(run) and self._keys.keys().isdisjoint(keys) and not links:
@@ -157,7 +163,8 @@ class Tree:
                 self._add_name_untrusted(parent, entry, name)
         for entry in run:
             if isinstance(entry, Directory):
-                if len(self._directories) >= MAX_DIRECTORIES:
+                self._held_paths += getsizeof(entry.path)
+                if len(self._directories) >= MAX_DIRECTORIES or self._held_paths > MAX_HELD:
                     raise BadPacket("is that of one directory too many")
                 self._directories[entry.path] = len(self._directories)
 
@@ -182,4 +189,5 @@ class Tree:
             self._tops = self._names
         self._parent = parent
         self._names = set()
+        self._held = 0
         self._keys.clear()
