@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from udpsend import events
 from udpsend.config import Config
 from udpsend.errors import PeerError, UdpsendError
 from udpsend.files.existing import Policy
@@ -20,6 +21,11 @@ from udpsend.sending import Sending
 from udpsend.wire.ranges import RangeSet
 
 CONFIG = Config(brokers=(), stun_servers=(), bind="127.0.0.1", timeout=20)
+
+
+def _run_to_its_error(receiving: Receiving) -> None:
+    with pytest.raises(UdpsendError):
+        receiving.run()
 
 
 class _KnowsTooMuch(Receiving):
@@ -38,11 +44,7 @@ def test_blocks_that_there_are_not_are_not_waited_for(tmp_path: Path, monkeypatc
     code = parse_code(generate_code(secrets.token_bytes))
     receiving = _KnowsTooMuch(code, CONFIG, None, None, tmp_path / "here", Policy(), None)
 
-    def receive() -> None:
-        with pytest.raises(UdpsendError):
-            receiving.run()
-
-    thread = threading.Thread(target=receive)
+    thread = threading.Thread(target=_run_to_its_error, args=(receiving,))
     thread.start()
     source = Source([tmp_path / "sent"])
     try:
@@ -52,3 +54,37 @@ def test_blocks_that_there_are_not_are_not_waited_for(tmp_path: Path, monkeypatc
         thread.join(30)
         source.close()
     assert not thread.is_alive()
+
+
+class _Verifies(Receiving):
+    """Something else, and says so as often as it likes."""
+
+    digests: tuple[str, ...] = ()
+
+    def _finished(self, path: Path | None, seconds: float) -> None:
+        assert self.session.connection is not None
+        for digest in self.digests:
+            self.session.connection._out.control.queue({"type": "verified", "digest": digest})
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_another_digest_than_that_of_what_was_sent_is_not_believed(
+    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    (tmp_path / "sent").write_bytes(bytes(3 << 20))
+    (tmp_path / "here").mkdir()
+    code = parse_code(f"4821-{secrets.token_hex(8)}")
+    receiving = _Verifies(code, CONFIG, None, None, tmp_path / "here", Policy(), None)
+    receiving.digests = ("ab" * 32,) * times
+    thread = threading.Thread(target=_run_to_its_error, args=(receiving,))
+    thread.start()
+    source = Source([tmp_path / "sent"])
+    told: list[events.Event] = []
+    try:
+        with pytest.raises(PeerError, match="it verified something else"):
+            Sending(code, CONFIG, told.append, None, source).run()
+    finally:
+        thread.join(30)
+        source.close()
+    assert not any(isinstance(event, events.Verified) for event in told)

@@ -14,7 +14,7 @@ from udpsend.config import Role
 from udpsend.errors import PeerError
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.control_stream import MAX_MESSAGE, MAX_PIECES, WINDOW, Json
-from udpsend.transfer.messages import Closed, OfferReceived
+from udpsend.transfer.messages import Closed, OfferReceived, PeerVerified
 from udpsend.wire.datagram import Address, Arrival
 from udpsend.wire.frames import Ack, pack_ack, pack_control
 from udpsend.wire.ranges import RangeSet
@@ -187,3 +187,15 @@ def test_nothing_comes_after_the_end() -> None:
     connection.datagram_received(together, 1.0)
     events = drain(connection)
     assert [type(event) for event in events] == [Closed]
+
+
+def test_verified_is_said_once() -> None:
+    connection, rogue, _ = victim(Role.SENDER)
+    accept = message({"type": "accept", "present": []})
+    rogue.says(connection, accept)
+    connection.digest_ready(bytes(32))
+    verified = message({"type": "verified", "digest": "00" * 32}, len(accept) - 11)
+    again = message({"type": "verified", "digest": "00" * 32}, len(accept) + len(verified) - 22)
+    rogue.says(connection, verified + again)
+    said = [event for event in drain(connection) if isinstance(event, PeerVerified)]
+    assert len(said) == 1

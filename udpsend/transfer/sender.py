@@ -67,7 +67,8 @@ class Sender:
         self._listing = False
         self._accepted = False
         self._digest: bytes | None = None
-        self._knows_some = False  # blocks that were compared before: `_digest` is not that of all
+        self._is_known = False  # some of it, to the receiver, from an earlier attempt
+        self._is_verified = False
         self._unsent = RangeSet()
         self._delivered = RangeSet()
         self._never_sent = RangeSet()  # of what is delivered
@@ -130,11 +131,12 @@ class Sender:
                 self._unsent.add(0, self._base)
             case "accept" if not self._accepted:
                 self._accepted_untrusted(message)
-            case "verified" if self._accepted and self._digest is not None:
-                digest = parse_digest_untrusted(message) if message.get("digest") else b""
-                if digest and not self._knows_some and digest != self._digest:
-                    raise BadPacket("it verified something else")
+            case "verified" if self._accepted and self._digest is not None and not self._is_verified:
                 # It may overtake the last acknowledgements, and says more than they do.
+                digest = parse_digest_untrusted(message) if message.get("digest") else b""
+                if digest and digest != self._digest and not self._is_known:
+                    raise BadPacket("it verified something else")
+                self._is_verified = True
                 self._unsent.clear()
                 self._delivered.add(0, self._base + self.total)
                 self._events.append(PeerVerified(digest))
@@ -156,8 +158,7 @@ class Sender:
         self._ahead = parse_ahead_untrusted(message)
         self.limit = parse_limit_untrusted(message)
         self.background = parse_background_untrusted(message)
-        self._knows_some = bool(known)
-        self._accepted = True
+        self._accepted, self._is_known = True, bool(known)
         self._unsent.clear()
         self._delivered.add(0, self._base)
         missing = tuple(present.gaps(0, self.total))
