@@ -182,6 +182,30 @@ def test_strangers_messages_do_not_cost_the_connection(broker: Mosquitto, server
         assert [up for _, up, _ in man_b.states] == [True]
 
 
+def test_a_strangers_message_that_paho_cannot_read_does_not_cost_the_connection(broker: Mosquitto) -> None:
+    """U+FEFF is a character like others to MQTT and to the broker, and an error to paho."""
+    from paho.mqtt.client import Client, MQTTv5
+    from paho.mqtt.enums import CallbackAPIVersion
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    stranger = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
+    properties.UserProperty = ("\ufeff", "")
+    with mailbox(broker.tcp) as (a, man_a), mailbox(broker.tcp) as (_, man_b):
+        man_a.wait_until_up()
+        man_b.wait_until_up()
+        stranger.connect(LOOPBACK, broker.tcp_port)
+        stranger.loop_start()
+        stranger.publish(TOPIC, b"stranger", 1, properties=properties).wait_for_publish(10)
+        stranger.disconnect()
+        stranger.loop_stop()
+        a.publish(b"friend")
+        man_b.wait_for(b"friend")
+        assert man_b.messages == [b"friend"]
+        assert [up for _, up, _ in man_b.states] == [True]
+
+
 # Which URL is used.
 
 

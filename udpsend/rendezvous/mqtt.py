@@ -102,12 +102,13 @@ class _Link:
         # paho loads dnspython, which aioice has brought, for SRV records that nobody asks for: 37 ms of 106.
         sys.modules.setdefault("dns.resolver", None)  # type: ignore[arg-type] # what is None there cannot be imported
         from paho.mqtt import client as paho  # slow
-        from paho.mqtt.enums import CallbackAPIVersion
+        from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
         link = self
 
         class ClientOnSocket(paho.Client):
-            """Works on a connection that is there already: these are the two steps in which paho makes its own."""
+            """Works on a connection that is there already: these are the two steps in which paho makes its own. And
+            what it cannot read of a message is no reason to hang up: anybody may have written it."""
 
             def _create_socket_connection(self) -> socket.socket:
                 if link._url.is_websocket:
@@ -117,6 +118,12 @@ class _Link:
             def _create_socket(self) -> SocketLike:
                 link._stream = FilteredStream(super()._create_socket(), PacketFilter(link._mailbox.limit))
                 return link._stream
+
+            def _handle_publish(self) -> MQTTErrorCode:
+                try:
+                    return super()._handle_publish()
+                except Exception:  # of properties that a broker passes on as they are: U+FEFF in one, say
+                    return MQTTErrorCode.MQTT_ERR_SUCCESS
 
         client = ClientOnSocket(
             CallbackAPIVersion.VERSION2,
