@@ -496,6 +496,17 @@ def test_packets_pass_whole_or_not_at_all(sizes: list[int], step: int) -> None:
     assert passed.take(1 << 30) == b"".join(expected)
 
 
+def test_messages_of_another_qos_than_was_asked_for_are_skipped() -> None:
+    """paho would keep each of QoS 2 until the broker releases it."""
+    packet = publish_packet(b"x")
+    passed = PacketFilter(RateLimit(10, 10))
+    for qos in (1, 2, 3):
+        passed.feed_untrusted(bytes([packet[0] | qos << 1]) + packet[1:], 0.0)
+    passed.feed_untrusted(bytes([packet[0] | 8]) + packet[1:] + packet, 0.0)
+    assert passed.take(1 << 20) == bytes([packet[0] | 8]) + packet[1:] + packet
+    assert passed.skipped == 3
+
+
 def test_too_many_messages_are_skipped() -> None:
     passed = PacketFilter(RateLimit(10, 10))
     passed.feed_untrusted(publish_packet(b"x") * 100 + b"\xd0\x00", 0.0)

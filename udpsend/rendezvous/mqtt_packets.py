@@ -7,7 +7,8 @@
 paho would take up to 256 MB into memory for one packet, and spend 60 µs on each of a flood. Here a packet that is too
 long is skipped while it arrives, and a PUBLISH too many costs 3 µs. Both come from whoever knows the topic, not only
 from the broker, so they must not cost the connection. Subscriptions are of QoS 0, so that nothing skipped was to be
-acknowledged. All other packets come from the broker itself, and too many of those do end the connection.
+acknowledged; a PUBLISH of another one is skipped, too, since of QoS 2 paho would keep 65,535. All
+other packets come from the broker itself, and too many of those do end the connection.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE
 
 MAX_PACKET_SIZE = MAX_MESSAGE_SIZE + 1024  # topic and properties beside the message
 PUBLISH = 3
+QOS_BITS = 6
 MAX_LENGTH_BYTES = 4
 CONTROL_PER_SECOND, CONTROL_BURST = 50.0, 200.0  # one PUBACK for each message of ours, and little else
 
@@ -57,7 +59,7 @@ class PacketFilter:
                 self._skip = size
             elif len(self._partial) < size:
                 return
-            elif self._partial[0] >> 4 == PUBLISH and not self._limit.take(now):
+            elif self._partial[0] >> 4 == PUBLISH and (self._partial[0] & QOS_BITS or not self._limit.take(now)):
                 self._skip = size
             elif self._partial[0] >> 4 != PUBLISH and not self._control_limit.take(now):
                 raise BadPacket("too many MQTT packets that are no messages")
