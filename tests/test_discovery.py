@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+import pytest
+
 from udpsend import discovery as discovery_module
 from udpsend.config import Config
 from udpsend.discovery import Discovery
@@ -93,5 +95,30 @@ def test_after_a_while_servers_are_asked_again() -> None:
             lone.run(0.2)
             assert before == 1
             assert _asked(silent) >= 1
+        finally:
+            lone.close()
+
+
+def test_who_was_not_asked_has_no_routers_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's datagram that looks like STUN: nothing is sent to where it says that it comes from."""
+    counted: list[str] = []
+
+    def count(target: str, bind: str | None) -> tuple[int, bool]:
+        counted.append(target)
+        return 1, True
+
+    monkeypatch.setattr(discovery_module, "routers_that_translate", count)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        lone = _Lone(server)
+        try:
+            lone.discovery.stun_received(b"\1\1\0\0" + bytes(16), ("203.0.113.66", 66))
+            lone.run(0.1)
+            assert counted == []
+            request = server.recv(2000)
+            lone.discovery.stun_received(b"\1\1\0\0" + request[4:20], ("203.0.113.7", 3478))
+            lone.run(0.1)
+            assert counted == ["203.0.113.7"]
         finally:
             lone.close()

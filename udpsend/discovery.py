@@ -105,9 +105,9 @@ class Discovery:
             self._ask_stun_servers()
 
     def stun_received(self, datagram: bytes, address: Address) -> None:
-        if not self._is_counted and ":" not in address[0]:
+        is_answer = self._stun.datagram_received(datagram)  # anybody may send what looks like one
+        if is_answer and not self._is_counted and ":" not in address[0]:
             self._count_routers(address[0])
-        self._stun.datagram_received(datagram)
 
     def turn(self, now: float, received: Callable[[Arrival, float], None]) -> None:
         """Once in each turn of the loop. `received` takes what came through the relay and no select would show."""

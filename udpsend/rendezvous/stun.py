@@ -20,6 +20,7 @@ everything else is ignored. What pystun3 2.0.0 cannot do, and what is done about
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import queue
@@ -94,13 +95,14 @@ class StunClient:
         self._answers: queue.Queue[bytes] = queue.Queue(MAX_WAITING)
         self._transactions: set[bytes] = set()
 
-    def datagram_received(self, data: bytes) -> None:
-        """From the driver, on any thread. Keeps an answer to a request of ours, drops anything else."""
-        if HEADER_SIZE <= len(data) <= MAX_ANSWER_SIZE and bytes(data[4:HEADER_SIZE]) in self._transactions:
-            try:
+    def datagram_received(self, data: bytes) -> bool:
+        """From the driver, on any thread. Keeps an answer to a request of ours, which only who saw that can give, and
+        drops anything else. Whether it was one."""
+        is_answer = HEADER_SIZE <= len(data) <= MAX_ANSWER_SIZE and bytes(data[4:HEADER_SIZE]) in self._transactions
+        if is_answer:
+            with contextlib.suppress(queue.Full):
                 self._answers.put_nowait(bytes(data))
-            except queue.Full:
-                return
+        return is_answer
 
     def query(self, timeout: float = DEFAULT_TIMEOUT) -> Mapping:
         """Our address as the server sees it, within `timeout` seconds. Raises StunError."""

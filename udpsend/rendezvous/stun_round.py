@@ -53,10 +53,9 @@ class StunRound:
             threading.Thread(target=self._query, args=query, name="udpsend-stun", daemon=True).start()
         self._settle()
 
-    def datagram_received(self, datagram: bytes) -> None:
-        """Whatever looks like STUN, from the driver."""
-        for client in self._clients:
-            client.datagram_received(datagram)
+    def datagram_received(self, datagram: bytes) -> bool:
+        """Whatever looks like STUN, from the driver. Whether it is an answer to what was asked in this round."""
+        return any(client.datagram_received(datagram) for client in self._clients)
 
     def _query(self, client: StunClient, is_ipv4: bool, number: int) -> None:
         try:
