@@ -20,7 +20,7 @@ from udpsend.files.existing import Policy
 from udpsend.files.hashing import BLOCK_SIZE
 from udpsend.files.in_order import AHEAD, InOrder
 from udpsend.files.offers import Stream, Text, parse_offer_untrusted
-from udpsend.files.outlets import DescriptorOutlet, FileOutlet, MemoryOutlet
+from udpsend.files.outlets import DescriptorOutlet, FileOutlet, MemoryOutlet, WithHoles
 from udpsend.files.stream_digest import StreamDigest
 from udpsend.files.stream_source import StreamSource, descriptor_reader, memory_reader
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
@@ -262,3 +262,25 @@ def test_offers() -> None:
     ):
         with pytest.raises(BadPacket):
             parse_offer_untrusted(value)
+
+
+def test_holes_of_any_size_are_not_written_after_the_end() -> None:
+    """Nothing comes for them: who gives up is not kept by zeros for years, nor is the descriptor."""
+    reader, writer = os.pipe()
+    sink = InOrder(WithHoles(DescriptorOutlet(writer), 1 << 61, ()), 0)
+    failures: list[TransferFailed] = []
+
+    def finish() -> None:
+        try:
+            sink.finish(content_digest(b""))
+        except TransferFailed as error:
+            failures.append(error)
+
+    finishing = threading.Thread(target=finish, daemon=True)
+    finishing.start()
+    assert os.read(reader, 1000) == bytes(1000)
+    sink.abandon()
+    finishing.join(BOUND)
+    os.close(reader)
+    os.close(writer)
+    assert "stopped" in str(failures[0])

@@ -220,6 +220,9 @@ class Collected:
     def discard(self) -> None:
         self.content.clear()
 
+    def hurry(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -175,7 +175,9 @@ class InOrder:
             self._stop()
 
     def abandon(self) -> None:
-        """Give up. Does nothing when called again, or after `finish`."""
+        """Give up. Does nothing when called again, or after `finish`; one that still writes holes, which may be of any
+        size, stops."""
+        self._outlet.hurry()
         if self._end_claim.acquire(blocking=False):
             self._given_up = True
             self._outlet.discard()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from udpsend.errors import PeerError
+from udpsend.errors import PeerError, TransferFailed
 from udpsend.files.disk import BEGIN_ANEW, local_error
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy
@@ -34,6 +34,9 @@ class Outlet(Protocol):
 
     def discard(self) -> None:
         """It is not verified, and never will be."""
+
+    def hurry(self) -> None:
+        """Nobody waits for `finish` any more. From another thread, also before and after it."""
 
     def close(self) -> None:
         """The last call, from the thread that writes."""
@@ -66,6 +69,9 @@ class DescriptorOutlet:
     def discard(self) -> None:
         """What was written is gone."""
 
+    def hurry(self) -> None:
+        """Nothing takes long."""
+
     def close(self) -> None:
         """Its owner does."""
 
@@ -95,11 +101,15 @@ class WithHoles:
     def finish(self, size: int) -> Path | None:
         while self._at < self._size and not self._stopped:
             self._at += self._outlet.write(self._zeros[: self._size - self._at])
+        if self._at < self._size:
+            raise TransferFailed("The transfer was stopped before all of it was written.")
         return self._outlet.finish(self._size)
 
     def discard(self) -> None:
-        self._stopped = True
         self._outlet.discard()
+
+    def hurry(self) -> None:
+        self._stopped = True
 
     def close(self) -> None:
         self._outlet.close()
@@ -123,6 +133,9 @@ class MemoryOutlet:
 
     def discard(self) -> None:
         self.content.clear()
+
+    def hurry(self) -> None:
+        """Nothing takes long."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -155,6 +168,9 @@ class FileOutlet:
     def discard(self) -> None:
         with _errors("remove", self._name):
             self._partial.discard()
+
+    def hurry(self) -> None:
+        """Nothing takes long but the disk."""
 
     def close(self) -> None:
         self._partial.close()
