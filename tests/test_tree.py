@@ -257,6 +257,31 @@ def test_what_exists_is_refused_by_name_before_the_first_byte(tmp_path: Path, he
     assert (here / "d/e/x").read_text() == (here / "d/y").read_text() == "new"
 
 
+def test_rename_takes_no_name_that_the_offer_has(tmp_path: Path, here: Path) -> None:
+    """What a browser makes of two downloads: they stay two, whichever names are taken here."""
+    for name in ("photos", "photos (1)"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text(name)
+    (here / "photos").mkdir()
+    transfer([tmp_path / "photos", tmp_path / "photos (1)"], here, Policy(rename=True))
+    assert {path.name: os.listdir(path) for path in here.iterdir()} == {
+        "photos": [],
+        "photos (1)": ["x"],
+        "photos (2)": ["x"],
+    }
+    assert (here / "photos (1)/x").read_text() == "photos (1)"
+
+
+def test_rename_gives_no_two_the_same_name(tmp_path: Path, here: Path) -> None:
+    """Of names that are as long as names can be, and differ at their end, nothing is left to tell them apart."""
+    names = ["x" * 254 + end for end in "ab"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+        (here / name).touch()
+    transfer([tmp_path / name for name in names], here, Policy(rename=True))
+    assert sorted(path.read_text() for path in here.iterdir()) == ["", "", *names]
+
+
 def test_rename_gives_another_name(tmp_path: Path, here: Path, rng: random.Random) -> None:
     root = make_tree(tmp_path / "tree.d", rng, 5)
     (tmp_path / "x.txt").write_text("new")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Container
 
 from msgspec import Struct
 
@@ -70,29 +71,30 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
     found = Destination(EntrySet(len(manifest)), {})
     there: set[str] = {""}  # directories of the offer that exist
     refused: list[str] = []
+    taken: set[str] = set()  # names that nothing else may get
     count = 0
     takes_names = ""  # the last directory that was looked at for that
     directories = Directories(root)
     try:
         for number, entry in manifest.in_runs(there):
             fd, name = directories.locate(entry.path)
-            try:
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
+            status = _status(fd, name)
+            if status is None:
                 pass
-            else:
-                if policy.rename:
-                    found.names[name] = free_name(root, name)
-                elif isinstance(entry, Directory) and stat.S_ISDIR(status.st_mode):
-                    there.add(entry.path)
-                    continue
-                elif policy.skip and is_same(entry, status, fd, name):
-                    found.left_out.add(number)
-                    continue
-                elif not policy.overwrite or isinstance(entry, Directory) or stat.S_ISDIR(status.st_mode):
-                    count += 1
-                    refused = refused or [refusal(entry, status)]
-                    continue
+            elif policy.rename:
+                taken = taken or {top.path for _, top in manifest.in_runs({""})}
+                found.names[name] = fresh = free_name(root, name, taken)
+                taken.add(fresh)
+            elif isinstance(entry, Directory) and stat.S_ISDIR(status.st_mode):
+                there.add(entry.path)
+                continue
+            elif policy.skip and is_same(entry, status, fd, name):
+                found.left_out.add(number)
+                continue
+            elif not policy.overwrite or isinstance(entry, Directory) or stat.S_ISDIR(status.st_mode):
+                count += 1
+                refused = refused or [refusal(entry, status)]
+                continue
             parent = parent_of(entry)
             if parent != takes_names and not refused:
                 takes_names = parent
@@ -109,6 +111,13 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
             "told to the other side. Receive into another directory, or part of them at a time."
         )
     return found
+
+
+def _status(directory: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
 
 
 def is_same(entry: Entry, status: os.stat_result, fd: int, name: str) -> bool:
@@ -135,8 +144,8 @@ def refusal(entry: Entry, status: os.stat_result) -> str:
     )
 
 
-def free_name(root: int, name: str) -> str:
-    """`a (1).txt`, or with the first number that is free."""
+def free_name(root: int, name: str, taken: Container[str] = ()) -> str:
+    """`a (1).txt`, or with the first number that is free; none of those `taken`."""
     stem, dot, suffix = name.rpartition(".")
     if not stem.strip(".") or len(suffix) > 10:
         stem, dot, suffix = name, "", ""
@@ -144,8 +153,6 @@ def free_name(root: int, name: str) -> str:
         end = f" ({number}){dot}{suffix}"
         room = 255 - len(end.encode())
         fresh = stem.encode()[:room].decode(errors="ignore") + end
-        try:
-            os.stat(fresh, dir_fd=root, follow_symlinks=False)
-        except FileNotFoundError:
+        if fresh not in taken and _status(root, fresh) is None:
             return fresh
     raise LocalFileError(f"There is no name left for {quote(name)}: receive into another directory.")
