@@ -504,7 +504,6 @@ def test_messages_of_another_qos_than_was_asked_for_are_skipped() -> None:
         passed.feed_untrusted(bytes([packet[0] | qos << 1]) + packet[1:], 0.0)
     passed.feed_untrusted(bytes([packet[0] | 8]) + packet[1:] + packet, 0.0)
     assert passed.take(1 << 20) == bytes([packet[0] | 8]) + packet[1:] + packet
-    assert passed.skipped == 3
 
 
 def test_too_many_messages_are_skipped() -> None:

@@ -193,7 +193,8 @@ def test_verified_is_said_once() -> None:
     connection, rogue, _ = victim(Role.SENDER)
     accept = message({"type": "accept", "present": []})
     rogue.says(connection, accept)
-    connection.digest_ready(bytes(32))
+    assert connection.sender is not None
+    connection.sender.digest_ready(bytes(32))
     verified = message({"type": "verified", "digest": "00" * 32}, len(accept) - 11)
     again = message({"type": "verified", "digest": "00" * 32}, len(accept) + len(verified) - 22)
     rogue.says(connection, verified + again)
