@@ -40,7 +40,7 @@ def examine_broker(url: str) -> Place:
         return Place(name, None, "no answer")
     finally:
         threading.Thread(target=mailbox.close, daemon=True).start()
-    return Place(name, time.monotonic() - started if up else None, detail)
+    return Place(name, time.monotonic() - started if up else None, detail.removeprefix(f"{name}: "))
 
 
 def examine_relay(url: str, bind: str | None) -> Place:
