@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+import udpsend
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "udpsend"
 
@@ -329,6 +331,12 @@ def test_modules_are_short() -> None:
     too_long = {module: length for module, length in lengths.items() if length > LONGEST_MODULE}
     assert {module: length for module, length in too_long.items() if module not in LONGER_MODULES} == {}
     assert [module for module in LONGER_MODULES if module not in too_long] == [], "exceptions that are none any more"
+
+
+def test_the_library_shows_what_it_has() -> None:
+    """Before it is used, too: who explores it in a shell would not find `send`."""
+    assert set(udpsend.__all__) <= set(dir(udpsend))
+    assert all(getattr(udpsend, name) for name in udpsend.__all__)
 
 
 @pytest.mark.parametrize(

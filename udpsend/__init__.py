@@ -29,3 +29,8 @@ def __getattr__(name: str) -> object:
     if name in __all__:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Also what was not used yet."""
+    return sorted({*globals(), *__all__})
