@@ -74,7 +74,7 @@ def test_another_digest_than_that_of_what_was_sent_is_not_believed(
     monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
     (tmp_path / "sent").write_bytes(bytes(3 << 20))
     (tmp_path / "here").mkdir()
-    code = parse_code(f"4821-{secrets.token_hex(8)}")
+    code = parse_code(generate_code(secrets.token_bytes))
     receiving = _Verifies(code, CONFIG, None, None, tmp_path / "here", Policy(), None)
     receiving.digests = ("ab" * 32,) * times
     thread = threading.Thread(target=_run_to_its_error, args=(receiving,))
