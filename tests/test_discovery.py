@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tests.servers import wait_until
 from udpsend import discovery as discovery_module
 from udpsend.config import Config
 from udpsend.discovery import Discovery
@@ -19,84 +17,63 @@ from udpsend.wire.candidate import Candidate
 
 
 class _Lone:
-    """A discovery without a session: its calls are made by `run`."""
+    """A discovery without a session, and without the loop that makes its calls."""
 
     def __init__(self, *servers: socket.socket) -> None:
         self.endpoint = UdpEndpoint("127.0.0.1")
-        self.calls: deque[Callable[[], None]] = deque()
         self.candidates: list[list[Candidate]] = []
         self.behaviours: list[NatBehaviour] = []
         names = tuple(f"127.0.0.1:{server.getsockname()[1]}" for server in servers)
         self.discovery = Discovery(
             Config(brokers=(), stun_servers=names, bind="127.0.0.1", port_mapping=False),
             self.endpoint,
-            self.calls.append,
+            lambda call: None,
             lambda event: None,
             lambda candidates: self.candidates.append(list(candidates)),
             self.behaviours.append,
         )
         self.discovery.start()
 
-    def run(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            while self.calls:
-                self.calls.popleft()()
-            time.sleep(0.01)
-
     def close(self) -> None:
         self.discovery.close()
         self.endpoint.close()
 
 
-def _asked(server: socket.socket) -> int:
-    count = 0
-    server.setblocking(False)
-    with suppress(BlockingIOError):
-        while server.recv(2000):
-            count += 1
-    return count
+@pytest.fixture
+def lone() -> Iterator[_Lone]:
+    made = _Lone()
+    yield made
+    made.close()
 
 
-def test_a_peer_that_wants_many_punchings_has_stun_servers_asked_once() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-        silent.bind(("127.0.0.1", 0))
-        lone = _Lone(silent)
-        try:
-            for _ in range(200):
-                lone.discovery.again()
-            lone.run(1.0)
-            assert 1 <= _asked(silent) <= 6, "one round, with what is sent again"
-            assert len(lone.candidates) == 200, "each punching has this side's addresses"
-        finally:
-            lone.close()
+@pytest.fixture
+def asked(lone: _Lone, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[int]]:
+    """The rounds of questions to the STUN servers after the first."""
+    rounds: list[Sequence[int]] = []
+    monkeypatch.setattr(lone.discovery._stun, "ask", rounds.append)
+    return rounds
 
 
-def test_what_is_known_of_the_nat_is_told_of_each_punching() -> None:
-    lone = _Lone()
-    try:
-        assert len(lone.behaviours) == 1, "there is no server to wait for"
+def test_a_peer_that_wants_many_punchings_has_stun_servers_asked_once(lone: _Lone, asked: list[Sequence[int]]) -> None:
+    for _ in range(200):
         lone.discovery.again()
-        assert len(lone.behaviours) == 2
-        assert lone.behaviours[0] == lone.behaviours[1]
-    finally:
-        lone.close()
+    assert asked == []
+    assert len(lone.candidates) == 200, "each punching has this side's addresses"
 
 
-def test_after_a_while_servers_are_asked_again() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-        silent.bind(("127.0.0.1", 0))
-        lone = _Lone(silent)
-        try:
-            lone.run(0.1)
-            before = _asked(silent)
-            lone.discovery._asked_stun -= discovery_module.STUN_FRESH + 1
-            lone.discovery.again()
-            lone.run(0.2)
-            assert before == 1
-            assert _asked(silent) >= 1
-        finally:
-            lone.close()
+def test_what_is_known_of_the_nat_is_told_of_each_punching(lone: _Lone) -> None:
+    assert len(lone.behaviours) == 1, "there is no server to wait for"
+    lone.discovery.again()
+    assert len(lone.behaviours) == 2
+    assert lone.behaviours[0] == lone.behaviours[1]
+
+
+def test_after_a_while_servers_are_asked_again(lone: _Lone, asked: list[Sequence[int]]) -> None:
+    lone.discovery._asked_stun -= discovery_module.STUN_FRESH + 1
+    lone.discovery.again()
+    assert len(asked) == 1
+    lone.discovery.again()
+    assert len(asked) == 1
 
 
 def test_who_was_not_asked_has_no_routers_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,11 +91,10 @@ def test_who_was_not_asked_has_no_routers_counted(monkeypatch: pytest.MonkeyPatc
         lone = _Lone(server)
         try:
             lone.discovery.stun_received(b"\1\1\0\0" + bytes(16), ("203.0.113.66", 66))
-            lone.run(0.1)
-            assert counted == []
+            assert not lone.discovery._is_counted
             request = server.recv(2000)
             lone.discovery.stun_received(b"\1\1\0\0" + request[4:20], ("203.0.113.7", 3478))
-            lone.run(0.1)
+            wait_until(lambda: counted)
             assert counted == ["203.0.113.7"]
         finally:
             lone.close()
