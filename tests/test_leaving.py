@@ -13,13 +13,14 @@ import pytest
 
 import udpsend
 from udpsend.config import Config
-from udpsend.errors import Refused, TransferFailed
+from udpsend.errors import LocalFileError, Refused, TransferFailed
 from udpsend.events import Event, Offered, Verified, Verifying
 from udpsend.files.existing import Policy
 from udpsend.net.driver import Driver
 from udpsend.receiving import Receiving
 from udpsend.rendezvous.code import generate_code, parse_code
 from udpsend.session import Session
+from udpsend.wire.datagram import Transmit
 
 WAIT = 20.0
 CONFIG = Config(bind="127.0.0.1", brokers=(), stun_servers=(), timeout=WAIT)
@@ -67,6 +68,33 @@ def test_what_the_callers_function_raises_is_told(
     with pytest.raises(raised):
         udpsend.receive(code, tmp_path / "there", config=CONFIG, **options)
     with pytest.raises(told, match=why):
+        sent.result(WAIT)
+
+
+def test_why_the_loop_ends_is_told_where_datagrams_are_lost(
+    tmp_path: Path, code: str, sent: Future[Verified], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said once, and the sender looked for five minutes for who had ended."""
+
+    class Lossy(Receiving):
+        def _say_why(self, error: BaseException) -> None:
+            send, spoken = self._endpoint.send, []
+
+            def lose_two(transmit: Transmit) -> None:
+                spoken.append(transmit)
+                if len(spoken) > 2:
+                    send(transmit)
+
+            monkeypatch.setattr(self._endpoint, "send", lose_two)
+            super()._say_why(error)
+
+    def show(event: Event) -> None:
+        if isinstance(event, Offered):
+            raise LocalFileError("cannot be shown")
+
+    with pytest.raises(LocalFileError):
+        Lossy(parse_code(code), CONFIG, show, lambda _: True, tmp_path / "there", Policy(), lambda _: True).run()
+    with pytest.raises(TransferFailed, match="cannot be shown"):
         sent.result(WAIT)
 
 

@@ -14,6 +14,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from udpsend import events
@@ -35,7 +36,7 @@ from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.multicast import open_multicast
 from udpsend.reporting import Reporter
 from udpsend.session import PathMoved, Session, SessionEvent
-from udpsend.transfer.closing import unconfirmed
+from udpsend.transfer.closing import INTERVAL, REPEATS, unconfirmed
 from udpsend.transfer.messages import Closed
 from udpsend.wire.datagram import Address
 from udpsend.wire.relayed import peer_behind_relay
@@ -240,11 +241,9 @@ class Shell:
             try:
                 result = work()
             except UdpsendError as error:
-                failure = error
-                self.driver.call_soon(lambda: self.end(failure))
+                self.driver.call_soon(partial(self.end, error))
             except Exception as error:  # a bug, in the caller's function or ours: raised where the caller sees it
-                bug = error
-                self.driver.call_soon(lambda: _raise(bug))
+                self.driver.call_soon(partial(_raise, error))
             else:
                 self.driver.call_soon(lambda: None if self._ended else then(result))
 
@@ -269,12 +268,14 @@ class Shell:
         self.end(Cancelled(f"Stopped. {self.after_stopping}" if self.started else "Stopped."))
 
     def _say_why(self, error: BaseException) -> None:
-        """The loop ends by an exception: the other side is told once, lest it look for us for minutes."""
+        """The loop ends by an exception: the other side is told, lest it look for us for minutes."""
         with suppress(Exception):  # what is raised already says more
             last = error if isinstance(error, UdpsendError) else TransferFailed("it stopped unexpectedly.")
             self.end(Cancelled() if isinstance(error, KeyboardInterrupt) else last)
-            for transmit in self.session.datagrams_to_send(clock.now()):
-                self._endpoint.send(transmit)
+            for _ in range(REPEATS):
+                for transmit in self.session.datagrams_to_send(clock.now()):
+                    self._endpoint.send(transmit)
+                clock.sleep(INTERVAL)
 
     def done(self, verified: events.Verified) -> None:
         self.show_progress(clock.now())
