@@ -55,7 +55,7 @@ def doctor(
     """Examine this network: with whom would a direct path work?
 
     Asks the brokers, the STUN servers and the router; sends no file. Ends with 0 if a direct path to peers behind
-    ordinary NATs would work, with 5 if not; with --code, if the pair found one.
+    ordinary NATs would work, with 5 if not; with --code, if the pair found one, and with 3 if nobody came.
     """
     set_verbosity(terminal, verbose, quiet)
     config = config_from(**options)
