@@ -177,8 +177,10 @@ def test_sums_replace_nothing(
 
 
 def test_sums_are_not_of_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor of what a kill has left of them."""
     monkeypatch.chdir(tmp_path)
     Path("a").touch()
+    Path(".udpsend-0123456789abcdef").touch()
     assert main(["verify", "--save", "sums.b3", "."]) == 0
     assert [line.split("  ")[1] for line in Path("sums.b3").read_text().splitlines()] == ["./a"]
 

@@ -115,7 +115,7 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666, dir_fd=where)
             with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-                for line in _lines(named, hidden, on_skipped):
+                for line in _lines(named, on_skipped):
                     file.write(line)
                     count += 1
                 if not count:
@@ -142,11 +142,12 @@ def _check_named(path: str) -> None:
         raise local_error(error, "read", path) from error
 
 
-def _lines(paths: Iterable[str], hidden: str, on_skipped: OnSkipped) -> Iterator[str]:
-    """Not of what is called `hidden`. Raises LocalFileError for what cannot be read and is among `paths`."""
+def _lines(paths: Iterable[str], on_skipped: OnSkipped) -> Iterator[str]:
+    """Not of what these are written to, nor of what one who was killed has left of that. Raises LocalFileError for what
+    cannot be read and is among `paths`."""
     for named in paths:
         for path in _files(named, on_skipped):
-            if os.path.basename(path) == hidden:
+            if os.path.basename(path).startswith(OWN_MARK):
                 continue
             try:
                 digest = sum_of(path)
