@@ -330,7 +330,7 @@ def test_names_and_paths_that_memory_does_not_hold(monkeypatch: pytest.MonkeyPat
     parsed(
         offer(*(["d", str(n), 0o755, 1] for n in range(4)), *(file(path=f"{n // 200}/{n}{wide}") for n in range(800)))
     )
-    with pytest.raises(BadPacket, match="one too many of a directory with long names"):
+    with pytest.raises(BadPacket, match="in a directory with too many long names"):
         parsed(offer(*(file(path=f"{n}{wide}") for n in range(800))))
     with pytest.raises(BadPacket, match="one directory too many"):
         parsed(offer(*nested(0, ""), *(["d", f"{nested(0, '')[-1][1]}/{n}", 0o755, 1] for n in range(300))))

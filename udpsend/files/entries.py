@@ -152,7 +152,7 @@ class Tree:
                     raise BadPacket("is too long")
         self._held += sum(map(getsizeof, names))
         if self._held > MAX_HELD:
-            raise BadPacket("is one too many of a directory with long names")
+            raise BadPacket("is in a directory with too many long names")
         keys = dict(zip(twin_keys(names), names, strict=True))
         links = [entry for entry in run if isinstance(entry, Link)]
         if len(keys) == len(run) and self._keys.keys().isdisjoint(keys) and not links:
