@@ -71,7 +71,10 @@ def version_of(status: os.stat_result) -> int:
 
 def time_of(status: os.stat_result) -> int:
     """Before 1823 or after 2116 the nearest that an entry can say."""
-    return max(-MAX_TIME, min(status.st_mtime_ns, MAX_TIME))
+    time = status.st_mtime_ns
+    if -MAX_TIME <= time <= MAX_TIME:  # three times for each file, so in the quickest way
+        return time
+    return MAX_TIME if time > 0 else -MAX_TIME
 
 
 def file_entry(path: str, status: os.stat_result) -> File:
