@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import struct
@@ -58,7 +59,10 @@ class Loop:
         self.turns = 0
         self.failure: Exception | None = None
         self._conditions: list[tuple[Callable[[], Any], threading.Event]] = []
-        self.driver = Driver(self.endpoint, machine, lambda datagram, _: self.stun.append(datagram), self._turn)
+        self.once_sent: list[Callable[[], None]] = []
+        self.driver = Driver(
+            self.endpoint, machine, lambda datagram, _: self.stun.append(datagram), self._turn, self._sent
+        )
         self.thread = threading.Thread(target=self._run)
 
     @property
@@ -76,6 +80,10 @@ class Loop:
         for condition, event in self._conditions:
             if condition():
                 event.set()
+
+    def _sent(self, now: float) -> None:
+        while self.once_sent:
+            self.once_sent.pop()()
 
     def wait(self, condition: Callable[[], Any]) -> None:
         event = threading.Event()
@@ -105,6 +113,24 @@ def client() -> Iterator[socket.socket]:
         sock.bind(("127.0.0.1", 0))
         sock.settimeout(WAIT)
         yield sock
+
+
+def test_datagrams_have_left_before_others_are_told_of_them(loop: Loop, client: socket.socket) -> None:
+    client.setblocking(False)
+    arrived: list[bytes] = []
+
+    def look() -> None:
+        with contextlib.suppress(BlockingIOError):
+            arrived.append(client.recv(100))
+        arrived.append(b"told")
+
+    def open_and_tell() -> None:
+        loop.machine.outbox.append(Transmit([b"opener"], 6, 6, client.getsockname()))
+        loop.once_sent.append(look)
+
+    loop.driver.call_soon(open_and_tell)
+    loop.wait(lambda: b"told" in arrived)
+    assert arrived == [b"opener", b"told"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="offload of Linux")

@@ -112,7 +112,7 @@ class Shell:
         )
         if self.read_text is not None:
             self._exchange = ManualExchange(self.session, self.read_text, self.ask, self.emit, clock.now())
-        self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn)
+        self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn, self._publish)
         try:
             self._open_mailboxes()
             self._discovery.start()
@@ -169,11 +169,14 @@ class Shell:
             self._discovery.keep_alive(now)
         while (event := self.session.next_event()) is not None:
             self.session_event(event, now)
+        if now - self._progress_time >= PROGRESS_INTERVAL:
+            self.show_progress(now)
+
+    def _publish(self, now: float) -> None:
+        """When datagrams have left: the other side may act on 'opened' before a busy machine lets the openers go."""
         for message in self.session.messages_to_send(now):
             for mailbox in self._mailboxes:
                 mailbox.publish(message)
-        if now - self._progress_time >= PROGRESS_INTERVAL:
-            self.show_progress(now)
 
     def show_progress(self, now: float) -> None:
         self._progress_time = now
@@ -273,8 +276,7 @@ class Shell:
             last = error if isinstance(error, UdpsendError) else TransferFailed("it stopped unexpectedly.")
             self.end(Cancelled() if isinstance(error, KeyboardInterrupt) else last)
             for _ in range(REPEATS):
-                for transmit in self.session.datagrams_to_send(clock.now()):
-                    self._endpoint.send(transmit)
+                self.driver.send(clock.now())
                 clock.sleep(INTERVAL)
 
     def done(self, verified: events.Verified) -> None:
@@ -283,9 +285,7 @@ class Shell:
         self.emit(verified)
 
     def leave(self) -> None:
-        for message in self.session.messages_to_send(clock.now()):
-            for mailbox in self._mailboxes:
-                mailbox.publish(message)
+        self._publish(clock.now())
         leaving = [self._discovery.close, *(mailbox.close for mailbox in self._mailboxes)]
         closing = [threading.Thread(target=close, daemon=True) for close in leaving]
         for thread in closing:

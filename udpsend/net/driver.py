@@ -46,13 +46,14 @@ class Driver:
         machine: Machine,
         on_stun: Callable[[bytes, Address], None],
         on_turn: Callable[[float], None],
+        on_sent: Callable[[float], None],
     ) -> None:
-        """`on_turn(now)` is called once in each turn of the loop, after whatever happened: it takes events and
-        messages off the machine."""
+        """Both are called once in each turn of the loop: `on_turn(now)` after whatever happened, to take events off the
+        machine, and `on_sent(now)` when its datagrams have left."""
         self._endpoint = endpoint
         self._machine = machine
         self._on_stun = on_stun
-        self._on_turn = on_turn
+        self._on_turn, self._on_sent = on_turn, on_sent
         self._calls: deque[Callable[[], None]] = deque()
         self._wake_receive, self._wake_send = socket.socketpair()
         self._wake_receive.setblocking(False)
@@ -81,9 +82,8 @@ class Driver:
         now = clock.now()
         while self._running:
             self._on_turn(now)
-            for transmit in machine.datagrams_to_send(now):
-                self._endpoint.send(transmit)
-                self._went += transmit.size
+            self.send(now)
+            self._on_sent(now)
             if sockets is not self._endpoint.sockets:  # punching opened more, or is done with them
                 sockets = self._endpoint.sockets
                 readers = [*sockets, self._wake_receive]
@@ -107,6 +107,12 @@ class Driver:
             self._measure(now)
             if timer is not None and now >= timer:
                 machine.timer_expired(now)
+
+    def send(self, now: float) -> None:
+        """What the machine has to send now."""
+        for transmit in self._machine.datagrams_to_send(now):
+            self._endpoint.send(transmit)
+            self._went += transmit.size
 
     def _measure(self, now: float) -> None:
         span = now - self._counted_from
