@@ -147,7 +147,7 @@ def test_what_is_there_already_is_told(library: Library, capsys: pytest.CaptureF
     library.telling = [events.Accepted(already=2_000_000), events.Verified("f", 3_000_000, 1.0, DIGEST)]
     assert main(["send", "f"]) == 0
     captured = capsys.readouterr()
-    assert "There already: 2.0 MB, of which only what differs is sent.\n" in captured.err
+    assert "There already: 2.0 MB, which is sent again only where it differs.\n" in captured.err
     assert captured.out == "Sent f: 3.0 MB in 1.00 s, 1.0 MB/s, verified\n"
 
 

@@ -204,7 +204,7 @@ class Display:
         if self._role is Role.SENDER:
             self._terminal.note("Accepted.")
         if already:
-            self._terminal.note(f"There already: {size_text(already)}, of which only what differs is sent.")
+            self._terminal.note(f"There already: {size_text(already)}, which is sent again only where it differs.")
 
     def _show_progress(self, done: int, total: int | None) -> None:
         if not self._progress_opened:
