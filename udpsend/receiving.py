@@ -11,7 +11,7 @@ from pathlib import Path
 
 from udpsend import events
 from udpsend.config import Config, Role
-from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed, UdpsendError, UsageError
+from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed, UsageError
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy, look_first
 from udpsend.files.in_order import InOrder
@@ -180,13 +180,9 @@ class Receiving(Shell):
         self.ask(lambda: None, lambda _: self._shown(seconds))
 
     def _shown(self, seconds: float) -> None:
-        """A text is nowhere but there: where it could not be shown, the sender has to know."""
-        try:
-            self._reporter.check()
-        except UdpsendError as error:
-            self.end(error)
-        else:
-            self._say_verified(None, seconds)
+        """A text is nowhere but there: where it could not be shown, the sender has to know (`_say_why`)."""
+        self._reporter.check()
+        self._say_verified(None, seconds)
 
     def _say_verified(self, path: Path | None, seconds: float) -> None:
         assert self._sink is not None  # noqa: S101 - it was finished
