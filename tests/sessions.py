@@ -90,10 +90,10 @@ class Side:
             self.session.set_behaviour(search_apart(judged, self.socket.port, self.socket.spare), now)
 
     def datagrams_to_send(self, now: float) -> Iterator[Transmit]:
-        self._publish(self.session.messages_to_send(now))
         asking, self._asking = self._asking, []
         yield from asking
         yield from self.session.datagrams_to_send(now)
+        self._publish(self.session.messages_to_send(now))
 
     def next_timer(self) -> float | None:
         return self.session.next_timer()
