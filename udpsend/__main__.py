@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-STOPPED = 130
+STOPPED = 130  # `Cancelled.exit_code`: the errors may be among what is not imported yet
 
 
 def run() -> NoReturn:
