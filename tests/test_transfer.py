@@ -12,6 +12,7 @@ from udpsend.config import Config
 from udpsend.errors import BadPacket
 from udpsend.transfer.congestion.ledbat import Ledbat
 from udpsend.transfer.messages import parse_background_untrusted, parse_limit_untrusted
+from udpsend.transfer.rtt import MAX_ACK_DELAY
 
 CLEAN: dict[str, Any] = {"delay": 0.01, "rate": 10e6, "queue": 200e3}
 MB = 1_000_000
@@ -122,6 +123,14 @@ def test_black_hole(delay: float, size: int, seed: int) -> None:
     running.run(60)
     running.assert_verified()
     assert running.sender.connection.flight.mtu.size <= 1300 - 28
+
+
+def test_a_probe_that_fills_the_first_window_is_answered_at_once(seed: int) -> None:
+    options = {"max_datagram_size": 65_507, "round_trip": 0.0002}
+    running = transfer(seed, MB, options=options, hash_time=1.0, mtu=65_535, delay=0.0001, rate=2e9, queue=1e6)
+    received = running.receiver.file.have
+    assert running.network.run(lambda: received.total == MB, seconds=MAX_ACK_DELAY)
+    assert running.sender.connection.flight.mtu.size == 65_507
 
 
 def test_an_outage_is_no_black_hole(seed: int) -> None:
