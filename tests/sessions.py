@@ -13,8 +13,7 @@ from udpsend.config import Role
 from udpsend.errors import UdpsendError
 from udpsend.events import PathFound, PeerMet
 from udpsend.punching.behaviour import judge_behaviour, search_apart
-from udpsend.punching.negotiation import CandidatesWanted, SocketChosen
-from udpsend.punching.path import SocketsWanted
+from udpsend.punching.path import CandidatesWanted, SocketChosen, SocketsWanted
 from udpsend.rendezvous.code import parse_code
 from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.messages import Closed, ContentArrived, OfferAccepted, OfferReceived, PeerVerified

@@ -23,8 +23,8 @@ from udpsend.config import Config, Role
 from udpsend.errors import NoDirectPath, UdpsendError
 from udpsend.events import PathFound, PeerMet, WrongGuess
 from udpsend.punching.behaviour import NatBehaviour
-from udpsend.punching.negotiation import PUNCH_TIMEOUT, CandidatesWanted, Negotiation, SocketChosen
-from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
+from udpsend.punching.negotiation import PUNCH_TIMEOUT, Negotiation
+from udpsend.punching.path import CandidatesWanted, Path, PathValidated, PunchFailed, SocketChosen, SocketsWanted
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.machine import Rendezvous
 from udpsend.rendezvous.manual import ManualRendezvous

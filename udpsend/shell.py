@@ -27,8 +27,7 @@ from udpsend.net import clock
 from udpsend.net.driver import Driver
 from udpsend.net.udp import UdpEndpoint
 from udpsend.punching.candidates import same_host_token
-from udpsend.punching.negotiation import CandidatesWanted, SocketChosen
-from udpsend.punching.path import SocketsWanted
+from udpsend.punching.path import CandidatesWanted, SocketChosen, SocketsWanted
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.handshake import prepare
 from udpsend.rendezvous.mailbox import Inbox, Mailbox

@@ -22,13 +22,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from msgspec import Struct
-
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.punching.behaviour import NatBehaviour, parse_behaviour_untrusted
 from udpsend.punching.outbox import Tally
-from udpsend.punching.path import PathValidated, PunchFailed, SocketsWanted
+from udpsend.punching.path import CandidatesWanted, PathValidated, PunchFailed, SocketChosen, SocketsWanted
 from udpsend.punching.puncher import Puncher
 from udpsend.punching.reasons import explain
 from udpsend.sealing.keys import derive_generation
@@ -38,19 +36,6 @@ from udpsend.wire.datagram import Address, Arrival, Transmit
 HOLD = 1.0  # seconds from the peer's first word to the one that it has opened: a round trip through the mailbox, mostly
 PUNCH_TIMEOUT = 11.5  # seconds; with what it takes to say so, the answer is there within 12
 MAX_GENERATIONS = 200  # of punching in one session
-
-
-class CandidatesWanted(Struct, frozen=True):
-    """Gather this side's addresses again: `add_candidates` and `set_behaviour`."""
-
-    by_peer: bool
-    """It is the peer that looks for a path; so the mailboxes work."""
-
-
-class SocketChosen(Struct, frozen=True):
-    """Of the sockets that were opened, `local` is needed further (0: none)."""
-
-    local: int
 
 
 NegotiationEvent = PathValidated | PunchFailed | SocketsWanted | SocketChosen | CandidatesWanted

@@ -1,4 +1,4 @@
-"""What punching comes to."""
+"""What punching wants of its owner, and what it comes to."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ class SocketsWanted(Struct, frozen=True):
     """Open so many more IPv4 sockets, and tell the puncher. All but that of the path may be closed after the end."""
 
     count: int
+
+
+class SocketChosen(Struct, frozen=True):
+    """Of the sockets that were opened, `local` is needed further (0: none)."""
+
+    local: int
+
+
+class CandidatesWanted(Struct, frozen=True):
+    """Gather this side's addresses again, and tell the negotiation."""
+
+    by_peer: bool
+    """It is the peer that looks for a path; so the mailboxes work."""
 
 
 class PunchFailed(Struct, frozen=True):
