@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.punching.behaviour import NatBehaviour, parse_behaviour_untrusted
+from udpsend.punching.channel import MAX_PROBE_SIZE
 from udpsend.punching.outbox import Tally
 from udpsend.punching.path import CandidatesWanted, PathValidated, PunchFailed, SocketChosen, SocketsWanted
 from udpsend.punching.puncher import Puncher
@@ -36,6 +37,7 @@ from udpsend.wire.datagram import Address, Arrival, Transmit
 HOLD = 1.0  # seconds from the peer's first word to the one that it has opened: a round trip through the mailbox, mostly
 PUNCH_TIMEOUT = 11.5  # seconds; with what it takes to say so, the answer is there within 12
 MAX_GENERATIONS = 200  # of punching in one session
+MAX_EARLY = 8  # probes, kept: they may overtake the last word of the handshake, and the next are due 20 to 50 ms later
 
 
 NegotiationEvent = PathValidated | PunchFailed | SocketsWanted | SocketChosen | CandidatesWanted
@@ -78,6 +80,7 @@ class Negotiation:
         self._peer_opened: set[Address] = set()
         self._words: list[dict[str, object]] = []
         self._events: deque[NegotiationEvent] = deque()
+        self._early: deque[Arrival] = deque(maxlen=MAX_EARLY)
 
     # what the owner does
 
@@ -116,6 +119,8 @@ class Negotiation:
         self._has_more |= hello.get("relay") is True
         self._start(now)
         self._take_untrusted(hello, size, now)
+        while self._early:
+            self.datagram_received(self._early.popleft(), now)
 
     def word_received(self, word: Mapping[str, object], size: float, now: float) -> None:
         """What the peer told later; `size` is that of the message in bytes, as in `agreed`."""
@@ -158,6 +163,10 @@ class Negotiation:
         if self._puncher is not None:
             self._puncher.datagram_received(arrival, now)
             self._take_events()
+        elif arrival.stride <= MAX_PROBE_SIZE:
+            early = Arrival.of([arrival.first_datagram()], arrival.address)
+            early.local = arrival.local
+            self._early.append(early)
 
     def datagrams_to_send(self, now: float) -> Sequence[Transmit]:
         if self._puncher is None:
