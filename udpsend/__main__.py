@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -13,6 +14,7 @@ STOPPED = 130  # `Cancelled.exit_code`: the errors may be among what is not impo
 def run() -> NoReturn:
     """It ends without taking the interpreter apart, which looks at every object there is: 20 to 40 ms."""
     _occupy_standard_streams()
+    gc.disable()  # what is imported stays; `cli/collector.py` says when it collects again
     try:
         from udpsend.cli import main  # a tenth of a second, in which somebody sees the typing error and presses Ctrl-C
 
