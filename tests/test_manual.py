@@ -21,7 +21,7 @@ import udpsend
 from tests.servers import LOOPBACK, PATIENCE
 from udpsend import events
 from udpsend.config import Config, Role
-from udpsend.errors import BadPacket, Cancelled, PeerError, PeerNeverCame, UdpsendError, WrongCode
+from udpsend.errors import BadPacket, PeerError, PeerNeverCame, UdpsendError, UsageError, WrongCode
 from udpsend.events import WrongGuess
 from udpsend.rendezvous.code import parse_code
 from udpsend.rendezvous.handshake import PHRASE_WORDS_TOLD
@@ -315,5 +315,5 @@ def test_another_code_at_the_other_side(tmp_path: Path, source: Path) -> None:
     alice.on_event_before = alice.on_event  # type: ignore[attr-defined]
     alice.on_event = give_up  # type: ignore[method-assign]
     ends = run_both(source, tmp_path, (alice, bob), (CODE, "4821-other-words"), timeout=2)
-    assert [type(end) for end in ends] == [Cancelled, PeerNeverCame]
+    assert [type(end) for end in ends] == [UsageError, PeerNeverCame]
     assert events.WrongGuess(2) in alice.events

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from udpsend import events
-from udpsend.errors import BadPacket, Cancelled
+from udpsend.errors import BadPacket, UsageError
 from udpsend.net import clock
 from udpsend.session import Session
 
@@ -51,7 +51,7 @@ class ManualExchange:
     def _ask(self, number: int) -> str:
         text = self._read_text(number)
         if text is None:
-            raise Cancelled("There is nobody to give the other side's text.")
+            raise UsageError(f"Text {number} was not given: nobody is left to ask.\nBegin anew on both sides.")
         return text
 
     def _told(self, number: int, text: str) -> None:
