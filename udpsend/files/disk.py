@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,11 +134,12 @@ def write_all(fd: int, view: memoryview, offset: int) -> None:
         view = view[count:]
 
 
-def set_time(fd: int, mtime_ns: int) -> None:
-    """As far as the file system can keep it."""
+def set_time(what: int | str, mtime_ns: int, directory: int | None = None) -> None:
+    """The modification time of what is open, or of the name `what` in `directory`, where a link is not followed; as far
+    as the file system can keep it. It was last read now: by that time others decide what nobody needs any more."""
     try:
-        os.utime(fd, ns=(mtime_ns, mtime_ns))
-    except (OSError, OverflowError):
+        os.utime(what, ns=(time.time_ns(), mtime_ns), dir_fd=directory, follow_symlinks=directory is None)
+    except (OSError, OverflowError, NotImplementedError):
         return
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import time
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -155,8 +154,7 @@ class Partial:
         entry = self._entry
         # What its owner could not even read could not be resumed if the rename below fails.
         os.fchmod(self._fd, (entry.mode & MODE_BITS & ~disk.current_umask()) | stat.S_IRUSR)
-        with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot keep
-            os.utime(self._fd, ns=(time.time_ns(), entry.mtime_ns))
+        disk.set_time(self._fd, entry.mtime_ns)
         os.fsync(self._fd)
         # What came in order was hashed in memory and never read back.
         if os.fstat(self._fd).st_size != entry.size:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import time
 from collections.abc import Iterator
 
 from msgspec import Struct, json
@@ -187,8 +186,7 @@ def _finish_directory(new: Directories, path: str, entry: Directory, umask: int)
     """Last of all, from the innermost outwards: one that its owner may not write to would not let us in."""
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=new.descriptor(path))
     try:
-        with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot keep
-            os.utime(fd, ns=(time.time_ns(), entry.mtime_ns))
+        disk.set_time(fd, entry.mtime_ns)
         os.fchmod(fd, entry.mode & MODE_BITS & ~umask)
     finally:
         os.close(fd)

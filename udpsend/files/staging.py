@@ -12,7 +12,6 @@ import contextlib
 import os
 import shutil
 import stat
-import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -235,8 +234,7 @@ class Staging:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
                 os.symlink(entry.target, name, dir_fd=directory)
-                with contextlib.suppress(OSError, OverflowError, NotImplementedError):
-                    os.utime(name, ns=(time.time_ns(), entry.mtime_ns), dir_fd=directory, follow_symlinks=False)
+                disk.set_time(name, entry.mtime_ns, directory)
             case File():
                 fd = self._open.get(number)
                 if fd is None:
