@@ -32,13 +32,11 @@ class Partial:
     def __init__(self, directory: str | os.PathLike[str], entry: File, identity: str, policy: Policy) -> None:
         """`identity` binds what may be resumed. Refuses what exists (but for the policy), what does not fit, and a
         partial that another process is receiving."""
-        name, size = entry.path, entry.size
-        self.name = name
-        self.size = size
+        self.name = name = entry.path
+        self.size = entry.size
         self._entry = entry
         self._hidden = partial_name(name)
         self._policy = policy
-        self._overwrite = policy.overwrite
         self._names_synced = False
         with contextlib.ExitStack() as opened:
             self._where = open_destination(directory)
@@ -46,14 +44,14 @@ class Partial:
             self._check_destination()
             self._fd = open_locked(self._where, self._hidden, self.name, open_own_file)
             opened.callback(os.close, self._fd)
-            self.journal = Journal(self._where, journal_name(name), identity, size)
+            self.journal = Journal(self._where, journal_name(name), identity, self.size)
             opened.callback(self.journal.close)
-            self._check_present(size)
+            self._check_present()
             received = bool(self.journal.there)
             try:
                 if policy.delta and not received:
-                    self._take_existing(size)
-                self._check_space(size)
+                    self._take_existing()
+                self._check_space()
             except (LocalFileError, OSError):
                 if not received:
                     self.discard()
@@ -67,17 +65,16 @@ class Partial:
             return
         if self._policy.rename:
             self.name = free_name(self._where, self.name)
-        elif kind == stat.S_IFDIR or not self._overwrite:
+        elif kind == stat.S_IFDIR or not self._policy.overwrite:
             raise self._exists()
 
     def _exists(self) -> LocalFileError:
         status = os.stat(self.name, dir_fd=self._where, follow_symlinks=False)
         return LocalFileError(refusal(self._entry, status))
 
-    def _check_present(self, size: int) -> None:
+    def _check_present(self) -> None:
         """Believe the journal only with a partial that is long enough; without anything to believe, start empty."""
-        there = os.fstat(self._fd).st_size
-        journal = self.journal
+        there, size, journal = os.fstat(self._fd).st_size, self.size, self.journal
         if journal.stale:
             os.ftruncate(self._fd, min(there, size))
             journal.stale.subtract(min(there, size), SIZE_LIMIT)
@@ -86,7 +83,7 @@ class Partial:
         if not journal.usable and not journal.stale:
             os.ftruncate(self._fd, 0)
 
-    def _take_existing(self, size: int) -> None:
+    def _take_existing(self) -> None:
         """Begin with what is to be replaced, if there is room for it: what is the same need not be sent."""
         try:
             fd = os.open(self.name, os.O_RDONLY | disk.FLAGS, dir_fd=self._where)
@@ -95,30 +92,26 @@ class Partial:
         copied = 0
         try:
             is_file = stat.S_ISREG(os.fstat(fd).st_mode)
-            if is_file and (disk.has_room(self._fd, size) or disk.shares_blocks(fd, self._fd)):
-                copied = disk.copy_content(fd, self._fd, size)
+            if is_file and (disk.has_room(self._fd, self.size) or disk.shares_blocks(fd, self._fd)):
+                copied = disk.copy_content(fd, self._fd, self.size)
         except OSError:
             os.ftruncate(self._fd, 0)  # all of it is sent, then
         finally:
             os.close(fd)
         self.journal.set_stale([(0, copied)])
 
-    def _check_space(self, size: int) -> None:
+    def _check_space(self) -> None:
         """Nothing is allocated ahead: posix_fallocate took 0.1 s per GiB on tmpfs (warm) before the first byte, saved
         none in total, and where the file system cannot allocate it writes zeros."""
-        if not disk.holds_size(self._fd, size):
+        if not disk.holds_size(self._fd, self.size):
             raise LocalFileError(
                 f"{quote(self.name)} is larger than this file system allows a file to be: choose another directory."
             )
-        disk.check_room(self._fd, size - self.journal.there.total, f" for {quote(self.name)}")
+        disk.check_room(self._fd, self.size - self.journal.there.total, f" for {quote(self.name)}")
 
     def write(self, offset: int, view: memoryview) -> int:
         """Put `view`, or the first of it, at `offset`. Returns how many bytes."""
         return os.pwrite(self._fd, view, offset)
-
-    def note(self, ranges: list[tuple[int, int]]) -> None:
-        """These were written: they survive the end of this process."""
-        self.journal.note(ranges)
 
     def flush(self, ranges: list[tuple[int, int]], checked: Iterable[tuple[int, bytes]] = ()) -> None:
         """Bring to the disk what was written before this call, and then vouch for `ranges`, which was, and for blocks
@@ -162,7 +155,7 @@ class Partial:
         if not disk.is_same_file(self._where, self._hidden, self._fd):
             raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was received: try again.")
         try:
-            if self._overwrite:
+            if self._policy.overwrite:
                 os.rename(self._hidden, self.name, src_dir_fd=self._where, dst_dir_fd=self._where)
             else:
                 disk.rename_no_replace(self._where, self._hidden, self.name)

@@ -182,7 +182,7 @@ class Sink:
 
     def _flush_if_due(self, written: RangeSet) -> None:
         if self._unnoted:
-            self._guarded(lambda: self._partial.note(list(self._unnoted)))
+            self._guarded(lambda: self._partial.journal.note(self._unnoted))
             self._unnoted.clear()
         fresh = written.total - self._flushed
         if fresh and (fresh >= FLUSH_SIZE or time.monotonic() >= self._flush_due):

@@ -185,10 +185,6 @@ class Staging:
                 start += count
                 part = part[count:]
 
-    def note(self, ranges: list[tuple[int, int]]) -> None:
-        """These were written: they survive the end of this process."""
-        self.journal.note(ranges)
-
     def flush(self, ranges: list[tuple[int, int]], checked: Iterable[tuple[int, bytes]] = ()) -> None:
         """Bring to the disk what was written before this call, and then vouch for `ranges`, which was, and for blocks
         in them that were compared."""
