@@ -71,10 +71,10 @@ def is_same_file(directory: int, name: str, fd: int) -> bool:
     return os.path.samestat(there, os.fstat(fd))
 
 
-def existing_kind(directory: int, name: str) -> int | None:
-    """The file type (`stat.S_IFMT`) of what has this name, links not followed, or None. Raises OSError."""
+def status_of(directory: int, name: str) -> os.stat_result | None:
+    """Of what has this name, links not followed; None if nothing has. Raises OSError."""
     try:
-        return stat.S_IFMT(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
 

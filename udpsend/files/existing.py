@@ -58,7 +58,7 @@ def look_first(directory: str | os.PathLike[str], manifest: Manifest, policy: Po
     moved already is not in the way, so where it left something that is looked at later. Raises LocalFileError."""
     root = open_destination(directory)
     try:
-        if disk.existing_kind(root, tree_name(manifest.name)) is None:
+        if disk.status_of(root, tree_name(manifest.name)) is None:
             look(root, manifest, policy)
     except OSError as error:
         raise disk.local_error(error, "write", manifest.name) from error
@@ -78,7 +78,7 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
     try:
         for number, entry in manifest.in_runs(there):
             fd, name = directories.locate(entry.path)
-            status = _status(fd, name)
+            status = disk.status_of(fd, name)
             if status is None:
                 pass
             elif policy.rename:
@@ -111,13 +111,6 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
             "told to the other side. Receive into another directory, or part of them at a time."
         )
     return found
-
-
-def _status(directory: int, name: str) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
 
 
 def is_same(entry: Entry, status: os.stat_result, fd: int, name: str) -> bool:
@@ -153,6 +146,6 @@ def free_name(root: int, name: str, taken: Container[str] = ()) -> str:
         end = f" ({number}){dot}{suffix}"
         room = 255 - len(end.encode())
         fresh = stem.encode()[:room].decode(errors="ignore") + end
-        if fresh not in taken and _status(root, fresh) is None:
+        if fresh not in taken and disk.status_of(root, fresh) is None:
             return fresh
     raise LocalFileError(f"There is no name left for {quote(name)}: receive into another directory.")

@@ -60,17 +60,13 @@ class Partial:
 
     def _check_destination(self) -> None:
         """What is received may get another name; partial and journal keep theirs."""
-        kind = disk.existing_kind(self._where, self.name)
-        if kind is None:
+        status = disk.status_of(self._where, self.name)
+        if status is None:
             return
         if self._policy.rename:
             self.name = free_name(self._where, self.name)
-        elif kind == stat.S_IFDIR or not self._policy.overwrite:
-            raise self._exists()
-
-    def _exists(self) -> LocalFileError:
-        status = os.stat(self.name, dir_fd=self._where, follow_symlinks=False)
-        return LocalFileError(refusal(self._entry, status))
+        elif stat.S_ISDIR(status.st_mode) or not self._policy.overwrite:
+            raise LocalFileError(refusal(self._entry, status))
 
     def _check_present(self) -> None:
         """Believe the journal only with a partial that is long enough; without anything to believe, start empty."""
@@ -160,7 +156,8 @@ class Partial:
             else:
                 disk.rename_no_replace(self._where, self._hidden, self.name)
         except FileExistsError as error:
-            raise self._exists() from error
+            status = os.stat(self.name, dir_fd=self._where, follow_symlinks=False)
+            raise LocalFileError(refusal(self._entry, status)) from error
         if not disk.is_same_file(self._where, self.name, self._fd):
             raise LocalFileError(f"Somebody replaced {quote(self.name)} while it was received: try again.")
         self.journal.remove()

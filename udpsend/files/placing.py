@@ -145,10 +145,7 @@ def _move(old: Directories, new: Directories, entry: Entry, destination: Destina
     target = destination.path_of(entry.path)
     to, new_name = new.locate(target)
     source, name = old.locate(entry.path)
-    try:
-        status = os.stat(new_name, dir_fd=to, follow_symlinks=False)
-    except FileNotFoundError:
-        status = None
+    status = disk.status_of(to, new_name)
     if status is not None and isinstance(entry, Directory) and stat.S_ISDIR(status.st_mode):
         return True
 

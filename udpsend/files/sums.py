@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from msgspec import Struct
 
 from udpsend.errors import LocalFileError
-from udpsend.files.disk import BEGIN_ANEW, FLAGS, existing_kind, local_error, rename_no_replace
+from udpsend.files.disk import BEGIN_ANEW, FLAGS, local_error, rename_no_replace, status_of
 from udpsend.files.names import OWN_MARK, quote
 
 MAX_SUMS = 1 << 30  # bytes of a file of sums
@@ -111,7 +111,7 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
     try:
         where = os.open(above or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if existing_kind(where, name or ".") is not None:
+            if status_of(where, name or ".") is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666, dir_fd=where)
             with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
