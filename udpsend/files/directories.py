@@ -10,8 +10,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 
+from udpsend.files.disk import DIRECTORY_FLAGS
+
 KEPT = 32
-FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Directories:
@@ -25,7 +26,7 @@ class Directories:
         self._root = root
         self._make = make
         self._top = top
-        self._flags = FLAGS if follow else FLAGS | os.O_NOFOLLOW
+        self._flags = DIRECTORY_FLAGS if follow else DIRECTORY_FLAGS | os.O_NOFOLLOW
         self._open: OrderedDict[str, int] = OrderedDict()
         self._latest: tuple[str, int] = ("", root)
 

@@ -20,6 +20,7 @@ from udpsend.files.names import quote
 
 # Of all that is opened below a directory: follows no link, waits for no pipe, takes no terminal.
 FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _GOES_ON = "run the same command again, it goes on where it stopped"
 BEGIN_ANEW = "begin anew: this cannot go on where it stopped"
@@ -53,7 +54,7 @@ def open_directory(path: str | os.PathLike[str]) -> int:
     """A descriptor of the directory that the user named (links in its own path are the user's). Raises
     LocalFileError."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(path, DIRECTORY_FLAGS)
     except NotADirectoryError as error:
         raise LocalFileError(f"{quote(os.fspath(path))} is not a directory: name one to receive into.") from error
     except FileNotFoundError as error:

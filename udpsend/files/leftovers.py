@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from udpsend.errors import LocalFileError
-from udpsend.files.disk import FLAGS, local_error
+from udpsend.files.disk import DIRECTORY_FLAGS, FLAGS, local_error
 from udpsend.files.journal import NEW_SUFFIX, vouches_for_some
 from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_SUFFIX, quote
 
@@ -48,7 +48,7 @@ def leftovers(directory: str | os.PathLike[str], clean: bool = False) -> list[Le
 def _open(directory: str | os.PathLike[str]) -> int:
     name = os.fspath(directory)
     try:
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(name, DIRECTORY_FLAGS)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LocalFileError(f"There is no directory {quote(name)}.") from error
     except OSError as error:

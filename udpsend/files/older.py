@@ -20,7 +20,6 @@ from operator import itemgetter
 from udpsend.errors import BadPacket
 from udpsend.files import disk
 from udpsend.files.byte_space import ByteSpace, EntrySet, unpack_set_untrusted
-from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
 from udpsend.files.existing import Destination
 from udpsend.files.hashing import hash_block_size
@@ -65,7 +64,7 @@ class OldTree:
         names = os.listdir(root)
         if names:
             os.mkdir(OLD, 0o700, dir_fd=root)
-            aside = os.open(OLD, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=root)
+            aside = os.open(OLD, disk.DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=root)
             try:
                 for name in names:
                     os.rename(name, name, src_dir_fd=root, dst_dir_fd=aside)
@@ -90,7 +89,7 @@ class OldTree:
         # Not those with holes, in which something may be: they come again, but for what the destination has.
         places = {old_manifest[n].path: start for n, _, start, _ in old_space if n not in old_manifest.data}
         kept = []
-        aside = os.open(OLD, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=self._root)
+        aside = os.open(OLD, disk.DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=self._root)
         old = Directories(aside)
         try:
             for number, _, start, _ in space.ranges():

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
-from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.names import quote
 
 # What opening a link, a directory, a socket, or in place of a directory something else, ends with.
@@ -75,7 +74,7 @@ def open_own_directory(directory: int, name: str) -> int:
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=directory)
     with _no_other_kind(name, "a directory"):
-        fd = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=directory)
+        fd = os.open(name, disk.DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=directory)
     if os.fstat(fd).st_uid != os.geteuid():
         os.close(fd)
         raise _in_the_way(name, "a directory")

@@ -181,7 +181,7 @@ def _writable(directory: int) -> Iterator[None]:
 
 def _finish_directory(new: Directories, path: str, entry: Directory, umask: int) -> None:
     """Last of all, from the innermost outwards: one that its owner may not write to would not let us in."""
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=new.descriptor(path))
+    fd = os.open(".", disk.DIRECTORY_FLAGS, dir_fd=new.descriptor(path))
     try:
         disk.set_time(fd, entry.mtime_ns)
         os.fchmod(fd, entry.mode & MODE_BITS & ~umask)

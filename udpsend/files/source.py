@@ -21,9 +21,8 @@ from itertools import islice
 
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.byte_space import ByteSpace, EntrySet
-from udpsend.files.directories import FLAGS as DIRECTORY_FLAGS
 from udpsend.files.directories import Directories
-from udpsend.files.disk import local_error
+from udpsend.files.disk import DIRECTORY_FLAGS, local_error
 from udpsend.files.entries import MAX_RANGES, File, Sparse
 from udpsend.files.holes import data_ranges
 from udpsend.files.manifest import Manifest

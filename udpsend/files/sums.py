@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from msgspec import Struct
 
 from udpsend.errors import LocalFileError
-from udpsend.files.disk import BEGIN_ANEW, FLAGS, local_error, rename_no_replace, status_of
+from udpsend.files.disk import BEGIN_ANEW, DIRECTORY_FLAGS, FLAGS, local_error, rename_no_replace, status_of
 from udpsend.files.names import OWN_MARK, quote
 
 MAX_SUMS = 1 << 30  # bytes of a file of sums
@@ -109,7 +109,7 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
     hidden = f"{OWN_MARK}{secrets.token_hex(8)}"
     count = 0
     try:
-        where = os.open(above or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        where = os.open(above or ".", DIRECTORY_FLAGS)
         try:
             if status_of(where, name or ".") is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))

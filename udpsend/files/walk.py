@@ -22,8 +22,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct, field
 
 from udpsend.errors import BadPacket, LocalFileError
-from udpsend.files.directories import FLAGS
-from udpsend.files.disk import local_error
+from udpsend.files.disk import DIRECTORY_FLAGS, local_error
 from udpsend.files.entries import (
     LONG_PATH,
     MAX_RANGES,
@@ -157,11 +156,11 @@ class Walk(Struct):
 
     def _open(self, path: str) -> int:
         top, *rest = path.split("/")
-        fd = os.open(self.tops[top], FLAGS)
+        fd = os.open(self.tops[top], DIRECTORY_FLAGS)
         for name in rest:
             above = fd
             try:
-                fd = os.open(name, FLAGS | (0 if self.follow else os.O_NOFOLLOW), dir_fd=above)
+                fd = os.open(name, DIRECTORY_FLAGS | (0 if self.follow else os.O_NOFOLLOW), dir_fd=above)
             finally:
                 os.close(above)
         return fd
