@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 
-from udpsend.wire.ranges import RangeSet
-
-DIGEST_SIZE = 32
+from udpsend.wire.ranges import DIGEST_SIZE, RangeSet
 
 
 class Digests(MutableMapping[int, bytes]):

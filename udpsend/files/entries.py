@@ -42,7 +42,7 @@ from udpsend.files.names import (
 
 MAX_DIRECTORIES = 1 << 19
 MAX_HELD = 384 << 20  # bytes of memory for the names of one directory, and as much for the paths of all directories
-MAX_TOLD = 100  # skipped files that are named, and pairs of twins
+MAX_NAMED = 100  # of what is skipped, and of pairs of twins
 MAX_SIZE = (1 << 62) - 1
 MAX_TIME = 1 << 62
 MAX_VERSION = (1 << 48) - 1
@@ -175,7 +175,7 @@ class Tree:
             raise BadPacket("is there twice")
         self._names.add(name)
         other = self._keys.setdefault(next(iter(twin_keys([name]))), name)
-        if other != name and len(self._twins) < MAX_TOLD:
+        if other != name and len(self._twins) < MAX_NAMED:
             self._twins.append((f"{parent}/{other}" if parent else other, entry.path))
 
     def _enter_untrusted(self, parent: str) -> None:

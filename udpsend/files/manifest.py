@@ -19,9 +19,9 @@ from msgspec import Struct, to_builtins
 
 from udpsend.errors import BadPacket
 from udpsend.files.entries import (
+    MAX_NAMED,
     MAX_RANGES,
     MAX_SIZE,
-    MAX_TOLD,
     Directory,
     Entry,
     File,
@@ -56,7 +56,7 @@ class Manifest:
     """An immutable sequence of entries. `skipped` are the first of `skipped_count`."""
 
     def __init__(self, entries: Iterable[Entry] = (), skipped: Iterable[Skipped] = (), skipped_count: int = 0) -> None:
-        self.skipped = tuple(skipped)[:MAX_TOLD]
+        self.skipped = tuple(skipped)[:MAX_NAMED]
         self.skipped_count = max(skipped_count, len(self.skipped))
         self.size = self.full_size = self.count = self.files = self.directories = self.links = self._packed_size = 0
         self.name = ""
@@ -249,7 +249,7 @@ def _skipped_untrusted(value: JSON) -> tuple[list[Skipped], int]:
     skipped = []
     told = value.get("skipped", [])
     count = value.get("skipped_count", 0)
-    if not isinstance(told, list) or len(told) > MAX_TOLD or type(count) is not int or not 0 <= count <= MAX_SIZE:
+    if not isinstance(told, list) or len(told) > MAX_NAMED or type(count) is not int or not 0 <= count <= MAX_SIZE:
         raise BadPacket("the list of what was skipped makes no sense")
     for item in told:
         match item:

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk
-from udpsend.files.digests import DIGEST_SIZE
 from udpsend.files.existing import Policy
 from udpsend.files.hashing import hash_block_size
 from udpsend.files.journal import Journal
@@ -29,7 +28,7 @@ from udpsend.files.names import check_path_untrusted, quote
 from udpsend.files.partial import Partial
 from udpsend.files.staging import Staging
 from udpsend.files.write_behind import WriteBehind
-from udpsend.wire.ranges import RangeSet
+from udpsend.wire.ranges import DIGEST_SIZE, RangeSet
 
 FLUSH_SIZE = 64 << 20  # bytes; at 1 GB/s a kill then costs 1 % of 10 GB, and a flush is one call in 64 ms
 FLUSH_INTERVAL = 1.0  # seconds

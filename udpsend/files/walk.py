@@ -25,9 +25,9 @@ from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.disk import DIRECTORY_FLAGS, local_error
 from udpsend.files.entries import (
     LONG_PATH,
+    MAX_NAMED,
     MAX_RANGES,
     MAX_TIME,
-    MAX_TOLD,
     MAX_VERSION,
     MODE_BITS,
     Directory,
@@ -250,7 +250,7 @@ class Walk(Struct):
 
     def _skip(self, path: str, why: str) -> None:
         self.skipped_count += 1
-        if len(self.skipped) < MAX_TOLD:
+        if len(self.skipped) < MAX_NAMED:
             printable = path.encode(errors="backslashreplace").decode()
             self.skipped.append(Skipped(printable[:4096], why))
 

@@ -18,11 +18,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from udpsend.errors import PeerError, TransferFailed
-from udpsend.files.digests import DIGEST_SIZE
 from udpsend.files.hashing import BLOCK_SIZE, MAX_REPAIRS, POLL_INTERVAL, HashingThread
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
-from udpsend.wire.ranges import RangeSet
+from udpsend.wire.ranges import DIGEST_SIZE, RangeSet
 
 FULL = BLOCK_SIZE - MAX_TRAIN_SIZE  # bytes that make a block full; there is place for a record more
 BLOCKS = 12  # the thread is waited for with fewer: 1 GiB took 1.76 s with eight, 1.69 with ten; more gives 3 % at most

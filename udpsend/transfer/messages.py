@@ -28,9 +28,8 @@ from msgspec import Struct
 from udpsend.config import SLOWEST_LIMIT
 from udpsend.errors import BadPacket, UdpsendError
 from udpsend.transfer.control_stream import Json, Message
-from udpsend.wire.ranges import MAX_LEFT_OUT, MAX_TOLD, RangeSet
+from udpsend.wire.ranges import DIGEST_SIZE, MAX_LEFT_OUT, MAX_TOLD, RangeSet
 
-DIGEST_SIZE = 32
 MIN_AHEAD = 1 << 17  # bytes; with less most round trips would carry part of a record only
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
+# What both ends of a transfer hold each other to.
 MAX_TOLD = 4096  # ranges in one message
 MAX_BLOCKS = 1 << 20  # of a transfer
+DIGEST_SIZE = 32  # bytes of the BLAKE3 of a block, and of a transfer
 MAX_LEFT_OUT = 128 << 10  # bytes of the packed set of entries in one message
 
 
@@ -122,11 +124,11 @@ class RangeSet:
         self._stops.clear()
         self.total = 0
 
-    def largest(self, count: int = MAX_TOLD) -> RangeSet:
-        """At most so many of its ranges: of too many the largest, and of equal ones the first."""
-        if len(self) <= count:
+    def largest(self) -> RangeSet:
+        """At most MAX_TOLD of its ranges: of too many the largest, and of equal ones the first."""
+        if len(self) <= MAX_TOLD:
             return RangeSet(self)
-        return RangeSet(sorted(sorted(self, key=lambda r: r[0] - r[1])[:count]))
+        return RangeSet(sorted(sorted(self, key=lambda r: r[0] - r[1])[:MAX_TOLD]))
 
     @property
     def first(self) -> int:
