@@ -106,9 +106,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.wire",
     ),
     "udpsend.exchange": ("udpsend.session", "udpsend.net.clock"),
-    "udpsend.rendezvous": ("udpsend.wire.datagram",),
+    "udpsend.rendezvous": ("udpsend.wire.datagram", "udpsend.wire.json"),
     "udpsend.punching": ("udpsend.sealing", "udpsend.wire"),
-    "udpsend.files": ("udpsend.wire.ranges",),
+    "udpsend.files": ("udpsend.wire.ranges", "udpsend.wire.json"),
     # Records are read and written in place: how long they and their headers are is all that files/ knows of them.
     "udpsend.files.read_ahead": ("udpsend.wire.ranges", "udpsend.wire.frames"),
     "udpsend.files.write_behind": ("udpsend.wire.ranges", "udpsend.wire.frames", "udpsend.wire.datagram"),

@@ -190,11 +190,10 @@ def test_holes_are_not_in_the_byte_space() -> None:
     manifest = Manifest(
         (File("a", 4, 0o600, TIME, 0), sparse, Sparse("c", 9, 0o600, TIME, 0, ()), File("d", 1, 0, 0, 0))
     )
-    assert json.dumps(manifest.to_json()["entries"][1]) == (
-        '["s", "b", 1099511627776, 384, 1790000000123456789, 7, [[10, 12], [1048576, 1048579]]]'
-    )
+    told = json.dumps(manifest.to_json())
+    assert ', ["s", "b", 1099511627776, 384, 1790000000123456789, 7, [[10, 12], [1048576, 1048579]]], ' in told
     again = Manifest.unpack_untrusted(manifest.pack())
-    assert again == parsed(json.loads(json.dumps(manifest.to_json()))) == manifest
+    assert again == parsed(json.loads(told)) == manifest
     assert (again.size, again.full_size, again.holes, again.files) == (10, (1 << 40) + 14, (1 << 40) + 4, 4)
     space = ByteSpace(again)
     assert list(space.pieces(0, 10)) == [(0, 0, 4), (1, 10, 2), (1, 1 << 20, 3), (3, 0, 1)]

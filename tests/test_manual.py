@@ -26,8 +26,8 @@ from udpsend.events import WrongGuess
 from udpsend.rendezvous.code import parse_code
 from udpsend.rendezvous.handshake import PHRASE_WORDS_TOLD
 from udpsend.rendezvous.manual import MAX_TEXT_SIZE, ManualRendezvous, read_text_untrusted, write_text
-from udpsend.rendezvous.messages import JSON
 from udpsend.rendezvous.outcome import Agreed, Failed
+from udpsend.wire.json import JSON
 
 CODE = "4821-marble-otter"
 

@@ -13,10 +13,11 @@ from tests.transfers import SECRET, MemoryFile, Rogue
 from udpsend.config import Role
 from udpsend.errors import PeerError
 from udpsend.transfer.connection import Connection
-from udpsend.transfer.control_stream import MAX_MESSAGE, MAX_PIECES, WINDOW, Json
+from udpsend.transfer.control_stream import MAX_MESSAGE, MAX_PIECES, WINDOW
 from udpsend.transfer.messages import Closed, OfferReceived, PeerVerified
 from udpsend.wire.datagram import Address, Arrival
 from udpsend.wire.frames import Ack, pack_ack, pack_control
+from udpsend.wire.json import JSON
 from udpsend.wire.ranges import RangeSet
 
 STRANGER: Address = ("192.168.1.66", 6666)
@@ -42,7 +43,7 @@ def drain(connection: Connection, now: float = 1.0) -> list[Any]:
     return events
 
 
-def message(value: Json, offset: int = 0) -> bytes:
+def message(value: JSON, offset: int = 0) -> bytes:
     data = json.dumps(value).encode()
     return pack_control(offset, struct.pack("!I", len(data)) + data)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
 from msgspec import Struct
 
@@ -28,7 +27,6 @@ from udpsend.punching.path import CandidatesWanted, Path, PathValidated, PunchFa
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.machine import Rendezvous
 from udpsend.rendezvous.manual import ManualRendezvous
-from udpsend.rendezvous.messages import JSON
 from udpsend.rendezvous.outcome import Agreed, Failed, SealedMessage, nobody_came, nothing_came
 from udpsend.transfer.closing import close_of, peer_left
 from udpsend.transfer.connection import Connection
@@ -86,7 +84,7 @@ class Session:
         self._negotiation = Negotiation(
             role, random_bytes, candidates, host_token, self._drops, patience, config.relay is not None
         )
-        hello = _payload(self._negotiation.hello())
+        hello = self._negotiation.hello()
         self.manual = ManualRendezvous(role, code, now, random_bytes, hello) if by_hand else None
         self._rendezvous = self.manual or Rendezvous(role, code, now, random_bytes, hello)
         self._mailbox_timer = self._rendezvous.next_timer()
@@ -144,8 +142,9 @@ class Session:
         close = close_of(error)
         is_alone = self.connection is None or self.connection.silence(now) > SILENCE
         if self._secret is not None and not self._closed and is_alone:
-            bye = _payload({"bye": close.reason, "code": int(close.code), "no_path": isinstance(error, NoDirectPath)})
-            self._rendezvous.send_sealed(bye, is_last=True)
+            self._rendezvous.send_sealed(
+                {"bye": close.reason, "code": int(close.code), "no_path": isinstance(error, NoDirectPath)}, is_last=True
+            )
             self._mailbox_timer = now
         if self.connection is not None:
             self.connection.close(close, now, error)
@@ -234,10 +233,10 @@ class Session:
         if self._closed:
             return
         if self._secret is None:
-            self._rendezvous.set_hello(_payload(self._negotiation.hello()))
+            self._rendezvous.set_hello(self._negotiation.hello())
             return
         for word in self._negotiation.words_to_send():
-            self._rendezvous.send_sealed(_payload(word))
+            self._rendezvous.send_sealed(word)
             self._mailbox_timer = now
 
     def _agreed(self, agreed: Agreed, now: float) -> None:
@@ -293,8 +292,3 @@ class Session:
         if not self._closed:
             self._closed = True
             self._events.append(Closed(error))
-
-
-def _payload(word: dict[str, object]) -> dict[str, JSON]:
-    """Punching knows nothing of mailboxes: what it says is of JSON's types."""
-    return cast(dict[str, JSON], word)

@@ -13,7 +13,7 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable, Iterator
 from itertools import islice
-from typing import Any, cast
+from typing import cast
 
 from msgspec import Struct, to_builtins
 
@@ -32,6 +32,7 @@ from udpsend.files.entries import (
     parse_entries_untrusted,
 )
 from udpsend.files.holes import Ranges
+from udpsend.wire.json import JSON
 
 MAX_ENTRIES = 1 << 22
 MAX_PACKED = 64 << 20  # bytes of all pages
@@ -41,8 +42,6 @@ CACHED_PAGES = 4
 MAX_INLINE = 48 << 10  # bytes of a manifest that goes with the offer
 
 _LENGTH = struct.Struct("!I")
-
-JSON = dict[str, Any]
 
 
 class Skipped(Struct, frozen=True):
@@ -180,11 +179,11 @@ class Manifest:
                 self._parsed.popitem(last=False)
         return page
 
-    def to_json(self) -> JSON:
+    def to_json(self) -> dict[str, JSON]:
         """What goes with the offer: all of it, or how long it is packed."""
-        told = {"skipped": [[s.path, s.why] for s in self.skipped], "skipped_count": self.skipped_count}
-        if not self.skipped_count:
-            told = {}
+        told: dict[str, JSON] = {}
+        if self.skipped_count:
+            told = {"skipped": [[s.path, s.why] for s in self.skipped], "skipped_count": self.skipped_count}
         if self.count <= PAGE:
             entries = to_builtins(self.entries)
             if len(json.dumps(entries)) <= MAX_INLINE:
@@ -245,7 +244,7 @@ def parse_manifest_untrusted(value: object) -> Manifest | Announced:
     raise BadPacket(f"the manifest has no list of 1 to {PAGE:,} entries")
 
 
-def _skipped_untrusted(value: JSON) -> tuple[list[Skipped], int]:
+def _skipped_untrusted(value: dict[str, JSON]) -> tuple[list[Skipped], int]:
     skipped = []
     told = value.get("skipped", [])
     count = value.get("skipped_count", 0)

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 
 from udpsend.files.manifest import Announced, Manifest, parse_manifest_untrusted
 from udpsend.files.names import check_name_untrusted
+from udpsend.wire.json import JSON
 
 MAX_TEXT = 64 << 10  # bytes
 
@@ -19,14 +18,14 @@ MAX_TEXT = 64 << 10  # bytes
 class Stream(Struct, frozen=True):
     name: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         return {"stream": self.name}
 
 
 class Text(Struct, frozen=True):
     size: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         return {"text": self.size}
 
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from udpsend.errors import BadPacket
 from udpsend.wire.candidate import Candidate, CandidateType, parse_candidate_untrusted
 from udpsend.wire.datagram import Address
+from udpsend.wire.json import JSON
 
 NEIGHBOURS = 16  # ports apart, at most, of two mappings made one after the other where ports go up in order
 
@@ -49,7 +50,7 @@ class NatBehaviour(Struct, frozen=True):
     def is_hard(self) -> bool:
         return self.mapping is MappingBehaviour.DEPENDENT
 
-    def to_json(self) -> list[str | int | bool | None]:
+    def to_json(self) -> list[JSON]:
         host, port = self.outside or (None, 0)
         return [self.mapping.value, host, port, self.sequential]
 

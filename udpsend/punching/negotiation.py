@@ -20,7 +20,7 @@ dictionary with some of these words:
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from udpsend.config import Role
 from udpsend.errors import BadPacket
@@ -33,6 +33,7 @@ from udpsend.punching.reasons import explain
 from udpsend.sealing.keys import derive_generation
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType, parse_candidate_untrusted
 from udpsend.wire.datagram import Address, Arrival, Transmit
+from udpsend.wire.json import JSON
 
 HOLD = 1.0  # seconds from the peer's first word to the one that it has opened: a round trip through the mailbox, mostly
 PUNCH_TIMEOUT = 11.5  # seconds; with what it takes to say so, the answer is there within 12
@@ -78,15 +79,15 @@ class Negotiation:
         self._known: list[Address] = []  # the peer's, as far as it told
         self._is_opened_told = True
         self._peer_opened: set[Address] = set()
-        self._words: list[dict[str, object]] = []
+        self._words: list[dict[str, JSON]] = []
         self._events: deque[NegotiationEvent] = deque()
         self._early: deque[Arrival] = deque(maxlen=MAX_EARLY)
 
     # what the owner does
 
-    def hello(self) -> dict[str, object]:
+    def hello(self) -> dict[str, JSON]:
         """For the handshake."""
-        hello: dict[str, object] = {"candidates": _to_json(self._candidates), "host": self._host_token}
+        hello: dict[str, JSON] = {"candidates": _to_json(self._candidates), "host": self._host_token}
         if self._awaits_relay:
             hello["relay"] = True
         if self.behaviour is not None:
@@ -113,7 +114,7 @@ class Negotiation:
             if self._puncher.path is not None:  # found before, so nothing is searched
                 self._choose(self._main)
 
-    def agreed(self, secret: bytes, hello: Mapping[str, object], size: float, now: float) -> None:
+    def agreed(self, secret: bytes, hello: dict[str, JSON], size: float, now: float) -> None:
         self._secret = secret
         self._same_host = hello.get("host") == self._host_token
         self._has_more |= hello.get("relay") is True
@@ -122,7 +123,7 @@ class Negotiation:
         while self._early:
             self.datagram_received(self._early.popleft(), now)
 
-    def word_received(self, word: Mapping[str, object], size: float, now: float) -> None:
+    def word_received(self, word: dict[str, JSON], size: float, now: float) -> None:
         """What the peer told later; `size` is that of the message in bytes, as in `agreed`."""
         punch = word.get("punch", 0)
         if not isinstance(punch, int) or isinstance(punch, bool) or not 0 <= punch <= MAX_GENERATIONS:
@@ -134,7 +135,7 @@ class Negotiation:
             self._puncher.peer_spoke(now)
             self._take_untrusted(word, size, now)
 
-    def words_to_send(self) -> list[dict[str, object]]:
+    def words_to_send(self) -> list[dict[str, JSON]]:
         words, self._words = self._words, []
         return words
 
@@ -239,7 +240,7 @@ class Negotiation:
 
     # what the peer told
 
-    def _take_untrusted(self, word: Mapping[str, object], size: float, now: float) -> None:
+    def _take_untrusted(self, word: dict[str, JSON], size: float, now: float) -> None:
         if self._puncher is not None:
             self._puncher.credit += size
         self._add_remote_candidates(word.get("candidates"), now)
@@ -279,15 +280,15 @@ class Negotiation:
         if own <= self._peer_opened:
             self._puncher.peer_opened(now)
 
-    def _tell(self, word: dict[str, object]) -> None:
+    def _tell(self, word: dict[str, JSON]) -> None:
         self._words.append({"punch": self.generation, **word})
 
 
-def _to_json(candidates: Sequence[Candidate]) -> list[list[str | int]]:
+def _to_json(candidates: Sequence[Candidate]) -> list[JSON]:
     return [candidate.to_json() for candidate in candidates[:MAX_CANDIDATES]]
 
 
-def _pairs_untrusted(values: list[object]) -> Iterator[Address]:
+def _pairs_untrusted(values: list[JSON]) -> Iterator[Address]:
     for value in values[: 2 * MAX_CANDIDATES]:
         match value:
             case [str(host), int(port)]:

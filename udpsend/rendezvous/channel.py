@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.messages import (
-    JSON,
     MAX_NUMBER,
     Kind,
     check_payload,
@@ -27,6 +26,7 @@ from udpsend.rendezvous.messages import (
     parse_payload_untrusted,
 )
 from udpsend.rendezvous.repeat import Repeat
+from udpsend.wire.json import JSON
 
 MAX_REPEATS = 30  # about two minutes; a mailbox that was away longer will not help the session any more
 MAX_PER_ROUND = 16  # repetitions of one moment

@@ -39,13 +39,13 @@ from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.code import PROTOCOL_VERSION, Code, pick_words
 from udpsend.rendezvous.messages import (
-    JSON,
     PAKE_SIZE,
     check_payload,
     pack_payload,
     parse_hello_untrusted,
     parse_payload_untrusted,
 )
+from udpsend.wire.json import JSON
 
 SUPPORTED_VERSIONS = (1,)
 """Versions of what follows the handshake (punching and transfer), told to the other side under seal."""

@@ -26,7 +26,6 @@ from udpsend.rendezvous.meeting import MAX_WRONG_GUESSES, Meeting, Met
 from udpsend.rendezvous.messages import (
     ID_SIZE,
     INSTANCE_SIZE,
-    JSON,
     Kind,
     Message,
     check_payload,
@@ -35,6 +34,7 @@ from udpsend.rendezvous.messages import (
 from udpsend.rendezvous.outcome import Agreed, Failed, RendezvousEvent, SealedMessage, another_version
 from udpsend.rendezvous.patience import VersionWatch
 from udpsend.rendezvous.repeat import Repeat
+from udpsend.wire.json import JSON
 
 HELLO_SPACING = 0.25  # between the hellos that strangers provoke
 GREETED = 8  # strangers whose first hello is answered sooner,

@@ -31,7 +31,7 @@ from udpsend.events import WrongGuess
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.handshake import Handshake
 from udpsend.rendezvous.meeting import MAX_WRONG_GUESSES
-from udpsend.rendezvous.messages import INSTANCE_SIZE, JSON, PAKE_SIZE
+from udpsend.rendezvous.messages import INSTANCE_SIZE, PAKE_SIZE
 from udpsend.rendezvous.outcome import (
     Agreed,
     Failed,
@@ -40,6 +40,7 @@ from udpsend.rendezvous.outcome import (
     broken_protocol,
     too_many_guesses,
 )
+from udpsend.wire.json import JSON
 
 PREFIX = "udpsend1."
 MAX_TEXT_SIZE = 4000  # characters; a terminal's line takes 4095

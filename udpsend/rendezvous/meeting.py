@@ -18,7 +18,7 @@ from udpsend.config import Role
 from udpsend.errors import BadPacket, UdpsendError
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.handshake import SUPPORTED_VERSIONS, Agreement, Handshake
-from udpsend.rendezvous.messages import JSON, Kind, Message
+from udpsend.rendezvous.messages import Kind, Message
 from udpsend.rendezvous.outcome import (
     another_version,
     broken_protocol,
@@ -28,6 +28,7 @@ from udpsend.rendezvous.outcome import (
 )
 from udpsend.rendezvous.patience import GiveUp
 from udpsend.rendezvous.run import DORMANT_AFTER, REPLACED_AFTER, Run, Runs, Stage
+from udpsend.wire.json import JSON
 
 MAX_WRONG_GUESSES = 3  # a code of two words then falls to 1 attack in 560,000
 MAX_CONFIRMATIONS = 6  # each lets one sender test one guess; other pairs may share the nameplate, so it is not 1

@@ -26,15 +26,13 @@ from __future__ import annotations
 import base64
 import json
 from enum import Enum
-from typing import Union
 
 from msgspec import Struct
 
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.code import PROTOCOL_VERSION
-
-JSON = Union[dict[str, "JSON"], list["JSON"], str, int, float, bool, None]  # noqa: UP007 - recursive, and 3.11
+from udpsend.wire.json import JSON
 
 MAX_MESSAGE_SIZE = 8192  # bytes; also what a mailbox hands on
 MAX_PAYLOAD_SIZE = 4096  # of what a caller seals; with envelope, padding, tag and base64 it stays below 6.3 KiB

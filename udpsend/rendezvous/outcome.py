@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from udpsend.errors import PeerError, PeerNeverCame, UdpsendError, WrongCode
 from udpsend.events import WrongGuess
-from udpsend.rendezvous.messages import JSON
+from udpsend.wire.json import JSON
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from msgspec import Struct, field
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.handshake import Handshake
 from udpsend.rendezvous.mailbox import RateLimit
-from udpsend.rendezvous.messages import JSON, Kind
+from udpsend.rendezvous.messages import Kind
 from udpsend.rendezvous.repeat import Repeat
+from udpsend.wire.json import JSON
 
 MAX_RUNS = 16
 ANSWER_SPACING = 0.25  # between the answers that repetitions provoke

@@ -22,7 +22,7 @@ from udpsend.transfer.acks import AckTracker
 from udpsend.transfer.assembly import Assembly, SealedRecord
 from udpsend.transfer.closing import broken, close_of, error_of, silent
 from udpsend.transfer.congestion.choice import choose
-from udpsend.transfer.control_stream import ControlReceiver, Json
+from udpsend.transfer.control_stream import ControlReceiver
 from udpsend.transfer.flight import Flight
 from udpsend.transfer.liveness import IDLE_TIMEOUT, Liveness
 from udpsend.transfer.messages import Closed, ConnectionEvent
@@ -32,6 +32,7 @@ from udpsend.transfer.receiver import Receiver
 from udpsend.transfer.sender import ReadsRanges, Select, Sender
 from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, MAX_TRAIN_SIZE, Address, Arrival, Transmit
 from udpsend.wire.frames import Close, Frames, parse_frames_untrusted
+from udpsend.wire.json import JSON
 
 DEFAULT_RECEIVE_BUFFER = 212_992  # bytes; net.core.rmem_max of a stock Linux
 MAX_TRAINS_PER_CALL = 32  # then it is time to look what has arrived
@@ -80,7 +81,7 @@ class Connection:
     # what the owner does
 
     def offer(
-        self, source: ReadsRanges, size: int | None, manifest: Json, packed: bytes = b"", select: Select | None = None
+        self, source: ReadsRanges, size: int | None, manifest: JSON, packed: bytes = b"", select: Select | None = None
     ) -> None:
         """Sender: offer `size` bytes of `source`; the manifest says what they are (as `Sender`)."""
         sent = self.flight.recovery.sent

@@ -9,6 +9,7 @@ import json
 import struct
 
 from udpsend.errors import BadPacket
+from udpsend.wire.json import JSON
 from udpsend.wire.ranges import RangeSet
 
 # The longest is an `accept`: two lists of ranges.MAX_TOLD ranges and MAX_LEFT_OUT in base64 are 420 KB at most.
@@ -20,8 +21,7 @@ _LENGTH = struct.Struct("!I")
 # What is acknowledged may be of a message that is not complete, and so not count for the window.
 _AHEAD = WINDOW - MAX_MESSAGE - _LENGTH.size
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-Message = dict[str, Json]
+Message = dict[str, JSON]
 
 
 class ControlSender:

@@ -27,7 +27,8 @@ from msgspec import Struct
 
 from udpsend.config import SLOWEST_LIMIT
 from udpsend.errors import BadPacket, UdpsendError
-from udpsend.transfer.control_stream import Json, Message
+from udpsend.transfer.control_stream import Message
+from udpsend.wire.json import JSON
 from udpsend.wire.ranges import DIGEST_SIZE, MAX_LEFT_OUT, MAX_TOLD, RangeSet
 
 MIN_AHEAD = 1 << 17  # bytes; with less most round trips would carry part of a record only
@@ -36,7 +37,7 @@ MIN_AHEAD = 1 << 17  # bytes; with less most round trips would carry part of a r
 class OfferReceived(Struct, frozen=True):
     """Receiver: answer with `accept` or `close`. The manifest is not checked yet."""
 
-    manifest: Json
+    manifest: JSON
 
 
 class ManifestArrived(Struct, frozen=True):
@@ -97,7 +98,7 @@ ConnectionEvent = (
 )
 
 
-def _listed(ranges: Iterable[tuple[int, int]]) -> Json:
+def _listed(ranges: Iterable[tuple[int, int]]) -> JSON:
     return [[start, stop] for start, stop in ranges]
 
 
@@ -199,7 +200,7 @@ def parse_size_untrusted(message: Message) -> int:
     raise BadPacket("size")
 
 
-def parse_ranges_untrusted(value: Json, size: int) -> RangeSet:
+def parse_ranges_untrusted(value: JSON, size: int) -> RangeSet:
     """Ranges of [0, size). Raises BadPacket."""
     if not isinstance(value, list) or len(value) > MAX_TOLD:
         raise BadPacket("list of ranges")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from udpsend.errors import BadPacket
-from udpsend.transfer.control_stream import ControlSender, Json, Message
+from udpsend.transfer.control_stream import ControlSender, Message
 from udpsend.transfer.messages import (
     BlocksNeeded,
     ConnectionEvent,
@@ -28,6 +28,7 @@ from udpsend.transfer.messages import (
 )
 from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.frames import DATA_HEADER_SIZE
+from udpsend.wire.json import JSON
 from udpsend.wire.ranges import MAX_BLOCKS, RangeSet
 
 
@@ -47,7 +48,7 @@ class Sender:
         self,
         source: ReadsRanges,
         size: int | None,
-        manifest: Json,
+        manifest: JSON,
         control: ControlSender,
         events: deque[ConnectionEvent],
         packed: bytes = b"",

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from udpsend.errors import BadPacket
 from udpsend.wire.datagram import Address
+from udpsend.wire.json import JSON
 from udpsend.wire.relayed import is_through_relay
 
 MAX_CANDIDATES = 16  # a peer cannot make us send to more places than this
@@ -31,7 +32,7 @@ class Candidate(Struct, frozen=True):
     def is_ipv6(self) -> bool:
         return ":" in self.address[0]
 
-    def to_json(self) -> list[str | int]:
+    def to_json(self) -> list[JSON]:
         return [self.type.value, *self.address]
 
 
