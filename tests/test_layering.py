@@ -135,6 +135,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 EDGES = (
     "udpsend.rendezvous.broker_connection",
     "udpsend.rendezvous.broker_mailbox",
+    "udpsend.rendezvous.mailboxes",
     "udpsend.rendezvous.mqtt",
     "udpsend.rendezvous.multicast",
     "udpsend.rendezvous.multicast_groups",

@@ -31,8 +31,7 @@ from udpsend.punching.path import CandidatesWanted, SocketChosen, SocketsWanted
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.handshake import prepare
 from udpsend.rendezvous.mailbox import Inbox, Mailbox
-from udpsend.rendezvous.mqtt import open_mqtt
-from udpsend.rendezvous.multicast import open_multicast
+from udpsend.rendezvous.mailboxes import open_mailboxes
 from udpsend.reporting import Reporter
 from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.closing import INTERVAL, REPEATS, unconfirmed
@@ -144,11 +143,8 @@ class Shell:
         def on_state(name: str, up: bool, detail: str) -> None:
             self.driver.call_soon(lambda: self._mailbox_changed(events.MeetingPlace(name, up, detail)))
 
-        topic, on_message = self._code.topic, Inbox(self.driver.call_soon, take).put
-        self._mailboxes += open_mqtt(self._config.brokers, topic, on_message, on_state)
-        if self._config.lan:
-            interfaces = None if self._config.bind is None else (self._config.bind,)
-            self._mailboxes.append(open_multicast(topic, on_message, on_state, interfaces))
+        on_message = Inbox(self.driver.call_soon, take).put
+        self._mailboxes.extend(open_mailboxes(self._config, self._code.topic, on_message, on_state))
 
     def _mailbox_changed(self, place: events.MeetingPlace) -> None:
         self.emit(place)

@@ -11,7 +11,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from msgspec import Struct
@@ -22,8 +22,7 @@ from udpsend.errors import PeerNeverCame, TransferFailed
 from udpsend.net import clock
 from udpsend.rendezvous.code import Code, parse_code
 from udpsend.rendezvous.mailbox import Mailbox
-from udpsend.rendezvous.mqtt import open_mqtt
-from udpsend.rendezvous.multicast import open_multicast
+from udpsend.rendezvous.mailboxes import open_mailboxes
 from udpsend.session import SessionEvent
 from udpsend.shell import OnEvent, Shell
 from udpsend.wire.frames import Close, CloseCode
@@ -96,8 +95,11 @@ def _elected_role(code: Code, config: Config) -> Iterator[Role]:
         if not heard.full() and len(message) == len(PREFIX) + NUMBER_SIZE and message.startswith(PREFIX):
             heard.put(message)
 
+    def on_state(name: str, up: bool, detail: str) -> None:
+        """The session that follows tells the same."""
+
     own = PREFIX + secrets.token_bytes(NUMBER_SIZE)
-    mailboxes = _open_mailboxes(f"{code.topic}/doctor", config, on_message)
+    mailboxes = list(open_mailboxes(config, f"{code.topic}/doctor", on_message, on_state))
     repeating = threading.Thread(target=_repeat, args=(own, mailboxes, ended), name="udpsend-doctor", daemon=True)
     repeating.start()
     try:
@@ -107,17 +109,6 @@ def _elected_role(code: Code, config: Config) -> Iterator[Role]:
         repeating.join()
         for thread in [threading.Thread(target=mailbox.close, daemon=True) for mailbox in mailboxes]:
             thread.start()
-
-
-def _open_mailboxes(topic: str, config: Config, on_message: Callable[[bytes], None]) -> list[Mailbox]:
-    def on_state(name: str, up: bool, detail: str) -> None:
-        """The session that follows tells the same."""
-
-    mailboxes = open_mqtt(config.brokers, topic, on_message, on_state)
-    if config.lan:
-        interfaces = None if config.bind is None else (config.bind,)
-        mailboxes.append(open_multicast(topic, on_message, on_state, interfaces))
-    return mailboxes
 
 
 def _repeat(message: bytes, mailboxes: list[Mailbox], ended: threading.Event) -> None:
