@@ -30,8 +30,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Struct
-
 from udpsend.errors import BadPacket, UsageError
 from udpsend.wire.datagram import Address
 
@@ -55,12 +53,6 @@ _HOPELESS = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.E
 
 class StunError(Exception):
     """The server told no address: it is silent, not to be found, or does not make sense. The text says which."""
-
-
-class Mapping(Struct, frozen=True):
-    server: str
-    address: Address
-    """Ours, as the server saw it."""
 
 
 def parse_stun_server(text: str) -> tuple[str, int]:
@@ -91,7 +83,7 @@ class StunClient:
         self.server = server
         self._host, self._port = parse_stun_server(server)
         self._send = send
-        self._family = socket.AddressFamily(family)
+        self.family = socket.AddressFamily(family)
         self._answers: queue.Queue[bytes] = queue.Queue(MAX_WAITING)
         self._transactions: set[bytes] = set()
 
@@ -104,24 +96,22 @@ class StunClient:
                 self._answers.put_nowait(bytes(data))
         return is_answer
 
-    def query(self, timeout: float = DEFAULT_TIMEOUT) -> Mapping:
+    def query(self, timeout: float = DEFAULT_TIMEOUT) -> Address:
         """Our address as the server sees it, within `timeout` seconds. Raises StunError."""
         deadline = time.monotonic() + timeout
         server = self._resolve(deadline)
         address = None
-        if self._family == socket.AF_INET:
+        if self.family == socket.AF_INET:
             share = min(RFC3489_SHARE, timeout / 3)
             address = self._ask_with_pystun3(server, min(deadline, time.monotonic() + share))
-        if address is None:
-            address = self._ask_with_aioice(server, deadline)
-        return Mapping(self.server, address)
+        return address or self._ask_with_aioice(server, deadline)
 
     def _resolve(self, deadline: float) -> Address:
         try:
             ip = ipaddress.ip_address(self._host)
         except ValueError:
-            return _resolve_name(self._host, self._port, self._family, deadline)
-        if (ip.version == 6) != (self._family == socket.AF_INET6):
+            return _resolve_name(self._host, self._port, self.family, deadline)
+        if (ip.version == 6) != (self.family == socket.AF_INET6):
             raise StunError(f"no IPv{4 if ip.version == 6 else 6} address")
         return (self._host, self._port)
 
@@ -170,7 +160,7 @@ class StunClient:
             if answer is None:
                 continue
             try:
-                return _read_answer_untrusted(answer, answer[4:HEADER_SIZE] == request[4:HEADER_SIZE], self._family)
+                return _read_answer_untrusted(answer, answer[4:HEADER_SIZE] == request[4:HEADER_SIZE], self.family)
             except BadPacket as error:
                 problem = f"an answer that makes no sense ({error})"
         raise StunError(problem)

@@ -14,7 +14,6 @@ from udpsend.events import PublicAddress
 from udpsend.rendezvous.stun import StunClient, StunError, parse_stun_server
 from udpsend.wire.datagram import Address
 
-TIMEOUT = 3.0
 ENOUGH = 2  # answers that tell what a NAT does
 
 Seen = dict[str, Address | None]
@@ -42,14 +41,11 @@ class StunRound:
         """Another round; answers to earlier ones are not looked at any more. Raises UsageError."""
         self._number += 1
         self._seen: Seen = {}
-        self._waiting = 0
         self._known = False
-        clients = [StunClient(server, self._send, family) for family in families for server in self._servers]
-        self._clients = clients
-        for client, family in zip(clients, (f for f in families for _ in self._servers), strict=True):
-            is_ipv4 = family == socket.AF_INET
-            self._waiting += is_ipv4
-            query = (client, is_ipv4, self._number)
+        self._clients = [StunClient(server, self._send, family) for family in families for server in self._servers]
+        self._waiting = sum(client.family == socket.AF_INET for client in self._clients)
+        for client in self._clients:
+            query = (client, self._number)
             threading.Thread(target=self._query, args=query, name="udpsend-stun", daemon=True).start()
         self._settle()
 
@@ -57,18 +53,18 @@ class StunRound:
         """Whatever looks like STUN, from the driver. Whether it is an answer to what was asked in this round."""
         return any(client.datagram_received(datagram) for client in self._clients)
 
-    def _query(self, client: StunClient, is_ipv4: bool, number: int) -> None:
+    def _query(self, client: StunClient, number: int) -> None:
         try:
-            public = PublicAddress(client.server, client.query(TIMEOUT).address)
+            public = PublicAddress(client.server, client.query())
         except StunError as error:
             public = PublicAddress(client.server, None, str(error))
-        self._call_soon(lambda: self._answered(public, is_ipv4, number))
+        self._call_soon(lambda: self._answered(public, client.family, number))
 
-    def _answered(self, public: PublicAddress, is_ipv4: bool, number: int) -> None:
+    def _answered(self, public: PublicAddress, family: int, number: int) -> None:
         if number != self._number:
             return
         self._on_address(public)
-        if is_ipv4:
+        if family == socket.AF_INET:
             self._waiting -= 1
             host = parse_stun_server(public.server)[0]  # two ports of one host are one server
             self._seen[host] = public.address or self._seen.get(host)
