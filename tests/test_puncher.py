@@ -357,7 +357,7 @@ def test_peer_reflexive_address_is_learned(seed: int) -> None:
     pair.punch()
     assert pair.b.path is not None
     assert pair.b.path.address not in [c.address for c in pair.a.candidates]
-    assert pair.b.path.address in {known.observed for known in pair.a.puncher._pairs.values()}
+    assert pair.b.path.address[0] == "203.0.113.1"  # a's home, from another port
 
 
 @pytest.mark.parametrize("blocked", ["to a", "to b"])

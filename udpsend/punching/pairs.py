@@ -48,8 +48,6 @@ class Pair(Struct):
     """Our request was answered from where it was sent to."""
     peer_validated: bool = False
     """The peer says that its own was."""
-    observed: Address | None = None
-    """Our address as the peer sees it on this pair."""
     transactions: dict[bytes, float] = field(default_factory=dict)
 
     @property

@@ -108,11 +108,8 @@ class Puncher:
                 continue  # the same private address in two homes: there it would be us
             if candidate.type is CandidateType.RELAYED:
                 self._relayed.add(candidate.address)
-            pair = self._pairs.get((candidate.address, self._main)) or self._add_pair(
-                candidate.address, self._main, now
-            )
+            pair = self._signalled_pair(candidate.address, now)
             if pair is not None:
-                pair.signalled = True
                 self._signalled.add(candidate.address)
                 if pair.kind is PathKind.INTERNET:
                     self._openers.open(pair, now)
@@ -120,9 +117,14 @@ class Puncher:
 
     def _pair_through_relay(self, now: float) -> None:
         for address in addresses_through_relay(self._local, self._signalled):
-            pair = self._pairs.get((address, self._main)) or self._add_pair(address, self._main, now)
-            if pair is not None:
-                pair.signalled = True
+            self._signalled_pair(address, now)
+
+    def _signalled_pair(self, address: Address, now: float) -> Pair | None:
+        """The pair of an address that the peer told, maybe learned before; None where there are too many."""
+        pair = self._pairs.get((address, self._main)) or self._add_pair(address, self._main, now)
+        if pair is not None:
+            pair.signalled = True
+        return pair
 
     def peer_spoke(self, now: float) -> None:
         self._openers.peer_spoke(self._pairs.values(), now)
@@ -249,9 +251,7 @@ class Puncher:
                 self._send(pair, response)
                 pair.request_received(now)
             case ProbeType.RESPONSE:
-                if pair.response_received(probe.transaction, now):
-                    pair.observed = probe.observed
-                else:
+                if not pair.response_received(probe.transaction, now):
                     self.drops["unasked response"] += 1
             case ProbeType.NOMINATE if not self._nomination.decides and self.path is None:
                 if self._nomination.nominate_received(pair, probe, now):

@@ -42,7 +42,6 @@ MAX_TRIES = 6  # over UDP: 0.5 + 1 + 2 + 4 + 8 s
 STREAM_TIMEOUT = 10.0
 MAX_CHANNELS = 48
 MAX_QUOTED = 763  # bytes of a realm or a nonce (RFC 8489, 14.9 and 14.10): both go into each request
-OVERHEAD = 36  # of a Send indication for an IPv4 peer, padding aside
 
 _UDP = 17 << 24
 _FIRST_CHANNEL = 0x4000

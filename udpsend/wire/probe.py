@@ -49,12 +49,10 @@ class Probe(Struct, frozen=True):
     kind: PathKind = PathKind.INTERNET
     transaction: bytes = bytes(TRANSACTION_SIZE)
     observed: Address | None = None
+    """Where the request came from. Told to whoever can use it; nothing is made of it here."""
 
     def pack(self) -> bytes:
-        host, port = (
-            _pack_host(self.observed[0]) if self.observed else bytes(16),
-            self.observed[1] if self.observed else 0,
-        )
+        host, port = (_pack_host(self.observed[0]), self.observed[1]) if self.observed else (bytes(16), 0)
         flags = _FLAG_VALIDATED if self.validated else 0
         return _BODY.pack(self.type, flags, self.generation, _KINDS.index(self.kind), self.transaction, host, port)
 
