@@ -6,7 +6,6 @@ import http.server
 import re
 import struct
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.servers import LOOPBACK
@@ -108,9 +107,6 @@ class IgdRouter:
         handler.send_response(status)
         handler.end_headers()
         handler.wfile.write(text.encode())
-
-
-Answer = Callable[[bytes], list[bytes]]
 
 
 def ports(pcp: int = CLOSED, ssdp: int = CLOSED) -> RouterPorts:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
+from tests.mailroom import CODE, read_code
 from tests.sim import Depends, Gateway, Host, NatKind, Network, Ports, Reflector, Socket
 from tests.transfers import MemoryFile
 from udpsend.config import Role
@@ -14,7 +14,6 @@ from udpsend.errors import UdpsendError
 from udpsend.events import PathFound, PeerMet
 from udpsend.punching.behaviour import judge_behaviour, search_apart
 from udpsend.punching.path import CandidatesWanted, SocketChosen, SocketsWanted
-from udpsend.rendezvous.code import parse_code
 from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.messages import Closed, ContentArrived, OfferAccepted, OfferReceived, PeerVerified
 from udpsend.wire.candidate import Candidate, CandidateType
@@ -26,8 +25,6 @@ PORT = 4000
 STUN: tuple[Address, ...] = (("198.51.100.7", 3478), ("198.51.100.8", 3478))
 MAIL_DELAY = 0.08  # one way, through the broker
 HOME = NatKind(Depends.NOTHING, Depends.ADDRESS_AND_PORT, Ports.RANDOM, lifetime=30.0)
-
-read_code = lru_cache(parse_code)
 
 
 class CountedFile(MemoryFile):
@@ -63,7 +60,7 @@ class Side:
         self._asking: list[Transmit] = []
         self.session = Session(
             role,
-            read_code("4821-marble-otter"),
+            read_code(CODE),
             net.now,
             net.random_bytes(role.value),
             candidates=self._host_candidates(),
@@ -176,7 +173,6 @@ class Sessions:
     sender: Side
     receiver: Side
     homes: list[Gateway]
-    events: list[Any] = field(default_factory=list)
 
     @property
     def sides(self) -> tuple[Side, Side]:

@@ -78,7 +78,7 @@ def stream(seed: int, size: int, loss: float = 0.0) -> tuple[Transfer, _Grows]:
     sa = a.bind(4000, lambda _: sender)
     sb = b.bind(5000, lambda _: cast(Peer, receiver))
     sa.endpoint.drive, sb.endpoint.drive = sa.drive, sb.drive
-    return Transfer(network, sa.endpoint, sb.endpoint, sa, sb, there, back), receiver
+    return Transfer(network, sa.endpoint, sb.endpoint, there, back), receiver
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from tests.sim import ConnectionEndpoint, Link, Network, Socket, Train
+from tests.sim import ConnectionEndpoint, Link, Network, Train
 from udpsend.config import Role
 from udpsend.errors import LocalFileError, TransferFailed, UdpsendError
 from udpsend.sealing.keys import derive_keys
@@ -152,11 +152,8 @@ class Transfer:
     network: Network
     sender: Peer
     receiver: Peer
-    sender_socket: Socket[Peer]
-    receiver_socket: Socket[Peer]
     there: Link
     back: Link
-    events: list[object] = field(default_factory=list)
 
     def run(self, seconds: float = 600) -> None:
         """Until both sides are closed."""
@@ -225,7 +222,7 @@ def transfer(
     sa = a.bind(4000, lambda _: peer(Role.SENDER, ("10.0.0.2", 5000)), gro=gro)
     sb = b.bind(5000, lambda _: peer(Role.RECEIVER, ("10.0.0.1", 4000)), gro=gro)
     sa.endpoint.drive, sb.endpoint.drive = sa.drive, sb.drive
-    return Transfer(network, sa.endpoint, sb.endpoint, sa, sb, there, back)
+    return Transfer(network, sa.endpoint, sb.endpoint, there, back)
 
 
 class Rogue:
