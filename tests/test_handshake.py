@@ -20,7 +20,7 @@ from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.code import words
 from udpsend.rendezvous.handshake import Agreement, Handshake
-from udpsend.rendezvous.messages import pack_payload, parse_payload_untrusted
+from udpsend.rendezvous.messages import pack_payload, parse_object_untrusted
 
 CODE = "4821-marble-otter"
 SENDER, RECEIVER = b"S" * 16, b"R" * 16
@@ -198,7 +198,7 @@ def test_a_hello_that_is_too_large_is_the_callers_mistake() -> None:
 
 def test_padding_is_read_back() -> None:
     for size in range(300):
-        assert parse_payload_untrusted(pack_payload({"x": "y" * size})) == {"x": "y" * size}
+        assert parse_object_untrusted(pack_payload({"x": "y" * size})) == {"x": "y" * size}
 
 
 def hkdf(material: bytes, salt: bytes, info: bytes, length: int = 32) -> bytes:

@@ -193,10 +193,8 @@ class Receiving(Shell):
         elif isinstance(self._offer, Stream | Text):
             size = self._sink.received
             self.done(stream_verified_event(self._offer, size, seconds, self._sink.digest, where))
-        connection = self.session.connection
-        if connection is not None and connection.receiver is not None:
-            connection.receiver.digest_of_all = self._sink.digest
-            connection.verified(clock.now())
+        if self.session.connection is not None:
+            self.session.connection.verified(clock.now(), self._sink.digest)
 
     def interrupted(self) -> None:
         """What is verified is not stopped any more: the sender learns it from what was said already."""

@@ -31,7 +31,7 @@ from udpsend.rendezvous.messages import (
     Message,
     parse_hello_untrusted,
     parse_message_untrusted,
-    parse_payload_untrusted,
+    parse_object_untrusted,
 )
 
 CODE = "4821-marble-otter"
@@ -86,7 +86,7 @@ def parse_or_refuse(data: bytes) -> Message | None:
 def test_any_bytes(data: bytes) -> None:
     parse_or_refuse(data)
     with suppress(BadPacket):
-        assert isinstance(parse_payload_untrusted(data), dict)
+        assert isinstance(parse_object_untrusted(data), dict)
 
 
 @given(almost_messages)

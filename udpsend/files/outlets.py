@@ -22,6 +22,7 @@ from udpsend.files.holes import Ranges
 from udpsend.files.partial import Partial
 from udpsend.files.stream_source import enlarge_pipe
 
+STDOUT = "standard output"
 PIPE_PIECE = 64 << 10  # bytes: a write waits until the reader has taken that much
 
 
@@ -45,15 +46,14 @@ class Outlet(Protocol):
 class DescriptorOutlet:
     """A pipe, mostly. It is not ours to close."""
 
-    def __init__(self, descriptor: int, name: str = "standard output") -> None:
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._name = name
-        with _errors("write", name):
+        with _errors("write", STDOUT):
             self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         enlarge_pipe(descriptor)
 
     def write(self, view: memoryview) -> int:
-        with _errors("write", self._name):
+        with _errors("write", STDOUT):
             if self._is_file:  # takes all at once, and nobody need read it
                 return os.write(self._descriptor, view)
             try:

@@ -38,14 +38,14 @@ class UdpEndpoint:
         self._bind = bind
         self._offload = offload
         if bind is not None:
-            self._open(_family(bind), bind, offload)
+            self._open(_family(bind), bind)
         else:
-            self._open(socket.AF_INET, "", offload)
+            self._open(socket.AF_INET, "")
             with contextlib.suppress(OSError):  # no IPv6 on this host
-                self._open(socket.AF_INET6, "", offload)
+                self._open(socket.AF_INET6, "")
         self._by_version = {sock.family == socket.AF_INET6: sock for sock in self.sockets}
 
-    def _open(self, family: socket.AddressFamily, host: str, offload: bool) -> None:
+    def _open(self, family: socket.AddressFamily, host: str) -> None:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             if family == socket.AF_INET6:
@@ -57,7 +57,7 @@ class UdpEndpoint:
             if host:
                 raise UsageError(f"--bind {host}: this host has no such address ({error.strerror}).") from error
             raise
-        self.sockets.append(_carrier(sock, offload))
+        self.sockets.append(_carrier(sock, self._offload))
 
     @property
     def ports(self) -> dict[int, int]:

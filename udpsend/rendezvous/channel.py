@@ -23,7 +23,7 @@ from udpsend.rendezvous.messages import (
     Kind,
     check_payload,
     pack_payload,
-    parse_payload_untrusted,
+    parse_object_untrusted,
 )
 from udpsend.rendezvous.repeat import Repeat
 from udpsend.wire.json import JSON
@@ -104,7 +104,7 @@ class Channel:
         while self._contiguous + 1 in self._beyond:
             self._contiguous += 1
             self._beyond.remove(self._contiguous)
-        return parse_payload_untrusted(plaintext)
+        return parse_object_untrusted(plaintext)
 
     def acknowledged_untrusted(self, number: int, tag: bytes) -> None:
         """Raises BadPacket."""

@@ -43,7 +43,7 @@ from udpsend.rendezvous.messages import (
     check_payload,
     pack_payload,
     parse_hello_untrusted,
-    parse_payload_untrusted,
+    parse_object_untrusted,
 )
 from udpsend.wire.json import JSON
 
@@ -171,7 +171,7 @@ class Handshake:
     def read_hello_untrusted(self, plaintext: bytes) -> PeerHello:
         """What is in an opened message, or in what the sender told. Raises BadPacket if the other side broke the
         protocol."""
-        versions, public_key, hello = parse_hello_untrusted(parse_payload_untrusted(plaintext))
+        versions, public_key, hello = parse_hello_untrusted(parse_object_untrusted(plaintext))
         if self.role is Role.RECEIVER:
             self._is_told = plaintext == self._pakes[1]
             if not self._is_told and not hmac.compare_digest(sha256(public_key).digest(), self._pakes[1]):

@@ -89,7 +89,7 @@ def parse_message_untrusted(data: bytes) -> Message:
     """The message in `data`. Raises BadPacket. Only a hello can have another `version` than ours."""
     if len(data) > MAX_MESSAGE_SIZE:
         raise BadPacket("oversize message")
-    fields = _load_untrusted(data)
+    fields = parse_object_untrusted(data)
     version = _number_untrusted(fields, "udpsend", 1, 1 << 16)
     try:
         kind, role = Kind(fields.get("kind")), Role(fields.get("role"))
@@ -119,11 +119,6 @@ def pack_payload(payload: dict[str, JSON]) -> bytes:
     return data.ljust(-(-len(data) // PADDING) * PADDING)
 
 
-def parse_payload_untrusted(data: bytes) -> dict[str, JSON]:
-    """The object in the plaintext of a sealed message. Raises BadPacket."""
-    return _load_untrusted(data)
-
-
 def check_payload(payload: dict[str, JSON]) -> None:
     """Raises ValueError if `payload` does not fit into a sealed message: a mistake of the caller."""
     if (size := len(_dump(payload))) > MAX_PAYLOAD_SIZE:
@@ -142,7 +137,8 @@ def _dump(fields: dict[str, JSON]) -> bytes:
     return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _load_untrusted(data: bytes) -> dict[str, JSON]:
+def parse_object_untrusted(data: bytes) -> dict[str, JSON]:
+    """The object that a message is, or the plaintext of a sealed one. Raises BadPacket."""
     try:
         fields = json.loads(data.decode(), parse_constant=_no_constant)
     # ValueError: not UTF-8, not JSON, NaN, or an integer of thousands of digits. RecursionError: 8 KiB of '['.

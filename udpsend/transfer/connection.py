@@ -96,12 +96,12 @@ class Connection:
             self.fail(error, now)
         self._out.room_again(now)
 
-    def verified(self, now: float) -> None:
-        """Receiver: the sink's hash is the sender's, and the file is in place."""
+    def verified(self, now: float, digest: bytes = b"") -> None:
+        """Receiver: the sink's hash is the sender's, and the file is in place. `digest` is that of all blocks."""
         assert self.receiver is not None  # noqa: S101
         self._alive.verified = True
         self._alive.last_heard = now
-        self.receiver.verified()
+        self.receiver.verified(digest)
 
     def close(self, close: Close, now: float, failure: UdpsendError | None = None) -> None:
         """Tell the other side that it is over, and why; `failure` is what this side's Closed event carries. Once only:

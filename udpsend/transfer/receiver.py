@@ -86,8 +86,6 @@ class Receiver:
         self._sink: WritesRanges | None = None
         self._digest: bytes | None = None
         self._reported = False
-        self.digest_of_all = b""
-        """That of all blocks, as the sink's owner found it: told with `verified`."""
         self.total = 0
         self._is_open = False  # how much comes is not known yet
         self.in_order = False
@@ -151,9 +149,9 @@ class Receiver:
         for message in need_messages(ranges):
             self._control.queue(message)
 
-    def verified(self) -> None:
-        """The sink's hash is the sender's."""
-        self._control.queue({"type": "verified", "digest": self.digest_of_all.hex()})
+    def verified(self, digest: bytes) -> None:
+        """The sink's hash is the sender's; `digest` is that of all blocks."""
+        self._control.queue({"type": "verified", "digest": digest.hex()})
 
     @property
     def is_full(self) -> bool:
