@@ -151,7 +151,12 @@ ASKS_THE_SYSTEM = "udpsend.punching.candidates"  # for interfaces and the host's
 
 # Each third-party package by the name it is imported under, and its door.
 DOORS: dict[str, tuple[str, ...]] = {
-    "aioice": ("udpsend.rendezvous.stun", "udpsend.punching.relay", "udpsend.doctor.stun_probe"),
+    "aioice": (
+        "udpsend.rendezvous.stun",
+        "udpsend.punching.relay",
+        "udpsend.punching.relay_credentials",
+        "udpsend.doctor.stun_probe",
+    ),
     "amqtt": ("udpsend.serve",),
     "blake3": ("udpsend.files",),
     "click": ("udpsend.cli",),

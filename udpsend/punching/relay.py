@@ -1,6 +1,6 @@
 """A relay of last resort: a TURN client (RFC 8656) over UDP, TCP or TLS. Sans-IO.
 
-1. Allocate: the server asks for credentials (401: realm and nonce), the second request has them. Its answer has the
+1. Allocate: the server asks for credentials (`relay_credentials.py`), the second request has them. Its answer has the
    relayed address, which becomes a candidate.
 2. What is to go to a peer is wrapped: as a Send indication at first, as ChannelData once the channel that is bound for
    that peer is confirmed. Binding a channel also permits the peer's IP address.
@@ -13,7 +13,6 @@ when; what it carries is sealed. Only IPv4 addresses are relayed.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from udpsend.errors import BadPacket
+from udpsend.punching.relay_credentials import Credentials
 from udpsend.punching.relay_frames import (
     REASONS,
     ipv4_untrusted,
@@ -40,12 +40,11 @@ CHANNEL_REFRESH = 240.0  # a permission lasts 300 s, a channel 600
 FIRST_RESEND = 0.5
 MAX_TRIES = 6  # over UDP: 0.5 + 1 + 2 + 4 + 8 s
 STREAM_TIMEOUT = 10.0
+MAX_RENEWALS = 2  # of one request: for the realm, and for a nonce that has grown old meanwhile
 MAX_CHANNELS = 48
-MAX_QUOTED = 763  # bytes of a realm or a nonce (RFC 8489, 14.9 and 14.10): both go into each request
 
 _UDP = 17 << 24
 _FIRST_CHANNEL = 0x4000
-_UNAUTHORIZED, _STALE_NONCE = 401, 438
 
 
 class Allocated(Struct, frozen=True):
@@ -85,13 +84,9 @@ class TurnClient:
         """`is_stream`: over TCP or TLS, where nothing is sent twice and ChannelData is padded."""
         self.drops: Counter[str] = Counter()
         self.relayed: Address | None = None
-        self._user = user
-        self._password = password
+        self._credentials = Credentials(user, password)
         self._random_bytes = random_bytes
         self._is_stream = is_stream
-        self._realm = ""
-        self._nonce = b""
-        self._key = b""
         self._requests: dict[bytes, _Request] = {}
         self._channels: dict[Address, _Channel] = {}
         self._peers: dict[int, Address] = {}
@@ -195,9 +190,7 @@ class TurnClient:
         from aioice import stun  # slow
 
         message = stun.Message(stun.Method[method], stun.Class.REQUEST, self._random_bytes(12), dict(attributes))
-        if self._key:
-            message.attributes |= {"USERNAME": self._user, "REALM": self._realm, "NONCE": self._nonce}
-            message.add_message_integrity(self._key)
+        self._credentials.sign(message)
         return message
 
     def _bind(self, peer: Address, now: float) -> _Channel | None:
@@ -240,7 +233,7 @@ class TurnClient:
         if request is None or message.message_method != request.message.message_method:
             raise BadPacket("answer to no request")
         if message.message_class == stun.Class.RESPONSE:
-            if not self._key or not message.check_message_integrity(self._key):
+            if not self._credentials.have_signed(message):
                 raise BadPacket("integrity")
             del self._requests[message.transaction_id]
             self._succeeded_untrusted(request, message, now)
@@ -266,24 +259,14 @@ class TurnClient:
             self._events.append(Allocated(self.relayed))
 
     def _refused_untrusted(self, request: _Request, answer: Message, now: float) -> None:
-        code = answer.error_code or 0
-        realm, nonce = answer.attributes.get("REALM"), answer.attributes.get("NONCE")
-        is_first = code == _UNAUTHORIZED and not self._key
-        is_quotable = max(len(nonce or b""), len((realm or "").encode())) <= MAX_QUOTED
-        is_asked = (is_first and realm) or (code == _STALE_NONCE and self._key)
-        if nonce and is_quotable and is_asked and request.renewed < 2:
-            self._nonce = nonce
-            if is_first:
-                self._realm = str(realm)
-                # MD5 is what RFC 8489, section 9.2.2 says; the server decides with it whether to serve us, no more.
-                text = f"{self._user}:{self._realm}:{self._password}".encode()
-                self._key = hashlib.md5(text, usedforsecurity=False).digest()
-            wanted = ("LIFETIME", "REQUESTED-TRANSPORT", "CHANNEL-NUMBER", "XOR-PEER-ADDRESS")
-            attributes = {name: value for name, value in request.message.attributes.items() if name in wanted}
-            again = self._request(request.message.message_method.name, attributes, now, request.peer)
-            again.renewed = request.renewed + 1
+        if request.renewed >= MAX_RENEWALS or not self._credentials.take_challenge_untrusted(answer):
+            code = answer.error_code or 0
+            self._failed(request, REASONS.get(code, f"it answers with error {code}"))
             return
-        self._failed(request, REASONS.get(code, f"it answers with error {code}"))
+        wanted = ("LIFETIME", "REQUESTED-TRANSPORT", "CHANNEL-NUMBER", "XOR-PEER-ADDRESS")
+        attributes = {name: value for name, value in request.message.attributes.items() if name in wanted}
+        again = self._request(request.message.message_method.name, attributes, now, request.peer)
+        again.renewed = request.renewed + 1
 
     def _failed(self, request: _Request, reason: str) -> None:
         """Without a channel one peer cannot be reached; without the rest, nobody."""
