@@ -18,6 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.sim.train import Train
+from udpsend.wire.datagram import ip_overhead
 
 if TYPE_CHECKING:
     from tests.sim.network import Network
@@ -137,7 +138,7 @@ class Link:
         if self.down:
             self.dropped["outage"] += len(train.datagrams)
             return
-        limit = self.mtu - train.ip_overhead
+        limit = self.mtu - ip_overhead(train.destination[0])
         if max(map(len, train.datagrams)) > limit:
             train = self._drop_all_but([d for d in train.datagrams if len(d) <= limit], train, "mtu")
         if self._rate is None:

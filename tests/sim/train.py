@@ -34,11 +34,6 @@ class Train:
     def with_destination(self, destination: Address) -> Train:
         return replace(self, destination=destination)
 
-    @property
-    def ip_overhead(self) -> int:
-        """Bytes of IP and UDP headers."""
-        return 48 if ":" in self.destination[0] else 28
-
     def arrivals(self, gro: bool) -> Iterator[Arrival]:
         """As the socket reports them: with GRO, runs of up to 64 equal datagrams of which the last may be shorter."""
         datagrams = self.datagrams

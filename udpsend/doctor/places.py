@@ -17,7 +17,7 @@ from udpsend.net.udp import UdpEndpoint
 from udpsend.relaying import Relaying
 from udpsend.rendezvous.broker_url import parse_broker_url
 from udpsend.rendezvous.mqtt import open_mqtt
-from udpsend.rendezvous.stun import parse_stun_server
+from udpsend.rendezvous.stun import look_up, parse_stun_server
 from udpsend.wire.datagram import Address
 
 BROKER_TIMEOUT = 8.0
@@ -67,16 +67,11 @@ def resolve(servers: Sequence[str], family: socket.AddressFamily) -> list[Addres
     """The address of each STUN server, in order; None where there is none in this family within RESOLVE_TIMEOUT."""
     found: list[Address | None] = [None] * len(servers)
 
-    def look_up(index: int, host: str, port: int) -> None:
-        try:
-            entries = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
-        except (OSError, UnicodeError):
-            return
-        if entries:
-            found[index] = (str(entries[0][4][0]), port)
+    def find(index: int, host: str, port: int) -> None:
+        found[index] = look_up(host, port, family)
 
     threads = [
-        threading.Thread(target=look_up, args=(index, *parse_stun_server(server)), daemon=True)
+        threading.Thread(target=find, args=(index, *parse_stun_server(server)), daemon=True)
         for index, server in enumerate(servers)
     ]
     for thread in threads:

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from udpsend.errors import BadPacket
-from udpsend.net.udp import UDP_OVERHEAD
-from udpsend.wire.datagram import Address
+from udpsend.wire.datagram import Address, ip_overhead
 
 CHANGE_PORT, CHANGE_BOTH = 0x2, 0x6
 TIMEOUT = 1.6
@@ -94,7 +93,7 @@ class StunProbe:
                 resends.pop(0)
                 for transaction, index in requests.items():
                     if answers[index] is None:
-                        self.send(_pack(questions[index], transaction, self.family), questions[index].server)
+                        self.send(_pack(questions[index], transaction), questions[index].server)
             wait = max(0.0, min(timeout, resends[0] if resends else timeout) - passed)
             for data, source in self._arrived(wait):
                 taken = _answered_untrusted(data, requests)
@@ -106,7 +105,7 @@ class StunProbe:
     def send_question(self, question: Question) -> bytes:
         """Once, and without waiting; the transaction id, which an answer has in it."""
         transaction = secrets.token_bytes(12)
-        self.send(_pack(question, transaction, self.family), question.server)
+        self.send(_pack(question, transaction), question.server)
         return transaction
 
     def hears(self, content: bytes, timeout: float) -> bool:
@@ -133,13 +132,13 @@ class StunProbe:
         return [(data, (str(source[0]), int(source[1])))]
 
 
-def _pack(question: Question, transaction: bytes, family: socket.AddressFamily) -> bytes:
+def _pack(question: Question, transaction: bytes) -> bytes:
     attributes = b""
     if question.change:
         attributes += _ATTRIBUTE.pack(_CHANGE_REQUEST, 4) + question.change.to_bytes(4)
     if question.response_port is not None:
         attributes += _ATTRIBUTE.pack(_RESPONSE_PORT, 4) + question.response_port.to_bytes(2) + bytes(2)
-    room = question.size - UDP_OVERHEAD[family] - _HEADER.size - len(attributes) - _ATTRIBUTE.size
+    room = question.size - ip_overhead(question.server[0]) - _HEADER.size - len(attributes) - _ATTRIBUTE.size
     if question.size and room >= 0:
         attributes += _ATTRIBUTE.pack(_PADDING, room) + bytes(room + -room % 4)
     return _HEADER.pack(1, len(attributes), _COOKIE, transaction) + attributes

@@ -12,13 +12,13 @@ from udpsend.doctor.diagnosis import Mtu, PortMappingFound, System
 from udpsend.doctor.stun_probe import Question, StunProbe
 from udpsend.net.carrier import ENOUGH, Carrier
 from udpsend.net.portable import PortableSocket
-from udpsend.net.udp import UDP_OVERHEAD, UdpEndpoint
+from udpsend.net.udp import UdpEndpoint
 from udpsend.punching.candidates import gather_host_candidates
 from udpsend.punching.gateway import find_gateway
 from udpsend.punching.mappers import PortMapping
 from udpsend.punching.portmap import PortMapper
 from udpsend.wire.candidate import CandidateType
-from udpsend.wire.datagram import Address, Transmit
+from udpsend.wire.datagram import Address, Transmit, ip_overhead
 
 MAPPING_TIMEOUT = 8.0
 OFFLOAD_TIMEOUT = 1.0
@@ -79,7 +79,7 @@ def examine_mtu(server: Address | None, bind: str | None) -> Mtu:
     endpoint = UdpEndpoint(bind)
     try:
         family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
-        interface = endpoint.max_datagram_size(server) + UDP_OVERHEAD[family]
+        interface = endpoint.max_datagram_size(server) + ip_overhead(server[0])
     finally:
         endpoint.close()
     sizes = [size for size in SIZES if size <= interface]

@@ -14,7 +14,7 @@ import sys
 from udpsend.errors import UsageError
 from udpsend.net.carrier import DESCRIPTORS_LEFT, Carrier
 from udpsend.net.portable import PortableSocket
-from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, Address, Transmit
+from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, Address, Transmit, ip_overhead
 from udpsend.wire.relayed import is_through_relay
 
 BUFFER_SIZE = 8 << 20  # asked for; the kernel gives up to net.core.rmem_max
@@ -23,7 +23,6 @@ IPV6_MTU = 24
 MAX_FILENO = 1000  # select takes none above 1023
 SMALL_BUFFER = 2048  # for the sockets of punching: there are hundreds, and a probe has 80 bytes
 RELAYED_DATAGRAM_SIZE = 1400  # with the relay's frame around it, it passes an Ethernet
-UDP_OVERHEAD = {socket.AF_INET: 28, socket.AF_INET6: 48}
 
 
 class UdpEndpoint:
@@ -183,7 +182,7 @@ class UdpEndpoint:
                 mtu = probe.getsockopt(level, option)
         except OSError:  # another system, which does not tell: what Ethernet takes
             mtu = 1500
-        return min(MAX_DATAGRAM_SIZE, mtu - UDP_OVERHEAD[family])
+        return min(MAX_DATAGRAM_SIZE, mtu - ip_overhead(address[0]))
 
     @property
     def receive_buffer(self) -> int:

@@ -11,17 +11,16 @@ from collections import Counter
 from msgspec import Struct
 
 from udpsend.punching.channel import PROBE_SIZE, ProbeChannel
-from udpsend.wire.datagram import Address, Transmit
+from udpsend.wire.datagram import Address, Transmit, ip_overhead
 from udpsend.wire.probe import Probe
 
 MAX_WAITING = 64  # of probes that wait to be sent; the peer repeats what is lost
 MAX_SENT = 4096  # probes, requests and answers
-IPV4_OVERHEAD, IPV6_OVERHEAD = 28, 48  # bytes of IP and UDP headers
 
 
 def size_on_the_wire(address: Address) -> int:
     """Bytes of a probe there."""
-    return PROBE_SIZE + (IPV6_OVERHEAD if ":" in address[0] else IPV4_OVERHEAD)
+    return PROBE_SIZE + ip_overhead(address[0])
 
 
 class Tally(Struct):

@@ -246,19 +246,11 @@ def _checked_address_untrusted(host: str | None, port: int | None, family: int) 
 
 
 def _resolve_name(host: str, port: int, family: socket.AddressFamily, deadline: float) -> Address:
-    """The first address of `host` in `family`. Raises StunError, at `deadline` at the latest: a resolver without a
-    network can take half a minute, and its thread is then left behind."""
+    """As `look_up`. Raises StunError, at `deadline` at the latest: the thread that looks is then left behind."""
     found: queue.SimpleQueue[Address | None] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            entries = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
-        except (OSError, UnicodeError):
-            found.put(None)
-            return
-        found.put((str(entries[0][4][0]), port) if entries else None)
-
-    threading.Thread(target=look_up, name="udpsend-stun-name", daemon=True).start()
+    threading.Thread(
+        target=lambda: found.put(look_up(host, port, family)), name="udpsend-stun-name", daemon=True
+    ).start()
     try:
         address = found.get(timeout=max(0.0, deadline - time.monotonic()))
     except queue.Empty:
@@ -266,3 +258,12 @@ def _resolve_name(host: str, port: int, family: socket.AddressFamily, deadline: 
     if address is None:
         raise StunError(f"its name has no {'IPv6' if family == socket.AF_INET6 else 'IPv4'} address")
     return address
+
+
+def look_up(host: str, port: int, family: socket.AddressFamily) -> Address | None:
+    """The first address of `host` in `family`. Blocks, without a network for half a minute."""
+    try:
+        entries = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return None
+    return (str(entries[0][4][0]), port) if entries else None

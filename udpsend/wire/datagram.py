@@ -109,6 +109,11 @@ class Arrival(Struct):
         return self.headers[0] if len(self.headers) else -1
 
 
+def ip_overhead(host: str) -> int:
+    """Bytes of the IP and UDP headers in front of a datagram to there."""
+    return 48 if ":" in host else 28
+
+
 def is_stun(first_byte: int) -> bool:
     """RFC 7983: STUN takes 0 to 3."""
     return 0 <= first_byte <= 3
