@@ -73,7 +73,7 @@ class Sending(Shell):
                 if self.session.connection is not None and self.session.connection.in_order:
                     self.after_stopping = "What goes to a pipe cannot be resumed: begin anew."
                 try:
-                    self._source.start(missing, lambda: self.driver.call_soon(lambda: None), RangeSet(known))
+                    self._source.start(missing, self.driver.wake, RangeSet(known))
                 except PeerError as error:
                     self.end(error)
                     return

@@ -41,7 +41,7 @@ class Streaming(Shell):
             case OfferAccepted():
                 self.started = now
                 self._accepted = True
-                self._source.start(lambda: self.driver.call_soon(lambda: None))
+                self._source.start(self.driver.wake)
                 self.beside(self._source.digest, self._hashed)
                 self.emit(events.Accepted())
             case PeerVerified() if connection is not None:

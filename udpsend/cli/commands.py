@@ -16,6 +16,7 @@ from udpsend.cli.paths import TypedPath
 from udpsend.cli.pipes import DASH, STDIN, STDOUT, asked_text, check_what_to_send, give_up_stdout, no_file_options
 from udpsend.cli.questions import chosen_code, phrase_question, text_question
 from udpsend.cli.terminal import Terminal
+from udpsend.config import Role
 from udpsend.errors import Cancelled, UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +128,6 @@ def send(
 
     import udpsend
     from udpsend.cli.display import Display
-    from udpsend.config import Role
 
     text = asked_text(terminal, text)
     display = Display(terminal, Role.SENDER, config, qr=not no_qr, by_hand=manual)
@@ -212,12 +212,9 @@ def recv(
     chosen = chosen_code(terminal, code, code_option)
 
     import udpsend
-    from udpsend.cli.display import Display
-    from udpsend.config import Role
+    from udpsend.cli.display import Display, ask_for
 
     def accept(offer: Offered) -> bool:
-        from udpsend.cli.display import ask_for
-
         return ask_for(terminal, offer, "" if to_stdout else directory)
 
     display = Display(terminal, Role.RECEIVER, config, qr=manual, by_hand=manual)

@@ -9,6 +9,7 @@ import click
 
 from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity
 from udpsend.cli.terminal import Terminal
+from udpsend.config import Config, Role
 from udpsend.errors import NoDirectPath, UsageError
 
 LIFETIME = 180.0  # seconds; longer than the two minutes that RFC 4787 asks for
@@ -83,12 +84,11 @@ def doctor(
     return 0 if works else NoDirectPath.exit_code
 
 
-def _try_pair(terminal: Terminal, code: str, config: Any, as_json: bool) -> tuple[dict[str, Any], bool]:
+def _try_pair(terminal: Terminal, code: str, config: Config, as_json: bool) -> tuple[dict[str, Any], bool]:
     """What `--json` says of the pair, and whether it found a path. Other failures than the lack of one are raised."""
     from udpsend import doctor as library
     from udpsend.cli.display import Display
     from udpsend.cli.quantity import duration_text
-    from udpsend.config import Role
     from udpsend.events import PathKind
 
     terminal.note("Trying the pair: run the same command on the other machine (Ctrl-C stops) ...")

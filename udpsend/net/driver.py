@@ -68,6 +68,10 @@ class Driver:
     def call_soon(self, call: Callable[[], None]) -> None:
         """Have `call` made by the loop, from any thread."""
         self._calls.append(call)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the loop make a turn, from any thread."""
         with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody is left to listen
             self._wake_send.send(b"\0")
 
