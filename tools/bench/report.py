@@ -186,8 +186,8 @@ def failures(report: Report) -> list[str]:
     return [f"{tool['name']} failed: {text}" for tool in report["tools"] for text in tool["failures"]]
 
 
-def table(report: Report, bases: Sequence[str] = ("scp",)) -> str:
+def table(report: Report) -> str:
     """The report in Markdown."""
     title = f"{headline(report)}, medians; whole commands, warm memory"
     known = [f"{tool['name']}: {tool['about']} ({tool['version']})" for tool in report["tools"]]
-    return "\n".join([title, where_and_when(report), "", rates(report, bases), "", *known, *failures(report)])
+    return "\n".join([title, where_and_when(report), "", rates(report), "", *known, *failures(report)])

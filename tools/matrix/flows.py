@@ -66,15 +66,7 @@ class Peer(ConnectionEndpoint):
 class Flow:
     """A transfer from one host to another."""
 
-    def __init__(
-        self,
-        network: Network,
-        name: str,
-        sender: Socket[Peer],
-        receiver: Socket[Peer],
-    ) -> None:
-        self.network = network
-        self.name = name
+    def __init__(self, sender: Socket[Peer], receiver: Socket[Peer]) -> None:
         self.sender = sender
         self.receiver = receiver
         self.flight = sender.endpoint.connection.flight
@@ -102,7 +94,7 @@ def pair(
     options = {"max_datagram_size": 1472, "receive_buffer": HUGE_BUFFER, **options}
     receiver = b.bind(5000, lambda _: Peer(Role.RECEIVER, (a_ip, 4000), network, name, **options), gro=True)
     sender = a.bind(4000, lambda _: Peer(Role.SENDER, (b_ip, 5000), network, name, **options), gro=True)
-    return Flow(network, name, sender, receiver)
+    return Flow(sender, receiver)
 
 
 def single(seed: int, options: dict[str, Any] | None = None, **link: Any) -> tuple[Network, Flow, Link]:

@@ -1,9 +1,9 @@
 """A bottleneck in user space, for real time: a rate, a drop-tail queue and a delay. Standard library only.
 
-`python wan.py MBIT/S DELAY_MS QUEUE_BYTES` runs in the namespace of a router with the ports `lan` and `wan`, routes
-what comes from either through the device `wan0`, prints READY, and then ten times a second a line of JSON: the bytes of
-IP packets that have gone from `lan` to `wan`, by protocol, what was dropped, and what waits. Rate and queue are those
-of this direction; the delay counts both ways.
+`python wan.py MBIT/S DELAY_MS QUEUE_BYTES INSIDE` runs in the namespace of a router with the ports `lan`, where the
+network INSIDE is, and `wan`, routes what comes from either through the device `wan0`, prints READY, and then ten times
+a second a line of JSON: the bytes of IP packets that have gone from `lan` to `wan`, by protocol, what was dropped, and
+what waits. Rate and queue are those of this direction; the delay counts both ways.
 """
 
 from __future__ import annotations

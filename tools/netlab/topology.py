@@ -190,17 +190,17 @@ def home(nat: str = "masquerade") -> Topology:
     return Topology("home", about, (*hosts, router, _core(("wan", "192.0.2.")), _SERVER))
 
 
-def carrier(nat: str = "hairpin", inner: str = "masquerade") -> Topology:
+def carrier(nat: str = "hairpin") -> Topology:
     """alice and bob behind a router each, both behind one carrier's NAT: they meet at its outside address or not."""
     hosts: list[Host] = []
     for name, router, net, number in (("alice", "router-a", "10.1.0.", 2), ("bob", "router-b", "10.2.0.", 3)):
         segment = f"lan-{name}"
         hosts += [
             Host(name, (Port("eth0", segment, (f"{net}70/26",)),), gateway=f"{net}65"),
-            _router(router, inner, Port("lan", segment, (f"{net}65/26",)), "street", "100.64.1.", number),
+            _router(router, "masquerade", Port("lan", segment, (f"{net}65/26",)), "street", "100.64.1.", number),
         ]
     outer = _router("carrier", nat, Port("lan", "street", ("100.64.1.1/26",)), "wan", "192.0.2.")
-    about = f"alice and bob behind {inner} each, both behind one {nat}, a public server"
+    about = f"alice and bob behind masquerade each, both behind one {nat}, a public server"
     return Topology("carrier", about, (*hosts, outer, _core(("wan", "192.0.2.")), _SERVER))
 
 
