@@ -37,8 +37,8 @@ from udpsend.wire.packets import KIND_PROBE, KIND_RECORD
 from udpsend.wire.relayed import peer_behind_relay
 
 SILENCE = 5.0  # seconds without an answer: then the path is taken for dead, and another is looked for
-WATCH_INTERVAL = 1.0
-GIVE_UP = 300.0  # seconds without a word from the other side: a laptop may sleep for two minutes
+WATCH_INTERVAL = 1.0  # seconds between two looks at that
+IDLE_TIMEOUT = 300.0  # seconds without a word from the other side: a laptop may sleep for two minutes
 
 
 class PathMoved(Struct, frozen=True):
@@ -78,7 +78,7 @@ class Session:
         self._receive_buffer = receive_buffer
         self._config = config
         self._timeout = timeout
-        self._give_up = now + timeout
+        self._meet_by = now + timeout
         self._drops: Counter[str] = Counter()
         patience = timeout if by_hand and role is Role.RECEIVER else PUNCH_TIMEOUT
         self._negotiation = Negotiation(
@@ -181,7 +181,7 @@ class Session:
         if self.connection is not None:
             times += [self.connection.next_timer(), self._watch_at]
         elif self._secret is None:
-            times.append(self._give_up)
+            times.append(self._meet_by)
         return min((time for time in times if time is not None), default=None)
 
     def timer_expired(self, now: float) -> None:
@@ -191,7 +191,7 @@ class Session:
         if self.connection is not None:
             self.connection.timer_expired(now)
             self._watch(self.connection, now)
-        elif self._secret is None and now >= self._give_up:
+        elif self._secret is None and now >= self._meet_by:
             self._close(nobody_came(self._timeout))
         self._advance(now)
 
@@ -282,7 +282,7 @@ class Session:
             round_trip=path.round_trip,
             max_datagram_size=self._max_datagram_size(path.address),
             receive_buffer=self._receive_buffer,
-            idle_timeout=GIVE_UP,
+            idle_timeout=IDLE_TIMEOUT,
             config=self._config,
         )
         self._watch_at = now + WATCH_INTERVAL

@@ -23,17 +23,15 @@ from udpsend.net.libc import (
     pack_name,
 )
 from udpsend.net.memory import untouched
+from udpsend.net.train_calls import MAX_JOINED
 from udpsend.wire.datagram import (
     HEADER_SIZE,
-    MAX_DATAGRAM_SIZE,
     MAX_DATAGRAMS,
     MAX_TRAIN_SIZE,
     Address,
     Arrival,
     Transmit,
 )
-
-MAX_DATAGRAM = 65_536
 
 
 def _fields(messages: memoryview, code: Literal["I", "L"], offset: int) -> memoryview:
@@ -95,7 +93,7 @@ class ReceiveBatch:
         """`headers` holds at least MAX_DATAGRAMS openings, `payloads` the rest of each."""
         self._call = libc.recvmmsg
         self._headers, self._payloads = headers, payloads
-        self._overflow = untouched(MAX_DATAGRAMS * MAX_DATAGRAM)
+        self._overflow = untouched(MAX_DATAGRAMS * MAX_JOINED)
         self._names = memoryview(bytearray(MAX_DATAGRAMS * NAME_SIZE))
         self._control = memoryview(bytearray(MAX_DATAGRAMS * CONTROL_SIZE))
         self._vectors = (IoVec * (3 * MAX_DATAGRAMS))()
@@ -125,8 +123,8 @@ class ReceiveBatch:
             base = 3 * i
             self._vectors[base].base, self._vectors[base].length = headers + i * HEADER_SIZE, HEADER_SIZE
             self._vectors[base + 1].base, self._vectors[base + 1].length = payloads + i * payload, payload
-            self._vectors[base + 2].base = overflow + i * MAX_DATAGRAM
-            self._vectors[base + 2].length = MAX_DATAGRAM
+            self._vectors[base + 2].base = overflow + i * MAX_JOINED
+            self._vectors[base + 2].length = MAX_JOINED
 
     def receive(self, fd: int, slot: int, most: int) -> list[Arrival]:
         """At most `most` of what has come, from this slot on, as trains of the expected size if it has one source.
@@ -164,7 +162,7 @@ class ReceiveBatch:
             (
                 self._headers[i * HEADER_SIZE : (i + 1) * HEADER_SIZE],
                 self._payloads[i * payload : (i + 1) * payload],
-                self._overflow[i * MAX_DATAGRAM : i * MAX_DATAGRAM + max(0, size - self.stride)],
+                self._overflow[i * MAX_JOINED : i * MAX_JOINED + max(0, size - self.stride)],
             )
         )[:size]
         stride = size
@@ -173,6 +171,3 @@ class ReceiveBatch:
             stride = int.from_bytes(control[16:20], sys.byteorder) or size
         source = self._sources.address(bytes(self._names[i * NAME_SIZE : (i + 1) * NAME_SIZE]))
         return Arrival.of([data[at : at + stride] for at in range(0, size or 1, stride or 1)], source)
-
-
-assert MAX_DATAGRAM_SIZE < MAX_DATAGRAM  # noqa: S101
