@@ -39,7 +39,7 @@ from udpsend.transfer.messages import Closed
 from udpsend.wire.datagram import Address
 from udpsend.wire.relayed import peer_behind_relay
 
-PROGRESS_INTERVAL = 0.1
+PROGRESS_INTERVAL = 0.1  # seconds
 GOODBYE_TIMEOUT = 1.0  # to leave a last word in the mailboxes
 
 OnEvent = Callable[[events.Event], None]

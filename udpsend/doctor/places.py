@@ -20,10 +20,10 @@ from udpsend.rendezvous.mqtt import open_mqtt
 from udpsend.rendezvous.stun import look_up, parse_stun_server
 from udpsend.wire.datagram import Address
 
-BROKER_TIMEOUT = 8.0
-RELAY_TIMEOUT = 8.0
-POLL = 0.05
-RESOLVE_TIMEOUT = 3.0
+BROKER_TIMEOUT = 8.0  # seconds
+RELAY_TIMEOUT = 8.0  # seconds
+POLL = 0.05  # seconds
+RESOLVE_TIMEOUT = 3.0  # seconds
 
 
 def examine_broker(url: str) -> Place:

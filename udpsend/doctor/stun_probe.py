@@ -20,8 +20,8 @@ from udpsend.errors import BadPacket
 from udpsend.wire.datagram import Address, ip_overhead
 
 CHANGE_PORT, CHANGE_BOTH = 0x2, 0x6
-TIMEOUT = 1.6
-RESENDS = (0.0, 0.25, 0.75)
+TIMEOUT = 1.6  # seconds
+RESENDS = (0.0, 0.25, 0.75)  # seconds after the question
 
 _COOKIE = 0x2112A442
 _HEADER = struct.Struct("!HHI12s")

@@ -20,10 +20,10 @@ from udpsend.punching.portmap import PortMapper
 from udpsend.wire.candidate import CandidateType
 from udpsend.wire.datagram import Address, Transmit, ip_overhead
 
-MAPPING_TIMEOUT = 8.0
-OFFLOAD_TIMEOUT = 1.0
+MAPPING_TIMEOUT = 8.0  # seconds
+OFFLOAD_TIMEOUT = 1.0  # seconds
 TRAIN = 8  # datagrams of the loopback try
-SEGMENT = 1200
+SEGMENT = 1200  # bytes of each
 NOBODY = bytes(8)  # what opens no record: the sockets are only counted
 # IP packets: jumbo, Ethernet, PPPoE, tunnels, IPv6's least
 SIZES = (9000, 1500, 1492, 1480, 1460, 1420, 1400, 1360, 1280)

@@ -19,7 +19,7 @@ from udpsend.net.waiting import wait_awake, wait_readable
 from udpsend.wire.datagram import Address, Arrival, Transmit, is_stun
 
 MAX_RECEIVES = 32  # trains taken from one socket before anything is answered
-MAX_SLEEP = 1.0
+MAX_SLEEP = 1.0  # seconds
 # Where nothing joins datagrams, a fast receiver would wake up for each; network cards moderate interrupts likewise.
 MODERATION = 0.0002
 FAST = 200e6  # bytes per second: no wire of a gigabit is worth a processor that waits

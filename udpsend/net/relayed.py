@@ -19,8 +19,8 @@ from udpsend.net.carrier import LOST, Carrier
 from udpsend.wire.datagram import Address, Arrival, Transmit
 from udpsend.wire.relayed import peer_behind_relay, through_relay
 
-CONNECT_TIMEOUT = 5.0
-READ_SIZE = 65_536
+CONNECT_TIMEOUT = 5.0  # seconds
+READ_SIZE = 65_536  # bytes; no datagram is longer
 MAX_QUEUE = 262_144  # bytes that wait for a stream; 0.2 s at 10 Mbit/s
 
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)

@@ -34,9 +34,9 @@ from udpsend.punching.behaviour import NatBehaviour
 from udpsend.wire.datagram import Address
 
 FAN_SOCKETS = 256
-FAN_PACE = 0.002
+FAN_PACE = 0.002  # seconds between two packets
 FAN_INTERVAL = 3.5  # before the mapping of a NAT that forgets after 5 s is gone; 99 % of all searches are over by then
-SEARCH_PACE = 0.0025
+SEARCH_PACE = 0.0025  # seconds between two packets
 MAX_SEARCH = 3072  # ports
 NEXT = 64  # of them, where ports go up in order, for the hard side's main socket
 PREDICTED = 1024  # and then for its further ones

@@ -26,7 +26,7 @@ from udpsend.wire.datagram import Address
 LIFETIME = 600  # seconds asked for: what a killed process leaves behind is gone after ten minutes
 RESENDS = (0.0, 0.15, 0.4, 0.8)  # a router on the local network answers in milliseconds
 PATIENCE = 1.2  # seconds for one exchange of datagrams
-HTTP_TIMEOUT = 2.0
+HTTP_TIMEOUT = 2.0  # seconds
 MAX_PORT_TRIES = 4  # of other external ports, where a router does not choose itself
 
 T = TypeVar("T")

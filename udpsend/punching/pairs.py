@@ -14,8 +14,8 @@ from udpsend.events import PathKind
 from udpsend.wire.candidate import MAX_CANDIDATES
 from udpsend.wire.datagram import Address
 
-FIRST_INTERVAL = 0.05
-MAX_INTERVAL = 0.5
+FIRST_INTERVAL = 0.05  # seconds between two requests; it doubles
+MAX_INTERVAL = 0.5  # seconds
 MIN_INTERVAL = 0.02  # between a probe and one that the peer's request triggers
 MAX_PAIRS = 3 * MAX_CANDIDATES  # those the peer told, the same by way of a relay, and as many learned from its requests
 MAX_TRANSACTIONS = 16  # of one pair; at MAX_INTERVAL an answer may take 8 s

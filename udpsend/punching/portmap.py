@@ -20,8 +20,8 @@ from udpsend.punching.mappers import LIFETIME, IgdMapper, Mapper, PcpMapper, Por
 from udpsend.wire.datagram import Address
 
 MIN_RENEWAL = 15.0  # seconds between two requests, however short a lifetime is granted
-MAX_RENEWAL = 1800.0
-CLOSE_TIMEOUT = 1.0
+MAX_RENEWAL = 1800.0  # seconds
+CLOSE_TIMEOUT = 1.0  # seconds
 
 
 class PortMapper:

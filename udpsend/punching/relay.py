@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 LIFETIME = 600  # seconds asked for
 CHANNEL_REFRESH = 240.0  # a permission lasts 300 s, a channel 600
-FIRST_RESEND = 0.5
+FIRST_RESEND = 0.5  # seconds; it doubles
 MAX_TRIES = 6  # over UDP: 0.5 + 1 + 2 + 4 + 8 s
-STREAM_TIMEOUT = 10.0
+STREAM_TIMEOUT = 10.0  # seconds; nothing is sent twice there
 MAX_RENEWALS = 2  # of one request: for the realm, and for a nonce that has grown old meanwhile
 MAX_CHANNELS = 48
 

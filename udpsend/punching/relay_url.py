@@ -20,8 +20,8 @@ from urllib.parse import parse_qsl, unquote
 from udpsend.errors import UsageError
 
 DEFAULT_PORTS = {"turn": 3478, "turns": 5349}
-MAX_URL_LENGTH = 2048
-SECRET_LIFETIME = 86_400
+MAX_URL_LENGTH = 2048  # characters
+SECRET_LIFETIME = 86_400  # seconds
 
 
 @dataclass(frozen=True, slots=True)

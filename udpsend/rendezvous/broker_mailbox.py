@@ -30,11 +30,11 @@ from udpsend.rendezvous.mailbox import (
     RateLimit,
 )
 
-FIRST_BACKOFF = 0.5
-MAX_BACKOFF = 30.0
+FIRST_BACKOFF = 0.5  # seconds
+MAX_BACKOFF = 30.0  # seconds
 STABLE = 10.0  # seconds that a connection must have been up for the backoff to start anew
 MAX_OUTGOING = 64  # messages that wait for the thread
-FLUSH_TIME = 0.8 * CLOSE_TIMEOUT
+FLUSH_TIME = 0.8 * CLOSE_TIMEOUT  # seconds, of those for closing: the rest is for the thread to end
 
 
 class Link(Protocol):

@@ -17,7 +17,7 @@ from udpsend.errors import UsageError
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 8083, "wss": 8084}
 DEFAULT_PATH = "/mqtt"
-MAX_URL_LENGTH = 2048
+MAX_URL_LENGTH = 2048  # characters
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ KEEPALIVE = 20  # seconds; a dead connection is noticed after twice that
 MAX_UNCONFIRMED = 10  # sent at once: below the receive maximum of any broker seen (mosquitto: 20)
 MAX_QUEUED = 64  # with those that paho holds back; the machine has about ten in flight
 TICK = 1.0  # seconds between looks at the clock while nothing happens
-CLOSING_TICK = 0.05
+CLOSING_TICK = 0.05  # seconds
 
 
 def open_mqtt(urls: Sequence[str], topic: str, on_message: OnMessage, on_state: OnState) -> list[Mailbox]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-FIRST_INTERVAL = 1.0
-LAST_INTERVAL = 5.0
+FIRST_INTERVAL = 1.0  # seconds
+LAST_INTERVAL = 5.0  # seconds
 GROWTH = 1.5
 
 

@@ -34,10 +34,10 @@ from udpsend.errors import BadPacket, UsageError
 from udpsend.wire.datagram import Address
 
 DEFAULT_PORT = 3478
-DEFAULT_TIMEOUT = 3.0
+DEFAULT_TIMEOUT = 3.0  # seconds
 
 RFC3489_SHARE = 0.5  # seconds for step 2 (at most a third of the whole): five times a typical round trip
-RFC3489_RESEND = 0.25
+RFC3489_RESEND = 0.25  # seconds
 RFC8489_RESEND = 0.25  # first of a doubling series; RFC 8489 (6.2.1) says 0.5 where nothing is known of the round trip
 
 MAX_ANSWER_SIZE = 1500

@@ -26,8 +26,8 @@ from udpsend.serve.responder import respond_untrusted
 DEFAULT_MQTT_PORT = 1883
 DEFAULT_STUN_PORT = 3478
 ANSWERS_PER_SECOND = 5000.0  # of the responder in all, so that it is a poor mirror
-START_TIMEOUT = 10.0
-STOP_TIMEOUT = 5.0
+START_TIMEOUT = 10.0  # seconds
+STOP_TIMEOUT = 5.0  # seconds
 BACKLOG = 128
 EPHEMERAL_TRIES = 16  # for a port that is free on all addresses
 

@@ -9,7 +9,7 @@ from udpsend.errors import BadPacket, Cancelled, LocalFileError, PeerError, Refu
 from udpsend.wire.frames import Close, CloseCode
 
 REPEATS = 3
-INTERVAL = 0.02
+INTERVAL = 0.02  # seconds between two of them
 # Characters: written as escapes they still fit into a message of the mailboxes, which says the same where no path does.
 MAX_TEXT = 300
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-IDLE_TIMEOUT = 30.0  # nothing authentic heard for so long: the path is dead
+IDLE_TIMEOUT = 30.0  # seconds; nothing authentic heard for so long: the path is dead
 # NAT mappings live two minutes by RFC 4787, REQ-5, but some live 5 s, consent is asked for as often (RFC 7675, 5.1).
 # One small datagram, where nothing else is sent; more often after a path was lost, perhaps with its mapping.
 KEEPALIVE = 3.5
-MIN_KEEPALIVE = 1.0
+MIN_KEEPALIVE = 1.0  # seconds
 LINGER = 5.0  # a receiver whose "verified" was acknowledged waits so long to be told that all is over
 LINGER_UNHEARD = 15.0  # the same while it was not: an outage may pass, and the sender would not know that all is well
 

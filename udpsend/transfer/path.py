@@ -9,7 +9,7 @@ from udpsend.wire.datagram import Address
 
 TOKEN_SIZE = 8
 MAX_TRIES = 5
-RETRY_INTERVAL = 0.2
+RETRY_INTERVAL = 0.2  # seconds
 
 
 class PathCheck:

@@ -7,7 +7,7 @@ on short paths a quarter of the round trip: what is sent in one go waits in one 
 
 from __future__ import annotations
 
-TRAIN_TIME = 0.001
+TRAIN_TIME = 0.001  # seconds
 MIN_TRAIN_TIME = 0.00025  # below that calls cost more than queues: 21 datagrams at 1 Gbit/s
 LOSS_BUDGET = 0.03
 MEASURED_OVER = 64  # datagrams at least

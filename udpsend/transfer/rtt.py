@@ -6,7 +6,7 @@ from math import inf
 
 GRANULARITY = 0.001  # RFC 9002, 6.1.2
 INITIAL_RTT = 0.1  # RFC 9002 says 0.333; the path's probes have measured it already, this is for when they have not
-MAX_ACK_DELAY = 0.025
+MAX_ACK_DELAY = 0.025  # seconds (RFC 9000, 18.2)
 MINIMUM = 1e-6  # some clocks tick in 16 ms and measure nothing at all: rates are divided by this
 
 

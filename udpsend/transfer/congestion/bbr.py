@@ -17,7 +17,7 @@ from udpsend.transfer.delivery_rate import RateSample
 
 STARTUP_LOSS_EVENTS = 6
 DRAIN_ROUNDS = 3
-PROBE_RTT_TIME = 0.2
+PROBE_RTT_TIME = 0.2  # seconds
 
 
 class Bbr:

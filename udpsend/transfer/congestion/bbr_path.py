@@ -18,8 +18,8 @@ FULL_PIPE_ROUNDS = 3
 # content to the queue). The first of them still tells of what was sent before; the second must show most of a quarter.
 FULL_PIPE_GROWTH_LATER = 1.15
 FULL_PIPE_ROUNDS_LATER = 2
-PROBE_RTT_INTERVAL = 5.0
-MIN_RTT_WINDOW = 10.0
+PROBE_RTT_INTERVAL = 5.0  # seconds
+MIN_RTT_WINDOW = 10.0  # seconds
 EXTRA_ACKED_ROUNDS = 10
 # A sample this close to the minimum shows an empty queue as well as one below it, and the minimum lives on: there is
 # nothing that ProbeRTT could find out. (The draft takes lower ones only, and pays 2 % every five seconds.)

@@ -14,7 +14,7 @@ from math import ceil, inf
 
 from udpsend.transfer.congestion.base import MINIMUM_WINDOW_DATAGRAMS, AckedSample, LostSample, initial_window
 
-TARGET = 0.06
+TARGET = 0.06  # seconds of queueing delay
 # The draft's target alone never yields where the buffer holds less than 60 ms: an eighth of the base round trip is seen
 # in any buffer that others fill. Less than four milliseconds are Wi-Fi, timers and schedulers.
 TARGET_SHARE = 1 / 8
