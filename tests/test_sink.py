@@ -384,7 +384,7 @@ def test_what_another_file_of_the_same_name_left_is_compared(tmp_path: Path, cha
     put(second, 500, view(b"y" * (second.size - 500)))
     data = b"z" * 500 + b"y" * (second.size - 500)
     second.compare(0, content_digest(data))
-    wait_until(lambda: second._behind._differing)
+    wait_until(lambda: second._behind.comparison._differing)
     differing = second.take_differing()
     assert differing == [(0, second.size)]
     assert second.received == 0

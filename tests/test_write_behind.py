@@ -13,7 +13,7 @@ import pytest
 from tests.servers import wait_until
 from tests.trees import content_digest
 from udpsend.errors import LocalFileError, TransferFailed
-from udpsend.files import hashing, write_behind
+from udpsend.files import comparison, hashing, write_behind
 from udpsend.files.write_behind import BLOCKS, LOW_BLOCKS, MAX_SEGMENTS, WriteBehind
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
@@ -348,7 +348,7 @@ def test_stopping_writes_what_was_handed_over(disks: Callable[..., Disk], monkey
 def test_hashes_that_wait_for_a_disk_that_hangs_are_bounded(
     disks: Callable[..., Disk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write_behind, "MAX_WAITING", 10)
+    monkeypatch.setattr(comparison, "MAX_WAITING", 10)
     data = random.Random(1).randbytes(7000 * 20)
     hashes = [content_digest(data[at : at + 7000]) for at in range(0, len(data), 7000)]
     disk = disks(len(data))
@@ -356,7 +356,7 @@ def test_hashes_that_wait_for_a_disk_that_hangs_are_bounded(
         disk.put_when_called(7000 * index, data[7000 * index : 7000 * (index + 1)])
         disk.behind.flush()
         disk.behind.compare(index, digest)
-        wait_until(functools.partial(disk.behind._compared.covers, index, index + 1))
+        wait_until(functools.partial(disk.behind.comparison._same.covers, index, index + 1))
     disk.open.clear()
     disk.put_when_called(0, data[:100])
     disk.behind.flush()

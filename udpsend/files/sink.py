@@ -148,7 +148,7 @@ class Sink:
 
     def take_differing(self) -> list[tuple[int, int]]:
         """Ranges that are not what the sender has: they count as missing from now on, and have to come again."""
-        ranges = [self._behind.blocks.range_of(index) for index in self._behind.take_differing()]
+        ranges = [self._behind.blocks.range_of(index) for index in self._behind.comparison.take_differing()]
         for start, stop in ranges:
             self._have.subtract(start, stop)
         return ranges
@@ -190,7 +190,7 @@ class Sink:
 
     def _flush(self, written: RangeSet, all_checked: bool = False) -> None:
         blocks = self._behind.blocks
-        indices = range(blocks.count) if all_checked else self._behind.take_checked()
+        indices = range(blocks.count) if all_checked else self._behind.comparison.take_checked()
         checked = ((index, blocks.of(index)) for index in indices)  # of 20 GiB a list would take 3 MB
         try:
             self._guarded(lambda: self._partial.flush(list(written), checked))
@@ -228,7 +228,7 @@ class Sink:
 
         Raises TransferFailed if bytes are missing or the content is not what was read (the partial is then thrown away:
         nothing in it can be trusted), LocalFileError if the disk or the destination fail (it is then kept)."""
-        if self.received < self.size and not self._behind.is_repairing:
+        if self.received < self.size and not self._behind.comparison.is_repairing:
             raise TransferFailed("The other side ended the transfer before all of it had arrived: try again.")
         name = self._partial.name
         mine = self._behind.digest()

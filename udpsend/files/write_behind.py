@@ -6,29 +6,27 @@
 3. The thread writes a block's segments, one call for each, and hashes what comes in order while it is in the cache. The
    hash blocks that did not come in order are read back when they are complete.
 4. A block that fills slowly is asked for by the thread: what has arrived does not wait in memory for the rest.
-5. Hashes are compared with the sender's as these come. A block that differs is as if it had not arrived: it is asked
-   for again.
+5. Hashes are compared with the sender's as these come (comparison.py). A block that differs is asked for again.
 6. When the disk is behind and all blocks are taken, `room` gives None: the loop drops records, and has the sender wait.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 
-from udpsend.errors import PeerError, TransferFailed
-from udpsend.files.hashing import BLOCK_SIZE, MAX_REPAIRS, POLL_INTERVAL, HashingThread
+from udpsend.files.comparison import Comparison
+from udpsend.files.hashing import BLOCK_SIZE, POLL_INTERVAL, HashingThread
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
-from udpsend.wire.ranges import DIGEST_SIZE, RangeSet
+from udpsend.wire.ranges import RangeSet
 
 FULL = BLOCK_SIZE - MAX_TRAIN_SIZE  # bytes that make a block full; there is place for a record more
 BLOCKS = 12  # the thread is waited for with fewer: 1 GiB took 1.76 s with eight, 1.69 with ten; more gives 3 % at most
 LOW_BLOCKS = 5  # free ones: below that the sender is told to wait; with three, 4 to 12 records a GiB found no room
 # A block full of records of the smallest size has 680 segments; more of them are a peer that means harm.
 MAX_SEGMENTS = 1024
-MAX_WAITING = 1 << 18  # hashes of blocks that are not there, or that the thread has not looked at
 # Seconds after which the thread asks for a block that is not full: what a kill costs. Above 200 MB/s it is full then.
 BLOCK_AGE = 0.004
 
@@ -44,8 +42,8 @@ class _Block:
 
 class WriteBehind(HashingThread):
     """`write(offset, view)` writes at least one byte and returns how many, `read(offset, view)` fills the view,
-    `turn(written)` is called between blocks and while waiting with what was written, `on_room` from the thread when
-    `room` and `take_differing` had better be called: there is room again, a block is due, or differs, or it failed.
+    `turn(written)` is called between blocks and while waiting with what was written, `on_room` from the thread when the
+    loop had better call `room`, and take what differs: there is room again, a block is due, or differs, or it failed.
     `known` are the hash blocks compared before, `hashes` theirs."""
 
     def __init__(
@@ -61,15 +59,8 @@ class WriteBehind(HashingThread):
         hashes: Iterable[tuple[int, bytes]] = (),
     ) -> None:
         super().__init__(size, known or RangeSet(), "udpsend-write", end, hashes)
-        self._theirs: deque[tuple[int, bytes]] = deque()  # (first block, hashes), from the loop
-        self._told = self._heard = 0  # hashes that the loop has put there, and that the thread has looked at
-        self._waiting: dict[int, bytes] = {}  # the sender's hashes of blocks that are not complete here
+        self.comparison = Comparison(self.blocks)
         self._unread: deque[int] = deque()  # complete blocks that have to be read back
-        self._compared = RangeSet(known or ())
-        self._checked: deque[int] = deque()  # compared, and nobody was told
-        self._differing: deque[int] = deque()
-        self._differed: Counter[int] = Counter()
-        self._expects = False  # the sender's hashes come
         self.written = RangeSet(present)
         """Only for the thread, and after it has ended."""
         self._write, self._read, self._turn, self._on_room = write, read, turn, on_room
@@ -163,49 +154,30 @@ class WriteBehind(HashingThread):
 
     def compare(self, first: int, hashes: bytes) -> None:
         """The sender's hashes of consecutive blocks. Raises TransferFailed when too many wait for a disk that hangs."""
-        self._expects = True
-        self._told += len(hashes) // DIGEST_SIZE
-        if self._told - self._heard > MAX_WAITING:
-            raise TransferFailed(
-                "The disk has not answered for long, and too much waits for it. What has arrived is kept: "
-                "run the same commands again when it does."
-            )
-        self._theirs.append((first, hashes))
+        self.comparison.put(first, hashes)
         self._finished.clear()  # of a transfer of which everything was there, it seemed to be
         self._wake.set()
 
-    @property
-    def is_repairing(self) -> bool:
-        """Whether blocks have come, or are to come, again."""
-        return bool(self._differed)
-
-    def take_differing(self) -> list[int]:
-        """The blocks that are not what the sender read; they have to come again."""
-        return [self._differing.popleft() for _ in range(len(self._differing))]
-
     # in the thread
 
-    def take_checked(self) -> list[int]:
-        """The blocks that were found to be the sender's since this was asked last."""
-        return [self._checked.popleft() for _ in range(len(self._checked))]
-
     def _work(self) -> None:
-        while not self._stopping or self._queue or self._theirs:
+        comparison = self.comparison
+        while not self._stopping or self._queue or comparison.has_more:
             self._turn(self.written)
             self._ask_for_old_block()
-            while self._theirs:
-                self._compare_with(*self._theirs.popleft())
+            while comparison.has_more:
+                for index in comparison.next_differing():
+                    self._forget(index)
             if self._queue:
                 self._write_block(self._queue.popleft())
             elif self._unread and not self._stopping:
                 index = self._unread.popleft()
                 if index not in self.blocks.done and self._is_written(index):
                     self._hashed(index, self.blocks.hash_again(index, self._read, self._buffer_for_hash()))
-            elif not self._theirs:
-                compared = not self._expects or self._compared.total == self.blocks.count
-                if self.blocks.complete and compared and not self._differing:
+            elif not comparison.has_more:
+                if self.blocks.complete and comparison.is_over:
                     self._finished.set()
-                    if self._theirs:  # they came just before
+                    if comparison.has_more:  # they came just before
                         self._finished.clear()
                         continue
                 self._pause()
@@ -235,42 +207,17 @@ class WriteBehind(HashingThread):
     def _is_written(self, index: int) -> bool:
         return self.written.covers(*self.blocks.range_of(index))
 
-    def _compare_with(self, first: int, hashes: bytes) -> None:
-        for number in range(len(hashes) // DIGEST_SIZE):
-            index = first + number
-            theirs = hashes[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE]
-            if index in self._compared:
-                continue
-            if index in self.blocks.done:
-                self._check(index, theirs)
-            else:
-                self._waiting[index] = theirs
-        self._heard += len(hashes) // DIGEST_SIZE
-        if len(self._waiting) > MAX_WAITING:
-            raise PeerError("The other side sends hashes of what it does not send.")
-
     def _hashed(self, index: int, mine: bytes) -> None:
         self.blocks.put(index, mine)
-        theirs = self._waiting.pop(index, None)
-        if theirs is not None:
-            self._check(index, theirs)
+        if self.comparison.is_another(index):
+            self._forget(index)
 
-    def _check(self, index: int, theirs: bytes) -> None:
-        if self.blocks.of(index) == theirs:
-            self._compared.add(index, index + 1)
-            self._checked.append(index)
-            return
-        self._differed[index] += 1
-        if self._differed[index] > MAX_REPAIRS:
-            raise TransferFailed(
-                "A part of the content stays different from what the other side reads: "
-                "something writes to the file there, or memory or disk of one side is damaged. Try again."
-            )
+    def _forget(self, index: int) -> None:
+        """This block is not what the sender read, and is to come again."""
         self._finished.clear()
-        self._waiting[index] = theirs
         self.blocks.done.subtract(index, index + 1)
         self.written.subtract(*self.blocks.range_of(index))
-        self._differing.append(index)
+        self.comparison.wanted_again(index)
         self._on_room()
 
     def _ask_for_old_block(self) -> None:
@@ -292,7 +239,7 @@ class WriteBehind(HashingThread):
         self._wake.clear()
 
     def _is_unsettled(self) -> bool:
-        return bool(self._theirs) or not self._finished.is_set()
+        return self.comparison.has_more or not self._finished.is_set()
 
     def _failed_or_done(self) -> None:
         if self.failure is not None:  # also to who does not wait yet: nothing comes after this
