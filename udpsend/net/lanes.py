@@ -21,7 +21,7 @@ import struct
 from udpsend.net import libc
 from udpsend.net.carrier import DESCRIPTORS_LEFT, ENOUGH
 from udpsend.wire.datagram import HEADER_SIZE, MAX_SEGMENTS
-from udpsend.wire.packets import INDEX, NUMBER, OPENING_SIZE, fragment_untrusted, number_untrusted
+from udpsend.wire.packets import COUNT, INDEX, NUMBER, OPENING_SIZE, fragment_untrusted, number_untrusted
 
 MAX_LANES = 32
 IP_MULTICAST_ALL = 49  # linux/in.h
@@ -34,7 +34,7 @@ _JUMP_EQUAL, _RETURN, _RETURN_A = 0x15, 0x06, 0x16
 _INSTRUCTION = struct.Struct("@HBBI")  # with how many to jump over, if so and if not
 _PROGRAM = struct.Struct("@HP")
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
-_PLACE = slice(NUMBER, INDEX + 1)  # in a header: number and index, which go up in the order of sending
+_PLACE = slice(NUMBER, COUNT)  # in a header: number and index, which go up in the order of sending
 
 
 class Lane:
@@ -106,7 +106,7 @@ class Lanes(Lane):
     def next(self) -> int | None:
         """The descriptor of the lane that has what was sent first of all that is there; None if nothing is."""
         if self._look(self._descriptor):
-            if self._header[: INDEX + 1] == self._expected:
+            if self._header[:COUNT] == self._expected:
                 self.most = _in_a_row(*fragment_untrusted(self._header))
                 return self._descriptor
             if not self._is_record():
@@ -210,7 +210,7 @@ def _deal(sock: socket.socket, count: int, opening: bytes) -> None:
         (_JUMP_EQUAL, 0, 19, int.from_bytes(opening[:4])),
         (_LOAD_WORD, 0, 0, 4),
         (_JUMP_EQUAL, 0, 17, int.from_bytes(opening[4:])),
-        (_LOAD_BYTE, 0, 0, INDEX + 1),  # the count
+        (_LOAD_BYTE, 0, 0, COUNT),
         (_ADD, 0, 0, 1),
         (_DIVIDE, 0, 0, 2),
         (_A_TO_X, 0, 0, 0),

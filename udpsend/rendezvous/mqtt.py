@@ -66,12 +66,11 @@ def _tls_context(url: BrokerUrl) -> ssl.SSLContext:
 
 
 class _Link:
-    """One connection to a broker, from its name to its end."""
+    """One connection to a broker, from its name to its end: a `Link`."""
 
     def __init__(self, url: BrokerUrl, is_mqtt5: bool, mailbox: BrokerMailbox) -> None:
         self.is_up = False
         self.was_refused = False
-        """The broker was there, and did not want us: perhaps it does another version of MQTT."""
         self.problem = ""
         self._url = url
         self._is_mqtt5 = is_mqtt5
@@ -82,7 +81,6 @@ class _Link:
         self._stream: FilteredStream | None = None
 
     def run(self, context: ssl.SSLContext | None) -> None:
-        """Returns when the connection has ended, or raises what ended it."""
         deadline = time.monotonic() + CONNECT_TIMEOUT
         self._socket = connect(self._url, deadline, self._mailbox.hold)
         if self._url.is_secure:

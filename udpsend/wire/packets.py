@@ -30,8 +30,8 @@ assert _HEADER.size == HEADER_SIZE  # noqa: S101 - a fact of this file, checked 
 _INDEXES = bytes(range(MAX_DATAGRAMS))
 _COLUMNS = [bytes([value]) * MAX_DATAGRAMS for value in range(256)]
 OPENING_SIZE = NUMBER = 8  # kind and tag; where the number begins
-INDEX = 14
 _NUMBER_SIZE = 6
+INDEX, COUNT = 14, 15
 
 
 class Header(Struct, frozen=True):
@@ -67,12 +67,12 @@ class RecordHeaders:
         """Make them those of record `number` of `count` fragments. Returns the first: the associated data."""
         if count != self._count:
             self._count = count
-            self.buffer[15::HEADER_SIZE] = _COLUMNS[count]
+            self.buffer[COUNT::HEADER_SIZE] = _COLUMNS[count]
         if number >> 8 != self._number >> 8:
             for i, value in enumerate(number.to_bytes(_NUMBER_SIZE)):
                 self.buffer[NUMBER + i :: HEADER_SIZE] = _COLUMNS[value]
         else:
-            self.buffer[13::HEADER_SIZE] = _COLUMNS[number & 0xFF]
+            self.buffer[INDEX - 1 :: HEADER_SIZE] = _COLUMNS[number & 0xFF]
         self._number = number
         return bytes(self.buffer[:HEADER_SIZE])
 
@@ -84,14 +84,14 @@ def number_untrusted(header: bytes | memoryview) -> int:
 
 def fragment_untrusted(header: memoryview) -> tuple[int, int]:
     """(index, count), if it is a record's, in a header that is there in full."""
-    return header[INDEX], header[INDEX + 1]
+    return header[INDEX], header[COUNT]
 
 
 def begins_record(headers: memoryview, count: int, most: int) -> bool:
     """Whether `count` datagrams that open with these headers look like the first ones of a record of at most `most`."""
     last = (count - 1) * HEADER_SIZE
     return (
-        count < headers[15] <= most
+        count < headers[COUNT] <= most
         and headers[INDEX] == 0
         and headers[last + INDEX] == count - 1
         and headers[0] == KIND_RECORD
