@@ -126,7 +126,7 @@ def test_the_window_moves_with_what_is_complete() -> None:
             heard = receiver.add_untrusted(*piece)
             sender.on_acked(piece[0], piece[0] + len(piece[1]))
         assert heard == [{"type": "x" * 10_000, "number": number}]
-    assert len(sender._buffer) == len(receiver._buffer) == 0
+    assert sender.backlog == len(receiver._buffer) == 0
     assert receiver.add_untrusted(0, b"old") == []
 
 

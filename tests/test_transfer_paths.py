@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim import Depends, NatKind, Network, Ports, Socket
+from tests.sim import Depends, Host, NatKind, Network, Ports, Socket
 from tests.transfers import Peer, transfer
 from udpsend.config import Role
 
@@ -17,6 +17,7 @@ MB = 1_000_000
 REBINDING = NatKind(Depends.NOTHING, Depends.ADDRESS_AND_PORT, Ports.SEQUENTIAL)
 PUBLIC = ("203.0.113.1", 20_000)
 FAR = ("198.51.100.7", 5000)
+WIFI, MOBILE = ("198.51.100.1", 4000), ("203.0.113.9", 4000)  # of a host that moves
 
 
 def behind_nat(seed: int, role: Role, size: int) -> tuple[Network, Any, Socket[Peer], Socket[Peer]]:
@@ -66,48 +67,45 @@ def test_nat_rebinds_again_and_again(seed: int) -> None:
     assert b.endpoint.connection.address[1] > 20_001
 
 
-def test_the_sender_moves_to_another_network(seed: int) -> None:
-    """From one address to another, as from Wi-Fi to a mobile network: the path is measured anew."""
+def on_wifi(seed: int) -> tuple[Network, Host, Host]:
+    """(network, the host that will move, the host at `FAR`)"""
     network = Network(seed)
     here, there = network.host("a"), network.host("b")
-    network.internet.attach(here, "198.51.100.1", delay=0.005, rate=20e6)
+    network.internet.attach(here, WIFI[0], delay=0.005, rate=20e6)
     network.internet.attach(there, FAR[0], delay=0.005)
+    return network, here, there
+
+
+def to_mobile(network: Network, host: Host) -> None:
+    host.interfaces.clear()
+    network.internet.attach(host, MOBILE[0], delay=0.05, rate=2e6)
+    del network.internet.routes[WIFI[0]]
+
+
+def test_the_sender_moves_to_another_network(seed: int) -> None:
+    """From one address to another, as from Wi-Fi to a mobile network: the path is measured anew."""
+    network, here, there = on_wifi(seed)
     content = Random(seed).randbytes(4 * MB)
     a = here.bind(4000, lambda _: Peer(Role.SENDER, FAR, network, content, max_datagram_size=1472))
-    b = there.bind(5000, lambda _: Peer(Role.RECEIVER, ("198.51.100.1", 4000), network, content))
+    b = there.bind(5000, lambda _: Peer(Role.RECEIVER, WIFI, network, content))
     network.run(seconds=0.15)
     before = b.endpoint.file.have.total
     assert 0 < before < 4 * MB
-
-    def move() -> None:
-        here.interfaces.clear()
-        network.internet.attach(here, "203.0.113.9", delay=0.05, rate=2e6)
-        del network.internet.routes["198.51.100.1"]
-
-    network.at(network.now, move)
+    to_mobile(network, here)
     finish(network, a, b)
-    assert b.endpoint.connection.address == ("203.0.113.9", 4000)
+    assert b.endpoint.connection.address == MOBILE
 
 
 def test_the_receiver_moves_to_another_network(seed: int) -> None:
-    network = Network(seed)
-    here, there = network.host("a"), network.host("b")
-    network.internet.attach(here, "198.51.100.1", delay=0.005, rate=20e6)
-    network.internet.attach(there, FAR[0], delay=0.005)
+    network, here, there = on_wifi(seed)
     content = Random(seed).randbytes(4 * MB)
-    b = there.bind(5000, lambda _: Peer(Role.SENDER, ("198.51.100.1", 4000), network, content, max_datagram_size=1472))
+    b = there.bind(5000, lambda _: Peer(Role.SENDER, WIFI, network, content, max_datagram_size=1472))
     a = here.bind(4000, lambda _: Peer(Role.RECEIVER, FAR, network, content))
     b.drive()
     network.run(lambda: a.endpoint.file.have.total > MB, seconds=15)
-
-    def move() -> None:
-        here.interfaces.clear()
-        network.internet.attach(here, "203.0.113.9", delay=0.05, rate=2e6)
-        del network.internet.routes["198.51.100.1"]
-
-    network.at(network.now, move)
+    to_mobile(network, here)
     finish(network, a, b)
-    assert b.endpoint.connection.address == ("203.0.113.9", 4000)
+    assert b.endpoint.connection.address == MOBILE
 
 
 def test_a_disk_that_is_behind(seed: int) -> None:

@@ -139,7 +139,7 @@ def assert_bounded(connection: Any) -> None:
     assert len(connection.flight.recovery.sent._lost) <= MAX_LOST
     assert len(connection._assembly._partials) <= MAX_PARTIALS
     assert not connection._events
-    assert len(connection._out.control._buffer) < 1000
+    assert connection._out.control.backlog < 1000
 
 
 def seeds(batch: int) -> list[int]:
