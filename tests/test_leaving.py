@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from asyncio import CancelledError
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +46,8 @@ def sent(tmp_path: Path, code: str) -> Iterator[Future[Verified]]:
     ("function", "raised", "told", "why"),
     [
         ("accept", ZeroDivisionError, TransferFailed, "The other side gave up: it stopped unexpectedly"),
+        ("accept", KeyboardInterrupt, Refused, "The other side stopped the transfer"),
+        ("accept", CancelledError, TransferFailed, "The other side gave up: it stopped unexpectedly"),
         ("on_event", KeyboardInterrupt, Refused, "The other side stopped the transfer"),
     ],
 )
@@ -57,7 +60,8 @@ def test_what_the_callers_function_raises_is_told(
     told: type[Exception],
     why: str,
 ) -> None:
-    """It was not: the sender looked for the receiver for five minutes."""
+    """It was not: the sender looked for the receiver for five minutes; and where `accept` raised what is no Exception,
+    both waited for ever for its answer."""
 
     def fail(about: object) -> bool:
         if isinstance(about, Offered):

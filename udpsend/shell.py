@@ -240,7 +240,7 @@ class Shell:
                 result = work()
             except UdpsendError as error:
                 self.driver.call_soon(partial(self.end, error))
-            except Exception as error:  # a bug, in the caller's function or ours: raised where the caller sees it
+            except BaseException as error:  # the caller's own, or a bug of ours: raised where the caller waits
                 self.driver.call_soon(partial(_raise, error))
             else:
                 self.driver.call_soon(lambda: None if self._ended else then(result))
@@ -291,5 +291,5 @@ class Shell:
         self._endpoint.close()
 
 
-def _raise(error: Exception) -> None:
+def _raise(error: BaseException) -> None:
     raise error
