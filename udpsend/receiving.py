@@ -6,16 +6,17 @@ hashes, and says so. What has no size, and what goes to a descriptor, is written
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from udpsend import events
 from udpsend.config import Config, Role
 from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed, UsageError
-from udpsend.files.entries import File
+from udpsend.files.entries import File, Link
 from udpsend.files.existing import Policy, look_first
 from udpsend.files.in_order import InOrder
 from udpsend.files.manifest import Announced, Manifest
+from udpsend.files.names import check_can_be_named
 from udpsend.files.offers import Offer, Stream, Text, parse_offer_untrusted
 from udpsend.files.outlets import DescriptorOutlet, FileOutlet, MemoryOutlet, Outlet, WithHoles
 from udpsend.files.sink import Sink, open_sink
@@ -126,6 +127,8 @@ class Receiving(Shell):
             return
 
         def decide() -> Sink | InOrder:
+            if self._descriptor is None:
+                check_can_be_named(_names(offer))
             if self._accept is not None:
                 self._look_first(offer)
                 if not self._accept(offered):
@@ -210,6 +213,18 @@ class Receiving(Shell):
             self._left = True
             if self._sink is not None:
                 self._sink.abandon()
+
+
+def _names(offer: Manifest | Stream | Text) -> Iterator[str]:
+    """Of all that would be made of it, links' targets too."""
+    match offer:
+        case Manifest():
+            for entry in offer:
+                yield entry.path
+                if isinstance(entry, Link):
+                    yield entry.target
+        case Stream(name):
+            yield name
 
 
 def _not_taken(error: BadPacket) -> PeerError:

@@ -16,7 +16,9 @@ The rules (tests/vectors/hostile_names.json has the corpus, which only grows):
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sys
 import unicodedata
 from collections.abc import Container, Iterable, Sequence
 
@@ -25,6 +27,9 @@ from udpsend.errors import BadPacket, LocalFileError
 MAX_COMPONENT_SIZE = 255  # NAME_MAX of the usual file systems, bytes
 MAX_PATH_SIZE = 4096
 MAX_COMPONENTS = 32
+
+ENCODING = sys.getfilesystemencoding()  # of names: "utf-8", unless the locale wants another one
+OTHER_LOCALE = "Set LC_ALL=C.UTF-8, or PYTHONUTF8=1, and try again."
 
 OWN_MARK = ".udpsend-"
 PARTIAL_SUFFIX = OWN_MARK + "part"
@@ -114,8 +119,22 @@ def check_own_name(name: str) -> str:
     """The name under which a file of this side is offered. Raises LocalFileError where a receiver would refuse it."""
     reason = "contains '/'" if "/" in name else _objection(name)
     if reason:
-        raise LocalFileError(f"{quote(name)} cannot be sent: its name {reason}. Rename it, or send a copy.")
+        remedy = "Rename it, or send a copy."
+        if ENCODING != "utf-8" and not name.isprintable():  # bytes that are read as something else there
+            remedy = f"The locale has names in {ENCODING}. {OTHER_LOCALE}"
+        raise LocalFileError(f"{quote(name)} cannot be sent: its name {reason}. {remedy}")
     return name
+
+
+def check_can_be_named(paths: Iterable[str]) -> None:
+    """Whether files of this side can have the names, which have been looked at already. Raises LocalFileError."""
+    for path in () if ENCODING == "utf-8" else paths:
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError as error:
+            raise LocalFileError(
+                f"{quote(path)} cannot be written: the locale has names in {ENCODING}. {OTHER_LOCALE}"
+            ) from error
 
 
 def _objection(component: str) -> str | None:

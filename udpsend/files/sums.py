@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from udpsend.errors import LocalFileError
 from udpsend.files.disk import BEGIN_ANEW, DIRECTORY_FLAGS, FLAGS, local_error, rename_no_replace, status_of
-from udpsend.files.names import OWN_MARK, quote
+from udpsend.files.names import ENCODING, OWN_MARK, quote
 
 MAX_SUMS = 1 << 30  # bytes of a file of sums
 _LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *]?(.+)")
@@ -74,7 +74,7 @@ def sum_line(digest: str, path: str) -> str:
 def check(sums: str | os.PathLike[str]) -> Iterator[Checked]:
     """Each file named in `sums`, relative to the current directory. Raises LocalFileError if there are no sums."""
     try:
-        with open(sums, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        with open(sums, encoding=ENCODING, errors="surrogateescape", newline="\n") as file:
             content = file.read(MAX_SUMS)
     except OSError as error:
         raise local_error(error, "read", os.fspath(sums)) from error
@@ -114,7 +114,7 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
             if status_of(where, name or ".") is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666, dir_fd=where)
-            with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            with open(fd, "w", encoding=ENCODING, errors="surrogateescape") as file:
                 for line in _lines(named, on_skipped):
                     file.write(line)
                     count += 1
