@@ -121,6 +121,11 @@ def current_umask() -> int:
     return mask
 
 
+def sync_content(fd: int) -> None:
+    """Bring what was written to the disk. Raises OSError."""
+    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)  # macOS has the second one only
+
+
 def sync_directory(directory: int) -> None:
     """Make names durable. Some file systems cannot sync a directory, and nothing can be done about it."""
     with contextlib.suppress(OSError):
@@ -164,8 +169,8 @@ def copy_content(source: int, target: int, size: int, offset: int = 0) -> int:
         at = offset + done
         try:
             count = os.copy_file_range(source, target, size - done, at, at)
-        except OSError as error:
-            if error.errno not in _NO_SUCH_WAY | {errno.EXDEV, errno.EBADF}:
+        except (OSError, AttributeError) as error:  # the second one where the system does not have it
+            if isinstance(error, OSError) and error.errno not in _NO_SUCH_WAY | {errno.EXDEV, errno.EBADF}:
                 raise
             count = os.pwrite(target, os.pread(source, min(size - done, 1 << 20), at), at)
         if not count:

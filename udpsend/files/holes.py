@@ -23,7 +23,7 @@ def data_ranges(fd: int, size: int, limit: int) -> Ranges | None:
     there are no holes."""
     try:
         holes = _holes(fd, size)
-    except OSError:  # this file system does not tell
+    except (OSError, AttributeError):  # this file system does not tell, or this system cannot ask
         return None
     if len(holes) > limit - 1:
         holes = sorted(sorted(holes, key=lambda hole: hole[0] - hole[1])[: max(limit - 1, 0)])

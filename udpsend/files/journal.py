@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from udpsend.files.digests import Digests
-from udpsend.files.disk import FLAGS, sync_directory
+from udpsend.files.disk import FLAGS, sync_content, sync_directory
 from udpsend.files.entries import MAX_SIZE
 from udpsend.files.hashing import hash_block_size
 from udpsend.files.opening import open_own_file
@@ -221,7 +221,7 @@ class Journal:
             self._rewrite(lines)
         else:
             self._append(lines)
-        os.fdatasync(self._fd)
+        sync_content(self._fd)
         self.checked.update(news)
         for start, stop in fresh:
             self.present.add(start, stop)
@@ -251,7 +251,7 @@ class Journal:
             self._append([self._written_line(start, stop) for start, stop in unflushed])
         self._append([make_line(f"checked {index} {digest.hex()}") for index, digest in self.checked.items()])
         self._append(lines)
-        os.fdatasync(self._fd)
+        sync_content(self._fd)
         os.rename(fresh, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         sync_directory(self._directory)
 

@@ -116,7 +116,7 @@ class Partial:
             raise LocalFileError(
                 f"Somebody removed {quote(self._hidden)} while {quote(self.name)} was received: try again."
             )
-        os.fdatasync(self._fd)
+        disk.sync_content(self._fd)
         self.journal.record(ranges, checked)
         if not self._names_synced:
             disk.sync_directory(self._where)

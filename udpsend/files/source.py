@@ -75,7 +75,7 @@ class Source:
                 # Look before opening: opening a device or a pipe may do something, or wait.
                 if stat.S_ISREG(os.stat(path).st_mode):
                     self._pinned[name] = fd = os.open(path, FLAGS)
-                    with contextlib.suppress(OSError):  # a hint; not every file system takes it
+                    with contextlib.suppress(OSError, AttributeError):  # a hint; not every system takes it
                         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             except OSError as error:
                 raise local_error(error, "read", path) from error

@@ -196,7 +196,7 @@ class Staging:
             self._dirty = False
         else:
             for fd in self._open.values():
-                os.fdatasync(fd)
+                disk.sync_content(fd)
         self.journal.record(ranges, checked)
 
     # the end

@@ -7,6 +7,7 @@ first, and the rest go (`open_more`, `keep`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import socket
 import sys
@@ -18,8 +19,10 @@ from udpsend.wire.datagram import MAX_DATAGRAM_SIZE, Address, Transmit, ip_overh
 from udpsend.wire.relayed import is_through_relay
 
 BUFFER_SIZE = 8 << 20  # asked for; the kernel gives up to net.core.rmem_max
+SMALLEST_BUFFER = 64 << 10  # that is asked for
 IP_MTU = 14  # linux/in.h
 IPV6_MTU = 24
+ETHERNET_MTU = 1500  # where the system does not tell
 MAX_FILENO = 1000  # select takes none above 1023
 SMALL_BUFFER = 2048  # for the sockets of punching: there are hundreds, and a probe has 80 bytes
 RELAYED_DATAGRAM_SIZE = 1400  # with the relay's frame around it, it passes an Ethernet
@@ -174,15 +177,13 @@ class UdpEndpoint:
         """The largest UDP payload that the interface towards `address` takes."""
         if is_through_relay(address[0]):
             return RELAYED_DATAGRAM_SIZE
-        family = _family(address[0])
+        family, mtu = _family(address[0]), 0
         level, option = (socket.IPPROTO_IPV6, IPV6_MTU) if family == socket.AF_INET6 else (socket.IPPROTO_IP, IP_MTU)
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        if sys.platform == "linux":  # elsewhere these numbers mean other things
+            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
                 probe.connect(address)
                 mtu = probe.getsockopt(level, option)
-        except OSError:  # another system, which does not tell: what Ethernet takes
-            mtu = 1500
-        return min(MAX_DATAGRAM_SIZE, mtu - ip_overhead(address[0]))
+        return min(MAX_DATAGRAM_SIZE, (mtu or ETHERNET_MTU) - ip_overhead(address[0]))
 
     @property
     def receive_buffer(self) -> int:
@@ -209,8 +210,18 @@ class UdpEndpoint:
 
 
 def _enlarge_buffers(sock: socket.socket) -> None:
+    """Linux gives what it allows; BSD and macOS refuse what is more than that."""
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+        size = BUFFER_SIZE
+        while size >= SMALLEST_BUFFER:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, option, size)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                size //= 2
+            else:
+                break
 
 
 def _family(host: str) -> socket.AddressFamily:
