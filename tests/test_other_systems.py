@@ -42,6 +42,13 @@ def get_option(sock, level, option, *length):
 
 socket.socket.setsockopt, socket.socket.getsockopt = set_option, get_option
 """
+WINDOWS = """
+import click, os, sys
+
+os.supports_dir_fd = set()
+for name in ("fcntl", "termios", "resource", "pwd", "grp"):
+    sys.modules[name] = None
+"""
 TRANSFER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -101,3 +108,32 @@ endpoint.close()
     ipv6, ipv4, buffer = map(int, run(MACOS + program).split())
     assert (ipv6, ipv4) == (1452, 1472)
     assert buffer > 0
+
+
+@pytest.mark.parametrize(
+    "words", [["send", "."], ["recv", "4821-marble-otter"], ["partials"], ["verify", "sums.b3"], ["verify", "--help"]]
+)
+def test_windows_is_told(words: list[str]) -> None:
+    """It was a bug: there is no module fcntl. What is asked without files works."""
+    status = 0 if "--help" in words else 2
+    program = f"""
+from udpsend.cli import main
+assert main({words}) == {status}
+"""
+    command = [sys.executable, "-c", WINDOWS + program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert status == 0 or "cannot open files relative to a directory" in done.stderr
+
+
+def test_windows_imports_the_package() -> None:
+    program = """
+import udpsend
+
+udpsend.Config(), udpsend.errors, udpsend.events
+try:
+    udpsend.send
+except udpsend.errors.UsageError as error:
+    print(error)
+"""
+    assert "Windows" in run(WINDOWS + program)
