@@ -17,10 +17,9 @@ from udpsend.errors import PeerError, TransferFailed
 from udpsend.files.disk import BEGIN_ANEW, local_error
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy
-from udpsend.files.hashing import POLL_INTERVAL
 from udpsend.files.holes import Ranges
 from udpsend.files.partial import Partial
-from udpsend.files.stream_source import enlarge_pipe
+from udpsend.files.stream_source import enlarge_pipe, is_ready
 
 STDOUT = "standard output"
 PIPE_PIECE = 64 << 10  # bytes: a write waits until the reader has taken that much
@@ -57,7 +56,7 @@ class DescriptorOutlet:
             if self._is_file:  # takes all at once, and nobody need read it
                 return os.write(self._descriptor, view)
             try:
-                if not select.select([], [self._descriptor], [], POLL_INTERVAL)[1]:
+                if not is_ready(self._descriptor, select.POLLOUT):
                     return 0
                 return os.write(self._descriptor, view[:PIPE_PIECE])
             except BlockingIOError:  # somebody else made it so

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -27,6 +28,7 @@ RING = 16 << 20  # bytes: 80 MB/s at a round trip of 200 ms
 PIECE = 1 << 20  # bytes read at once
 PIPE_SIZE = 1 << 20  # bytes; what Linux lets anybody have
 STOP_TIMEOUT = 1.0  # seconds
+SELECT_LIMIT = 1024  # FD_SETSIZE
 
 Read = Callable[[memoryview], int | None]
 
@@ -127,7 +129,7 @@ def descriptor_reader(descriptor: int) -> Read:
 
     def read_into(view: memoryview) -> int | None:
         try:
-            if not select.select([descriptor], [], [], POLL_INTERVAL)[0]:
+            if not is_ready(descriptor, select.POLLIN):
                 return None
             return os.readv(descriptor, [view])
         except BlockingIOError:  # others read from it, too
@@ -142,10 +144,40 @@ def descriptor_reader(descriptor: int) -> Read:
 def check_readable(descriptor: int) -> None:
     """Raises LocalFileError."""
     try:
+        _check_mode(descriptor, os.O_WRONLY)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise LocalFileError("Standard input is a directory: name it, in place of -.")
     except OSError as error:
         raise local_error(error, "read", "standard input") from error
+
+
+def check_writable(descriptor: int) -> None:
+    """As `check_readable`: nobody need come for what cannot be."""
+    try:
+        _check_mode(descriptor, os.O_RDONLY)
+    except OSError as error:
+        raise local_error(error, "write", "standard output") from error
+
+
+def _check_mode(descriptor: int, unfit: int) -> None:
+    try:
+        mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+    except (OverflowError, ValueError) as error:  # no descriptor has such a number
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
+    if mode == unfit:
+        only = "writing" if unfit == os.O_WRONLY else "reading"
+        raise OSError(errno.EBADF, f"it is open for {only} only")
+
+
+def is_ready(descriptor: int, event: int) -> bool:
+    """To be read from (POLLIN) or written to (POLLOUT), at once or soon. select, where it can: poll does not know
+    every terminal of macOS."""
+    if descriptor < SELECT_LIMIT:
+        reading, writing = ([descriptor], []) if event == select.POLLIN else ([], [descriptor])
+        return any(select.select(reading, writing, [], POLL_INTERVAL))
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(POLL_INTERVAL * 1000))
 
 
 def memory_reader(content: bytes) -> Read:
