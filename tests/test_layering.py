@@ -43,7 +43,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.punching",
         "udpsend.wire",
     ),
+    "udpsend.arguments": (),
     "udpsend.api": (
+        "udpsend.arguments",
         "udpsend.sending",
         "udpsend.streaming",
         "udpsend.receiving",

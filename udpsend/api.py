@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 
 from udpsend import events
+from udpsend.arguments import Path, check_directory, check_types, one_or_several_paths, one_or_several_patterns
 from udpsend.config import Config
 from udpsend.errors import BadPacket, LocalFileError, UsageError
 from udpsend.exchange import ReadText
@@ -16,14 +17,14 @@ from udpsend.files.existing import Policy
 from udpsend.files.names import check_name_untrusted
 from udpsend.files.offers import MAX_TEXT, Stream, Text
 from udpsend.files.source import Source
-from udpsend.files.stream_source import StreamSource, check_readable, descriptor_reader, memory_reader
+from udpsend.files.stream_source import StreamSource, check_readable, check_writable, descriptor_reader, memory_reader
 from udpsend.receiving import Accept, Receiving
 from udpsend.rendezvous.code import generate_code, parse_code
 from udpsend.sending import Sending
 from udpsend.shell import Confirm, OnEvent
 from udpsend.streaming import Streaming
 
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Paths = Path | Sequence[Path]
 
 
 def send(
@@ -34,7 +35,7 @@ def send(
     text: str | None = None,
     code: str | None = None,
     follow: bool = False,
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     gitignore: bool = False,
     config: Config | None = None,
     on_event: OnEvent | None = None,
@@ -45,23 +46,26 @@ def send(
     place, what the descriptor `stream` gives until its end (`name` is for whoever makes a file of it), or a `text` of
     at most 64 KiB of UTF-8, which is shown there.
 
-    `follow` sends what symbolic links point to in their place; `exclude` are patterns as in .gitignore of what is not
-    sent, and `gitignore` has the .gitignore files below the paths say so, too. Without `code` one is made: it comes as
-    the first event, CodeReady. `confirm(phrase)` is asked before anything moves whether the other side shows the same
-    phrase. What cannot be sent (sockets, what may not be read) comes as the event Skipped, and is counted in what is
-    returned. With `read_text` there is no meeting place: people carry the texts of the events TextToCarry to the other
-    side, and `read_text(number)` is asked for those from there. Raises a subclass of UdpsendError."""
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    `follow` sends what symbolic links point to in their place; `exclude` are patterns as in .gitignore, or one, of what
+    is not sent, and `gitignore` has the .gitignore files below the paths say so, too. Without `code` one is made: it
+    comes as the first event, CodeReady. `confirm(phrase)` is asked before anything moves whether the other side shows
+    the same phrase. What cannot be sent (sockets, what may not be read) comes as the event Skipped, and is counted in
+    what is returned. With `read_text` there is no meeting place: people carry the texts of the events TextToCarry to
+    the other side, and `read_text(number)` is asked for those from there. Raises a subclass of UdpsendError."""
+    code = generate_code(secrets.token_bytes) if code is None else code
+    check_types(stream=stream, name=name, text=text, code=code, config=config)
+    check_types(on_event=on_event, confirm=confirm, read_text=read_text)
+    given, patterns = one_or_several_paths(paths), one_or_several_patterns(exclude)
     if bool(given) + (stream is not None) + (text is not None) != 1:
         what = "Nothing to send: name a file or a directory." if not given else "Send paths, or a stream, or a text."
         raise UsageError(what)
     source: Source | StreamSource
     if given:
-        source = Source(given, follow=follow, exclude=exclude, gitignore=gitignore)
+        source = Source(given, follow=follow, exclude=patterns, gitignore=gitignore)
     else:
         source = _stream_source(stream, name, text or "")
     try:
-        parsed = parse_code(code if code is not None else generate_code(secrets.token_bytes))
+        parsed = parse_code(code)
         config = config or Config()
         sending: Sending | Streaming
         if isinstance(source, Source):
@@ -93,7 +97,7 @@ def _stream_source(stream: int | None, name: str, text: str) -> StreamSource:
 
 def receive(
     code: str,
-    directory: str | os.PathLike[str] = ".",
+    directory: Path = ".",
     *,
     stream: int | None = None,
     overwrite: bool = False,
@@ -113,14 +117,19 @@ def receive(
     `overwrite` replaces them, `rename` gives what is received another name, or `skip_existing` leaves out those of the
     same size and time; `delta` replaces them, and has only those parts sent that differ. `confirm` as with `send`.
     Raises a subclass of UdpsendError."""
+    check_types(code=code, stream=stream, accept=accept, config=config)
+    check_types(on_event=on_event, confirm=confirm, read_text=read_text)
+    check_directory(directory)
     if stream is not None and (overwrite or rename or skip_existing or delta):
         raise UsageError("What goes to a stream meets no files that exist: leave out what to do with them.")
     if stream is None and not os.path.isdir(directory):
         raise LocalFileError(f"{os.fspath(directory)!r} is no directory. Make it, or name another one.")
     if rename and (overwrite or skip_existing or delta):
         raise UsageError("What gets another name replaces nothing: leave out one of these.")
+    if stream is not None:
+        check_writable(stream)
     policy = Policy(overwrite or delta, rename, skip_existing, delta)
-    where = Path(directory)
+    where = pathlib.Path(directory)
     receiving = Receiving(parse_code(code), config or Config(), on_event, confirm, where, policy, accept, stream)
     receiving.read_text = read_text
     return receiving.run()

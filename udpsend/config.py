@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from enum import Enum
+from functools import cache
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError, convert
+from msgspec.structs import FieldInfo, fields
 
 from udpsend.errors import UsageError
 
@@ -88,6 +90,12 @@ class Config(Struct, frozen=True):
     sender."""
 
     def __post_init__(self) -> None:
+        for field in _fields():
+            try:
+                convert(getattr(self, field.name), field.type)
+            except ValidationError as error:
+                reason = str(error)
+                raise UsageError(f"{field.name} is of the wrong type: {reason[0].lower()}{reason[1:]}.") from error
         size, limit = self.max_datagram_size, self.limit
         if not 0 < self.timeout <= LONGEST_TIMEOUT:  # nor NaN
             raise UsageError(f"timeout is {self.timeout:g}: it has to be seconds, more than 0 and at most a week.")
@@ -99,3 +107,9 @@ class Config(Struct, frozen=True):
             raise UsageError(f"limit is {limit:g}: it has to be bytes per second, 1000 or more, or None for no limit.")
         if self.congestion not in ("bbr", "cubic"):
             raise UsageError(f"congestion is {self.congestion!r}: it has to be 'bbr' or 'cubic'.")
+
+
+@cache
+def _fields() -> tuple[FieldInfo, ...]:
+    """Those whose values can be of another type; what `congestion` is not is said with what it can be."""
+    return tuple(field for field in fields(Config) if field.name != "congestion")
