@@ -36,3 +36,12 @@ def test_what_cannot_be(field: str, value: Any) -> None:
 )
 def test_what_can_be(field: str, value: Any) -> None:
     assert getattr(Config(**{field: value}), field) == value
+
+
+def test_passwords_are_not_shown() -> None:
+    config = Config(brokers=("mqtts://me:s3cret@host:1", "ws://other"), relay="turn:me:s3cret@host?secret=s3cret")
+    shown = repr(config)
+    assert "s3cret" not in shown
+    assert "brokers=('mqtts://...@host:1', 'ws://other')" in shown
+    assert "timeout=600.0" in shown
+    assert "relay=None" in repr(Config())

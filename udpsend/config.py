@@ -8,7 +8,7 @@ from functools import cache
 from typing import Literal
 
 from msgspec import Struct, ValidationError, convert
-from msgspec.structs import FieldInfo, fields
+from msgspec.structs import FieldInfo, asdict, fields
 
 from udpsend.errors import UsageError
 
@@ -107,6 +107,20 @@ class Config(Struct, frozen=True):
             raise UsageError(f"limit is {limit:g}: it has to be bytes per second, 1000 or more, or None for no limit.")
         if self.congestion not in ("bbr", "cubic"):
             raise UsageError(f"congestion is {self.congestion!r}: it has to be 'bbr' or 'cubic'.")
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """All fields, without the passwords of URLs: what is logged is read by others."""
+        shown = asdict(self)
+        shown["brokers"] = tuple(_without_password(url) for url in self.brokers)
+        shown["relay"] = None if self.relay is None else "..."
+        return list(shown.items())
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+def _without_password(url: str) -> str:
+    return f"{url.split('://')[0]}://...@{url.rsplit('@')[-1]}" if "@" in url else url
 
 
 @cache
