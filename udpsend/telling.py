@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from udpsend import events
 from udpsend.files.entries import File
@@ -21,6 +22,10 @@ class _Listing:
     def __iter__(self) -> Iterator[tuple[str, int | None]]:
         for entry in self._manifest:
             yield entry.path, entry.size if isinstance(entry, File) else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Where the event goes to another process (pickle), the paths go with it, not what is behind them."""
+        return tuple, (list(self),)
 
 
 def offered_event(offer: Manifest | Stream | Text) -> events.Offered:
