@@ -140,6 +140,19 @@ def many_files_open() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def test_a_process_that_may_not_have_more_files_open() -> None:
+    """It was an OSError, which is no UdpsendError."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 1, before[1]))  # one more: the first socket
+    try:
+        with pytest.raises(LocalFileError, match="may not have more files open"):
+            udpsend.receive(CODE, config=CONFIG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 @pytest.mark.usefixtures("many_files_open")
 def test_streams_of_a_process_with_many_files() -> None:
     """'filedescriptor out of range in select()'"""

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.errors": (),
     "udpsend.events": (),
     "udpsend.config": (),
-    "udpsend.cli": ("udpsend", "udpsend.serve", "udpsend.doctor"),
+    "udpsend.cli": ("udpsend", "udpsend.serve", "udpsend.doctor", "udpsend.limits"),
     # Commands without another side.
     "udpsend.cli.local": ("udpsend.cli", "udpsend.files.leftovers", "udpsend.files.sums"),
     # Examines the network with the parts that a session uses, and tries a session.
@@ -44,8 +44,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.wire",
     ),
     "udpsend.arguments": (),
+    "udpsend.limits": (),
     "udpsend.api": (
         "udpsend.arguments",
+        "udpsend.limits",
         "udpsend.sending",
         "udpsend.streaming",
         "udpsend.receiving",

@@ -18,6 +18,7 @@ from udpsend.files.names import check_name_untrusted
 from udpsend.files.offers import MAX_TEXT, Stream, Text
 from udpsend.files.source import Source
 from udpsend.files.stream_source import StreamSource, check_readable, check_writable, descriptor_reader, memory_reader
+from udpsend.limits import limits_told
 from udpsend.receiving import Accept, Receiving
 from udpsend.rendezvous.code import generate_code, parse_code
 from udpsend.sending import Sending
@@ -73,7 +74,8 @@ def send(
         else:
             sending = Streaming(parsed, config, on_event, confirm, source)
         sending.read_text = read_text
-        return sending.run()
+        with limits_told():
+            return sending.run()
     finally:
         source.close()
 
@@ -132,4 +134,5 @@ def receive(
     where = pathlib.Path(directory)
     receiving = Receiving(parse_code(code), config or Config(), on_event, confirm, where, policy, accept, stream)
     receiving.read_text = read_text
-    return receiving.run()
+    with limits_told():
+        return receiving.run()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -64,12 +64,10 @@ class Shell:
         self._mailboxes: list[Mailbox] = []
         self._exchange: ManualExchange | None = None
         self._error: UdpsendError | None = None
-        self._ended = False
+        self._ended = self._is_path_lost = False
         self._verified: events.Verified | None = None
-        self._is_path_lost = False
-        self._progress_time = 0.0
         self._progress: tuple[int, int | None] = (-1, -1)
-        self.started = 0.0
+        self.started = self._progress_time = 0.0
 
     def run(self) -> events.Verified:
         """The whole session. Raises a subclass of UdpsendError, and what `on_event` or another function of the
@@ -87,30 +85,33 @@ class Shell:
     def _run(self) -> events.Verified:
         self.emit(events.CodeReady(self._code.text, self._code.weak))
         self._endpoint = UdpEndpoint(self._config.bind, offload=self._config.offload)
-        self._discovery = Discovery(
-            self._config,
-            self._endpoint,
-            lambda call: self.driver.call_soon(call),
-            self.emit,
-            lambda candidates: self.session.add_candidates(candidates, clock.now()),
-            lambda behaviour: self.session.set_behaviour(behaviour, clock.now()),
-        )
-        self.session = Session(
-            self.role,
-            self._code,
-            clock.now(),
-            secrets.token_bytes,
-            candidates=self._discovery.candidates,
-            host_token=same_host_token(self._code.password),
-            max_datagram_size=self._max_datagram_size,
-            receive_buffer=self._endpoint.receive_buffer,
-            timeout=self._config.timeout,
-            by_hand=self.read_text is not None,
-            config=self._config,
-        )
-        if self.read_text is not None:
-            self._exchange = ManualExchange(self.session, self.read_text, self.ask, self.emit, clock.now())
-        self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn, self._publish)
+        with ExitStack() as opened:
+            opened.callback(self._endpoint.close)
+            self._discovery = Discovery(
+                self._config,
+                self._endpoint,
+                lambda call: self.driver.call_soon(call),
+                self.emit,
+                lambda candidates: self.session.add_candidates(candidates, clock.now()),
+                lambda behaviour: self.session.set_behaviour(behaviour, clock.now()),
+            )
+            self.session = Session(
+                self.role,
+                self._code,
+                clock.now(),
+                secrets.token_bytes,
+                candidates=self._discovery.candidates,
+                host_token=same_host_token(self._code.password),
+                max_datagram_size=self._max_datagram_size,
+                receive_buffer=self._endpoint.receive_buffer,
+                timeout=self._config.timeout,
+                by_hand=self.read_text is not None,
+                config=self._config,
+            )
+            if self.read_text is not None:
+                self._exchange = ManualExchange(self.session, self.read_text, self.ask, self.emit, clock.now())
+            self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn, self._publish)
+            opened.pop_all()
         try:
             self._open_mailboxes()
             self._discovery.start()

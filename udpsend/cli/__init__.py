@@ -9,7 +9,6 @@ Only click is imported before a command runs: `udpsend --help` and completion ha
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import threading
@@ -22,10 +21,10 @@ import click
 from udpsend.cli.collector import paused
 from udpsend.cli.commands import cli
 from udpsend.cli.terminal import Terminal
-from udpsend.errors import Cancelled, LocalFileError, UdpsendError
+from udpsend.errors import Cancelled, UdpsendError
+from udpsend.limits import limits_told
 
 BUG = 1
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 LEAVE_WITHIN = 2.0  # seconds after Ctrl-C, where a transfer is not being ended by it
 
 
@@ -34,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal()
     with paused(), _leaving_in_time(), _termination_as_interrupt(), _threads_report_to(terminal):
         try:
-            status = cli.main(arguments, prog_name="udpsend", standalone_mode=False, obj=terminal)
+            with limits_told():
+                status = cli.main(arguments, prog_name="udpsend", standalone_mode=False, obj=terminal)
         except UdpsendError as error:
             terminal.error(_text_of(error))
             terminal.traceback(error)
@@ -46,12 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             terminal.error(_usage_text(error))
             return error.exit_code
         except Exception as error:
-            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED):
-                terminal.error(
-                    "This process may not have more files open, or more memory: see ulimit -n and ulimit -v."
-                )
-                terminal.traceback(error)
-                return LocalFileError.exit_code
             terminal.bug(error)
             return BUG
     return status if isinstance(status, int) else 0
