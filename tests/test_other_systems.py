@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from udpsend.errors import LocalFileError
+from udpsend.files.opening import open_own_file
 
 MACOS = """
 import errno, fcntl, os, select, selectors, socket, sys
@@ -108,6 +112,15 @@ endpoint.close()
     ipv6, ipv4, buffer = map(int, run(MACOS + program).split())
     assert (ipv6, ipv4) == (1452, 1472)
     assert buffer > 0
+
+
+def test_freebsd_has_too_many_links_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(LocalFileError, match="is in the way, and is not a file of yours"):
+        open_own_file(0, ".content.udpsend-part")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from udpsend.files import disk
 from udpsend.files.names import quote
 
 # What opening a link, a directory, a socket, or in place of a directory something else, ends with.
-_OTHER_KINDS = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
+# FreeBSD says of a link that there are too many (EMLINK).
+_OTHER_KINDS = {errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENOTDIR}
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
