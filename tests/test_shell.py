@@ -12,6 +12,19 @@ import pytest
 from udpsend.interrupts import interruptible
 
 
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
+    """Background jobs of a script were stopped by the Ctrl-C that is for what runs in front."""
+    told: list[str] = []
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible(lambda: told.append("way out")):
+            signal.raise_signal(signal.SIGINT)
+        assert told == []
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_the_first_ctrl_c_is_told_and_the_handler_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     told = threading.Event()

@@ -13,8 +13,10 @@ from types import FrameType
 def interruptible(interrupted: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C calls `interrupted`, wherever the main thread is; a second one leaves at once. Only the main thread has
     signals: elsewhere KeyboardInterrupt is the caller's business, and so it is where the program around has a handler
-    that is not Python's (then there is None): it could not be put back."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+    that is not Python's (then there is None): it could not be put back. Where Ctrl-C is ignored, as in the background
+    jobs of a script, it is meant for somebody else."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN):
         yield
         return
 
