@@ -20,6 +20,8 @@ from udpsend.files.names import (
     journal_name,
     partial_name,
     quote,
+    tree_journal_name,
+    tree_name,
 )
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "hostile_names.json").read_text())
@@ -81,7 +83,7 @@ def test_no_mixture_of_components_leads_out(components: list[str]) -> None:
 @given(st.text(st.characters(exclude_characters="/", exclude_categories=["C"]), min_size=1, max_size=255))
 def test_own_files_fit_beside_any_name(name: str) -> None:
     name = name.encode()[:255].decode(errors="ignore")
-    for own in (partial_name(name), journal_name(name), journal_name(name) + "~"):
+    for own in (partial_name(name), tree_name(name), journal_name(name) + "~", tree_journal_name(name) + "~"):
         assert own.startswith(".")
         assert len(own.encode()) <= 255
         with pytest.raises(BadPacket):
@@ -92,6 +94,7 @@ def test_long_names_that_begin_alike_have_partials_of_their_own() -> None:
     assert partial_name("a" * 254 + "b") != partial_name("a" * 254 + "c")
     assert partial_name("report.pdf") == ".report.pdf.udpsend-part"
     assert journal_name("report.pdf") == ".report.pdf.udpsend-journal"
+    assert tree_journal_name("report.pdf") == ".report.pdf.udpsend-treelog"
 
 
 def test_the_sender_hears_of_a_bad_name_first() -> None:

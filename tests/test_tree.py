@@ -576,10 +576,10 @@ def test_a_damaged_block_is_found_and_fetched_again(tmp_path: Path, here: Path, 
     root.mkdir()
     (root / "big").write_bytes(rng.randbytes(8_000_000))
     interrupted(root, here, 0.9)
-    (here / ".tree.udpsend-journal").write_bytes(
+    (here / ".tree.udpsend-treelog").write_bytes(
         b"".join(
             line
-            for line in (here / ".tree.udpsend-journal").read_bytes().splitlines(keepends=True)
+            for line in (here / ".tree.udpsend-treelog").read_bytes().splitlines(keepends=True)
             if b" checked " not in line
         )
     )
@@ -828,6 +828,37 @@ def test_two_receivers_of_one_tree(tmp_path: Path, here: Path) -> None:
     source.close()
 
 
+@pytest.mark.parametrize("again", [1, -1])
+def test_a_file_and_a_tree_of_one_name_at_once(tmp_path: Path, here: Path, rng: random.Random, again: int) -> None:
+    """Each is locked by itself: neither may believe, nor remove, what the other one notes."""
+    names = ["file/x", "tree/x/y"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(rng.randbytes(5_000_000))
+    sources = [open_source(tmp_path / kind / "x") for kind in ("file", "tree")]
+    sinks = [open_sink(source.manifest, here) for source in sources]
+    arrived = []
+    for source, sink, limit in zip(sources, sinks, (4_000_000, 2_000_000), strict=True):
+        move(source, sink, limit=limit)
+        arrived.append(sink.received)
+        sink.abandon()
+        source.close()
+    for name, had in list(zip(names, arrived, strict=True))[::again]:
+        kind = name.partition("/")[0]
+        source = open_source(tmp_path / kind / "x")
+        sink = open_sink(source.manifest, here)
+        assert sink.present == [(0, had)]
+        assert not sink._partial.journal.stale
+        move(source, sink)
+        compare(source, sink)
+        sink.finish(source.digest())
+        source.close()
+        os.rename(here / "x", tmp_path / "x")
+        assert (tmp_path / name.removeprefix(kind + "/")).read_bytes() == (tmp_path / name).read_bytes()
+        os.rename(tmp_path / "x", tmp_path / f"received {kind}")
+    assert os.listdir(here) == []
+
+
 class Killed(BaseException):
     pass
 
@@ -959,7 +990,7 @@ def test_a_kill_while_it_is_moved_into_place_and_the_journal_is_lost(
             done = True
         if done:
             break
-        journal = here / ".tree.udpsend-journal"
+        journal = here / ".tree.udpsend-treelog"
         if journal.exists():
             lines = journal.read_bytes().splitlines(keepends=True)
             journal.unlink()

@@ -14,7 +14,9 @@ from msgspec import Struct
 from udpsend.errors import LocalFileError
 from udpsend.files.disk import DIRECTORY_FLAGS, FLAGS, local_error
 from udpsend.files.journal import NEW_SUFFIX, vouches_for_some
-from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_SUFFIX, quote
+from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_JOURNAL_SUFFIX, TREE_SUFFIX, quote
+
+JOURNALS = {PARTIAL_SUFFIX: JOURNAL_SUFFIX, TREE_SUFFIX: TREE_JOURNAL_SUFFIX}
 
 
 class Leftover(Struct, frozen=True):
@@ -57,18 +59,19 @@ def _open(directory: str | os.PathLike[str]) -> int:
 
 def _find(where: int) -> Iterator[Leftover]:
     names = sorted(name for name in os.listdir(where) if name.startswith("."))
-    partials = set()
+    journals = set()
     for name in names:
-        for suffix in (PARTIAL_SUFFIX, TREE_SUFFIX):
+        for suffix, journal_suffix in JOURNALS.items():
             if name.endswith(suffix):
                 stem = name.removesuffix(suffix)
-                partials.add(stem)
+                journals.add(stem + journal_suffix)
                 goes_on = suffix == TREE_SUFFIX or _is_vouched_for(where, stem)
                 yield Leftover(stem[1:], name, _size(where, name), _is_locked(where, name), goes_on)
     for name in names:
-        stem = name.removesuffix(NEW_SUFFIX).removesuffix(JOURNAL_SUFFIX)
-        if stem != name and JOURNAL_SUFFIX in name and stem not in partials:
-            yield Leftover(stem[1:], name, _size(where, name), in_use=False, goes_on=False)
+        journal = name.removesuffix(NEW_SUFFIX)
+        for suffix in JOURNALS.values():
+            if journal.endswith(suffix) and journal not in journals:
+                yield Leftover(journal.removesuffix(suffix)[1:], name, _size(where, name), False, False)
 
 
 def _is_vouched_for(where: int, stem: str) -> bool:
@@ -109,9 +112,9 @@ def _remove(where: int, hidden: str) -> None:
         shutil.rmtree(hidden, dir_fd=where)
     else:
         os.unlink(hidden, dir_fd=where)
-    for suffix in (PARTIAL_SUFFIX, TREE_SUFFIX):
+    for suffix, journal_suffix in JOURNALS.items():
         if hidden.endswith(suffix):
-            journal = hidden.removesuffix(suffix) + JOURNAL_SUFFIX
+            journal = hidden.removesuffix(suffix) + journal_suffix
             for name in (journal, journal + NEW_SUFFIX):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=where)

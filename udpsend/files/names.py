@@ -35,6 +35,7 @@ OWN_MARK = ".udpsend-"
 PARTIAL_SUFFIX = OWN_MARK + "part"
 TREE_SUFFIX = OWN_MARK + "tree"
 JOURNAL_SUFFIX = OWN_MARK + "journal"
+TREE_JOURNAL_SUFFIX = OWN_MARK + "treelog"  # as long as the other: names are cut alike beside both
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: reserved with any extension; superscript digits count.
@@ -178,6 +179,11 @@ def tree_name(name: str) -> str:
 def journal_name(name: str) -> str:
     """The hidden file beside `name` that says which bytes of the partial are on the disk."""
     return _beside(name, JOURNAL_SUFFIX)
+
+
+def tree_journal_name(name: str) -> str:
+    """The same of the hidden directory: it and a partial of the same name are locked and received each by itself."""
+    return _beside(name, TREE_JOURNAL_SUFFIX)
 
 
 def _beside(name: str, suffix: str) -> str:

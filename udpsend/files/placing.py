@@ -24,7 +24,7 @@ from udpsend.files.entries import MODE_BITS, Directory, Entry, File
 from udpsend.files.existing import Destination, Policy, refusal
 from udpsend.files.journal import vouches_for_all
 from udpsend.files.manifest import Manifest
-from udpsend.files.names import journal_name
+from udpsend.files.names import tree_journal_name
 from udpsend.files.older import OFFER
 from udpsend.files.opening import is_own_read_only
 
@@ -73,7 +73,7 @@ def forget_begun(staging: int) -> None:
 def _is_vouched_for(where: int, manifest: Manifest, destination: Destination) -> bool:
     """Without its journal all would come again, and what was moved already would be in the way."""
     size = ByteSpace(manifest, destination.left_out).size
-    return not size or vouches_for_all(where, journal_name(manifest.name), destination.bound_to(manifest), size)
+    return not size or vouches_for_all(where, tree_journal_name(manifest.name), destination.bound_to(manifest), size)
 
 
 def _is_all_there(where: int, staging: int, manifest: Manifest, destination: Destination) -> bool:

@@ -1,7 +1,7 @@
 """The hidden directory in which several files land, with its journal: opened, locked, written, flushed.
 
 .NAME.udpsend-tree/     the files, each under its path; locked (flock) by the one process that receives into it
-.NAME.udpsend-journal   which bytes of the transfer are on the disk (journal.py)
+.NAME.udpsend-treelog   which bytes of the transfer are on the disk (journal.py)
 
 NAME is the first name of the offer. Small files come whole: one open, one write, time, close.
 """
@@ -23,7 +23,7 @@ from udpsend.files.entries import MODE_BITS, Directory, Entry, File, Link, Spars
 from udpsend.files.existing import Policy, look
 from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
-from udpsend.files.names import journal_name, quote, tree_name
+from udpsend.files.names import quote, tree_journal_name, tree_name
 from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, save_offer, take_existing
 from udpsend.files.opening import open_destination, open_locked, open_own_directory, open_writable
 from udpsend.files.placing import PLACING, check_complete, forget_begun, load_begun, move_into_place, save_begun
@@ -62,7 +62,8 @@ class Staging:
             self.size = self._space.size
             self._directories = Directories(self._root, make=True)
             opened.callback(self._directories.close)
-            self.journal = Journal(self._where, journal_name(self.name), self.destination.bound_to(manifest), self.size)
+            identity = self.destination.bound_to(manifest)
+            self.journal = Journal(self._where, tree_journal_name(self.name), identity, self.size)
             opened.callback(self.journal.close)
             self._dirty = bool(self.journal.usable)
             if not self.placing:
