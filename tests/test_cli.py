@@ -294,7 +294,9 @@ def test_a_bug_is_called_one(library: Library, capsys: pytest.CaptureFixture[str
     assert_harmless(text)
 
 
-@pytest.mark.parametrize("raised", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+@pytest.mark.parametrize(
+    "raised", [OSError(errno.EMFILE, "Too many open files"), MemoryError(), RuntimeError("can't start new thread")]
+)
 def test_what_the_system_does_not_give_is_no_bug(
     library: Library, capsys: pytest.CaptureFixture[str], raised: Exception
 ) -> None:

@@ -92,6 +92,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.discovery",
         "udpsend.exchange",
         "udpsend.interrupts",
+        "udpsend.leaving",
         "udpsend.reporting",
         "udpsend.net",
         "udpsend.rendezvous",
@@ -125,6 +126,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.sealing": ("udpsend.wire.packets",),
     "udpsend.reporting": (),
     "udpsend.interrupts": (),
+    "udpsend.leaving": (),
     "udpsend.wire": (),
     "udpsend.net": ("udpsend.wire.datagram", "udpsend.wire.relayed"),
     # Whoever takes a train in several calls says where it ends.

@@ -128,6 +128,26 @@ def test_a_stopped_terminal_does_not_hold_the_end(tmp_path: Path, code: str, sen
         assert received.result(WAIT).size == 7000
 
 
+def test_what_is_verified_needs_no_thread_more(
+    tmp_path: Path, code: str, sent: Future[Verified], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was none to leave the mailboxes in: the file was there, and it was called a bug."""
+    start, leave = threading.Thread.start, Receiving.leave
+
+    def start_none(thread: threading.Thread) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def leave_without(receiving: Receiving) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start_none)
+        leave(receiving)
+
+    monkeypatch.setattr(Receiving, "leave", leave_without)
+    assert udpsend.receive(code, tmp_path / "there", config=CONFIG).size == 7000
+    assert sent.result(WAIT).size == 7000
+
+
 def test_what_is_verified_is_not_stopped() -> None:
     """The sender would say that the transfer was stopped, of a file that is there."""
 

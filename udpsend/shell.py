@@ -23,6 +23,7 @@ from udpsend.discovery import Discovery
 from udpsend.errors import Cancelled, TransferFailed, UdpsendError
 from udpsend.exchange import ManualExchange, ReadText
 from udpsend.interrupts import interruptible
+from udpsend.leaving import at_once
 from udpsend.net import clock
 from udpsend.net.driver import Driver
 from udpsend.net.udp import UdpEndpoint
@@ -282,12 +283,7 @@ class Shell:
 
     def leave(self) -> None:
         self._publish(clock.now())
-        leaving = [self._discovery.close, *(mailbox.close for mailbox in self._mailboxes)]
-        closing = [threading.Thread(target=close, daemon=True) for close in leaving]
-        for thread in closing:
-            thread.start()
-        for thread in closing:
-            thread.join(GOODBYE_TIMEOUT)
+        at_once([self._discovery.close, *(mailbox.close for mailbox in self._mailboxes)], GOODBYE_TIMEOUT)
         self.driver.close()
         self._endpoint.close()
 

@@ -22,7 +22,7 @@ from udpsend.cli.collector import paused
 from udpsend.cli.commands import cli
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import Cancelled, UdpsendError
-from udpsend.limits import limits_told
+from udpsend.limits import limit_reached, limits_told
 
 BUG = 1
 LEAVE_WITHIN = 2.0  # seconds after Ctrl-C, where a transfer is not being ended by it
@@ -64,11 +64,12 @@ def _usage_text(error: click.ClickException) -> str:
 
 @contextmanager
 def _threads_report_to(terminal: Terminal) -> Iterator[None]:
-    """An exception that nobody catches in a helper thread is a bug too, and no reason for a raw traceback."""
+    """An exception that nobody catches in a helper thread is told as in the main one: no raw traceback."""
 
     def report(arguments: threading.ExceptHookArgs) -> None:
         if arguments.exc_value is not None and not isinstance(arguments.exc_value, SystemExit):
-            terminal.bug(arguments.exc_value)
+            limit = limit_reached(arguments.exc_value)
+            terminal.bug(arguments.exc_value) if limit is None else terminal.error(str(limit))
 
     previous = threading.excepthook
     threading.excepthook = report
