@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ from udpsend.files.entries import File
 from udpsend.files.existing import Policy
 from udpsend.files.journal import make_header, make_line, parse_journal
 from udpsend.files.manifest import Manifest
-from udpsend.files.names import journal_name, partial_name, tree_name
+from udpsend.files.names import journal_name, partial_name, tree_journal_name, tree_name
 from udpsend.files.sink import Sink, open_sink
 from udpsend.transfer.messages import accept_message, parse_ranges_untrusted
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
@@ -694,6 +695,26 @@ def test_a_partial_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path / PARTIAL, 12345, 12345)
     with pytest.raises(LocalFileError, match="not a file of yours"):
         open_sink(offer(3), tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a file of another user")
+@pytest.mark.parametrize("name", [PARTIAL, JOURNAL, tree_name(NAME), tree_journal_name(NAME)])
+def test_what_another_user_left_and_does_not_let_us_open_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As after sudo: it was said that 'a.bin' may not be written, which is not there."""
+    (tmp_path / name).mkdir() if name == tree_name(NAME) else (tmp_path / name).touch()
+    os.chown(tmp_path / name, 12345, 12345)
+    real = os.open
+
+    def deny(path: Any, *arguments: Any, **options: Any) -> int:
+        if path == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", deny)
+    with pytest.raises(LocalFileError, match=rf"^'\{name}' is in the way, and is not a (file|directory) of yours"):
+        open_sink(offer(3), tmp_path, Policy(skip="tree" in name))
 
 
 def test_a_link_swapped_in_while_writing_is_not_followed(tmp_path: Path) -> None:

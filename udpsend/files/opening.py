@@ -53,7 +53,7 @@ def open_own_file(directory: int, name: str) -> int:
     Raises LocalFileError, OSError.
     """
     flags = os.O_RDWR | os.O_CREAT | disk.FLAGS
-    with _no_other_kind(name):
+    with _no_others(directory, name):
         fd = open_writable(directory, name, flags)
     try:
         status = os.fstat(fd)
@@ -74,7 +74,7 @@ def open_own_directory(directory: int, name: str) -> int:
     """As `open_own_file`."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=directory)
-    with _no_other_kind(name, "a directory"):
+    with _no_others(directory, name, "a directory"):
         fd = os.open(name, disk.DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=directory)
     if os.fstat(fd).st_uid != os.geteuid():
         os.close(fd)
@@ -124,11 +124,19 @@ def _in_the_way(name: str, of: str = "a file") -> LocalFileError:
 
 
 @contextlib.contextmanager
-def _no_other_kind(name: str, of: str = "a file") -> Iterator[None]:
-    """While `name` is opened: something of another kind may have this name."""
+def _no_others(directory: int, name: str, of: str = "a file") -> Iterator[None]:
+    """While `name` is opened: something of another kind may have this name, or what another user (root, with sudo)
+    began to receive, which does not let us in."""
     try:
         yield
     except OSError as error:
-        if error.errno in _OTHER_KINDS:
+        if error.errno in _OTHER_KINDS or (isinstance(error, PermissionError) and _is_of_another(directory, name)):
             raise _in_the_way(name, of) from error
         raise
+
+
+def _is_of_another(directory: int, name: str) -> bool:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_uid != os.geteuid()
+    except OSError:
+        return False
