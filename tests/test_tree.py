@@ -506,6 +506,36 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path, here: Path) -> N
     assert (here / "d/x").read_text() == "old"
 
 
+@pytest.mark.parametrize("single", [True, False])
+def test_a_directory_that_appears_meanwhile_is_named(tmp_path: Path, here: Path, single: bool) -> None:
+    """It was said of what is received that it is a directory, and not what to do."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/x").write_text("new")
+    source = open_source(tmp_path / ("d/x" if single else "d"))
+    sink = open_sink(source.manifest, here, Policy(overwrite=True))
+    move(source, sink)
+    name = "x" if single else "d/x"
+    (here / name).mkdir(parents=True)
+    with pytest.raises(LocalFileError, match=f"A directory named '{name}' is there already: receive into another"):
+        sink.finish(source.digest())
+    source.close()
+
+
+@pytest.mark.usefixtures("modes_count")
+def test_a_destination_that_becomes_read_only_meanwhile_is_named(tmp_path: Path, here: Path) -> None:
+    (tmp_path / "x").write_text("new")
+    source = open_source(tmp_path / "x")
+    sink = open_sink(source.manifest, here)
+    move(source, sink)
+    here.chmod(0o555)
+    with pytest.raises(LocalFileError, match=f"^Cannot write into the directory '{here}': permission denied"):
+        sink.finish(source.digest())
+    here.chmod(0o755)
+    open_sink(source.manifest, here).finish(content_digest(b""))
+    source.close()
+    assert os.listdir(here) == ["x"]
+
+
 @pytest.mark.parametrize("what", ["grow", "shrink", "change", "replace"])
 def test_a_file_that_changed_since_it_was_offered(tmp_path: Path, here: Path, what: str) -> None:
     (tmp_path / "d").mkdir()

@@ -37,6 +37,7 @@ class Partial:
         self._entry = entry
         self._hidden = partial_name(name)
         self._policy = policy
+        self._directory = os.fspath(directory)
         self._names_synced = False
         with contextlib.ExitStack() as opened:
             self._where = open_destination(directory)
@@ -155,9 +156,11 @@ class Partial:
                 os.rename(self._hidden, self.name, src_dir_fd=self._where, dst_dir_fd=self._where)
             else:
                 disk.rename_no_replace(self._where, self._hidden, self.name)
-        except FileExistsError as error:
+        except (FileExistsError, IsADirectoryError) as error:
             status = os.stat(self.name, dir_fd=self._where, follow_symlinks=False)
             raise LocalFileError(refusal(self._entry, status)) from error
+        except PermissionError as error:
+            raise disk.local_error(error, "write into the directory", self._directory) from error
         if not disk.is_same_file(self._where, self.name, self._fd):
             raise LocalFileError(f"Somebody replaced {quote(self.name)} while it was received: try again.")
         self.journal.remove()

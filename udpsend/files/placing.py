@@ -163,7 +163,7 @@ def _move(old: Directories, new: Directories, entry: Entry, destination: Destina
                 raise disk.local_error(error, "write into the directory", target.rpartition("/")[0] or ".") from error
             with _writable(to):
                 move()
-    except FileExistsError as error:
+    except (FileExistsError, IsADirectoryError) as error:
         raise LocalFileError(refusal(entry, os.stat(new_name, dir_fd=to, follow_symlinks=False))) from error
     return False
 
