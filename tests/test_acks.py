@@ -29,12 +29,6 @@ def test_one_waits_a_little_for_the_next() -> None:
     assert made.timer() is None
 
 
-def test_a_ping_is_answered_at_once() -> None:
-    made = AckTracker()
-    made.record_received(0, True, 1.0, ping=True)
-    assert made.timer() == 1.0
-
-
 def test_a_gap_is_told_at_once() -> None:
     made = tracker(0)
     made.take_ack(1, 0, 1.0)

@@ -44,8 +44,8 @@ def pack_data(offset: int, data: bytes) -> bytes:
 
 
 BUILT: dict[str, tuple[bytes, Frames]] = {
-    "PING": (PING_FRAME, Frames(ack_eliciting=True, ping=True)),
-    "PADDING": (PING_FRAME + bytes(3), Frames(ack_eliciting=True, ping=True)),
+    "PING": (PING_FRAME, Frames(ack_eliciting=True)),
+    "PADDING": (PING_FRAME + bytes(3), Frames(ack_eliciting=True)),
     "ACK of one range": (
         pack_ack(Ack(((7, 9),), 0.000_025, 3, 65_536)),
         Frames(ack=Ack(((7, 9),), 0.000_025, 3, 65_536)),

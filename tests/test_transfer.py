@@ -125,7 +125,7 @@ def test_black_hole(delay: float, size: int, seed: int) -> None:
     assert running.sender.connection.flight.mtu.size <= 1300 - 28
 
 
-def test_a_probe_that_fills_the_first_window_is_answered_at_once(seed: int) -> None:
+def test_a_probe_that_fills_the_first_window_holds_nothing_up(seed: int) -> None:
     options = {"max_datagram_size": 65_507, "round_trip": 0.0002}
     running = transfer(seed, MB, options=options, hash_time=1.0, mtu=65_535, delay=0.0001, rate=2e9, queue=1e6)
     received = running.receiver.file.have

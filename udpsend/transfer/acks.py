@@ -24,7 +24,7 @@ class AckTracker:
     def is_known(self, number: int) -> bool:
         return number <= self.largest and (number < self._floor or number in self._received)
 
-    def record_received(self, number: int, ack_eliciting: bool, now: float, *, ping: bool = False) -> None:
+    def record_received(self, number: int, ack_eliciting: bool, now: float) -> None:
         """An authenticated record that `is_known` did not know."""
         in_order = number == self.largest + 1
         self._received.add(number, number + 1)
@@ -36,8 +36,7 @@ class AckTracker:
             self._floor = self._received.first
         if ack_eliciting:
             self._eliciting += 1
-            # Whoever sends a PING waits for nothing else: a probe of 64 KB fills the first window of a path by itself.
-            if self._eliciting >= ACK_EVERY or ping or not in_order:
+            if self._eliciting >= ACK_EVERY or not in_order:
                 self._due = now
             elif self._due is None:
                 self._due = now + MAX_ACK_DELAY

@@ -236,7 +236,7 @@ class Connection:
     def _authentic_received_untrusted(self, number: int, frames: Frames, address: Address, now: float) -> None:
         if address != self.address and number > self._acks.largest:
             self._path_check.start(address, now)
-        self._acks.record_received(number, frames.ack_eliciting, now, ping=frames.ping)
+        self._acks.record_received(number, frames.ack_eliciting, now)
         if frames.data is not None and self.receiver is not None:
             self.receiver.data_received(frames.data_offset, len(frames.data))
         else:

@@ -75,7 +75,7 @@ class Flight:
     @property
     def window(self) -> float:
         """Bytes that may be in flight: what the congestion controller and the peer allow."""
-        window = self.congestion.window
+        window = self.congestion.window + self.mtu.excess
         if self._peer.is_host_bound:  # opened as far as it proves harmless
             window = max(window, self._delivery.delivered // HOST_BOUND_GROWTH)
         return min(window, self._peer.limit)
@@ -151,7 +151,6 @@ class Flight:
         if not self._is_unpaced:
             rate = self._ceiling if is_host_bound else min(self.congestion.pacing_rate, self._ceiling)
             self._pacer.set_rate(rate, now)
-            # A probe may be fifty times as large as what is paced, and is one packet all the same.
             self._pacer.on_sent(self.mtu.size if record.mtu_probe else record.size)
 
     # what became of it

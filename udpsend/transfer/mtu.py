@@ -45,6 +45,12 @@ class MtuSearch:
             return None
         return self._ceiling if self._failed > self._ceiling else sorted(sizes)[len(sizes) // 2]
 
+    @property
+    def excess(self) -> int:
+        """Bytes by which the probe that is out is longer than what is sent otherwise: fifty times on loopback, and one
+        packet all the same."""
+        return max(0, (self._probing or 0) - self.size)
+
     def on_probe_sent(self, size: int) -> None:
         self._probing = size
 

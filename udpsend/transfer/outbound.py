@@ -134,7 +134,8 @@ class Outbound:
                 searching = False
                 if (probe := flight.mtu.next_probe(now)) is not None:
                     yield self._mtu_probe(probe, now, address)
-                    continue
+                    yield from self._data_records(now, address, sender)  # the window is another
+                    return
             piece = sender.take(train.capacity(datagrams) - DATA_HEADER_SIZE)
             if piece is None:
                 flight.on_app_limited()

@@ -1,7 +1,7 @@
 """Frames: what a record says once it is opened. A record is one DATA frame, or one or more of the others.
 
     0x00 PADDING   the rest of the record says nothing
-    0x01 PING      only asks to be acknowledged, at once
+    0x01 PING      only asks to be acknowledged
     0x02 ACK       delay u32 µs | datagrams u64 | window u64 | n u8 | n times: first u64, last u64   newest range first
     0x03 CONTROL   offset u64 | length u16 | bytes         a piece of the control stream
     0x04 DATA      offset u64 | bytes to the record's end   a piece of the transfer's byte space
@@ -66,7 +66,6 @@ class Frames(Struct):
     """One opened record."""
 
     ack_eliciting: bool = False
-    ping: bool = False
     ack: Ack | None = None
     control: tuple[tuple[int, bytes], ...] = ()
     data_offset: int = 0
@@ -130,7 +129,6 @@ def _parse_small_untrusted(record: memoryview, frames: Frames) -> None:
             break
         frames.ack_eliciting |= kind not in (ACK, CLOSE)
         if kind == PING:
-            frames.ping = True
             at += 1
         elif kind == ACK:
             frames.ack, at = _parse_ack_untrusted(record, at)
