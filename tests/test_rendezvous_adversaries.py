@@ -11,11 +11,13 @@ import pytest
 
 from tests.mailroom import (
     CODE,
+    WRONG,
     Mailroom,
     assert_agreed,
     both_agreed,
     fields,
     forge,
+    kinds,
     pair,
 )
 from udpsend.config import Role
@@ -23,7 +25,7 @@ from udpsend.errors import WrongCode
 from udpsend.rendezvous.machine import REMEMBERED_MESSAGES
 from udpsend.rendezvous.meeting import MAX_CONFIRMATIONS
 from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE
-from udpsend.rendezvous.run import MAX_RUNS
+from udpsend.rendezvous.run import DISPLACED_AFTER, MAX_RUNS, REPLACED_AFTER, WORK_BURST, WORK_PER_SECOND
 
 
 def test_replays_change_nothing(seed: int) -> None:
@@ -112,6 +114,12 @@ def test_a_flood_of_everything_is_survived(seed: int) -> None:
         assert len(party.machine._seen) <= REMEMBERED_MESSAGES
 
 
+def hello_of(n: int, again: int = 0) -> bytes:
+    """Of a sender that only says hello."""
+    hello = {"udpsend": 1, "kind": "hello", "id": f"{n:08x}{again:08x}", "role": "sender", "from": f"{n:032x}"}
+    return json.dumps(hello).encode()
+
+
 def test_a_flood_of_hellos_provokes_few(seed: int) -> None:
     room = Mailroom(seed)
     sender = room.join(Role.SENDER, CODE)
@@ -127,11 +135,40 @@ def test_senders_that_do_not_answer_give_way_to_one_that_does() -> None:
     room = Mailroom(1)
     receiver = room.join(Role.RECEIVER, CODE)
     for n in range(200):
-        hello = {"udpsend": 1, "kind": "hello", "id": f"{n:016x}", "role": "sender", "from": f"{n:032x}"}
-        room.at(room.now + n * 0.01, lambda hello=hello: room.publish(json.dumps(hello).encode()))  # type: ignore[misc]
+        room.at(room.now + n * 0.01, lambda n=n: room.publish(hello_of(n)))  # type: ignore[misc]
     room.run(limit=3)
     sender = room.join(Role.SENDER, CODE)
     assert room.run(lambda: both_agreed(sender, receiver), limit=10)
+
+
+def test_a_newcomer_displaces_only_who_was_silent_the_longest() -> None:
+    room = Mailroom(1)
+    receiver = room.join(Role.RECEIVER, CODE)
+    for n in range(MAX_RUNS):
+        room.run(limit=0.1)
+        receiver.machine.message_received(hello_of(n), room.now)
+    receiver.machine.message_received(hello_of(MAX_RUNS), room.now)
+    assert receiver.machine.drops["too many runs"] == 1
+    receiver.machine.message_received(hello_of(0, again=1), room.now)
+    room.run(limit=DISPLACED_AFTER)
+    receiver.machine.message_received(hello_of(MAX_RUNS + 1), room.now)
+    before = len(receiver.published)
+    room.run(limit=10)
+    spoken_to = {int(fields(message)["to"], 16) for message in receiver.published[before:] if b"pake" in message}
+    assert spoken_to == {*range(MAX_RUNS), MAX_RUNS + 1} - {1}
+
+
+def test_who_has_a_confirmation_is_never_displaced() -> None:
+    room = Mailroom(1)
+    sender, receiver = pair(room)
+    assert room.run(lambda: "sealed" in kinds(receiver), limit=1)
+    room.parties.remove(sender)
+    for n in range(200):
+        room.at(room.now + n * 0.1, lambda n=n: room.publish(hello_of(n)))  # type: ignore[misc]
+    room.run(limit=20)
+    assert len(receiver.machine._meeting) == MAX_RUNS
+    room.parties.append(sender)
+    assert room.run(lambda: both_agreed(sender, receiver), limit=6)
 
 
 def test_a_receiver_confirms_to_few_senders() -> None:
@@ -144,7 +181,10 @@ def test_a_receiver_confirms_to_few_senders() -> None:
     room.run(lambda: receiver.error, limit=200)
     sealed = [fields(message)["to"] for message in receiver.published if fields(message)["kind"] == "sealed"]
     assert len(set(sealed)) == MAX_CONFIRMATIONS
-    for sender in senders:
+    late = room.join(Role.SENDER, "4821-marble-late")
+    room.run(limit=1)
+    assert fields(late.published[0])["from"] not in [fields(message).get("to") for message in receiver.published]
+    for sender in [*senders, late]:
         room.parties.remove(sender)
     assert room.run(lambda: receiver.error, limit=30)
     assert isinstance(receiver.error, WrongCode)
@@ -169,25 +209,87 @@ def test_fail_from_anybody_changes_nothing() -> None:
     assert_agreed(sender, receiver)
 
 
-def test_garbage_under_a_peers_name_costs_one_guess_and_no_agreement() -> None:
-    """A forged confirmation cannot be told from a wrong one; the true one still opens."""
+@pytest.mark.parametrize(("victim", "before", "guesses"), [("sender", "pake", [2]), ("receiver", "sealed", [])])
+def test_garbage_under_a_peers_name_is_no_agreement(victim: str, before: str, guesses: list[int]) -> None:
+    """To a sender a forged confirmation is like a wrong one, one guess for all of them; the true one still opens. To
+    a receiver it says nothing."""
     room = Mailroom(1)
     sender, receiver = pair(room)
 
     def garble(message: bytes) -> None:
         true = fields(message)
-        if true["kind"] == "pake" and true["role"] == "sender":
+        if true["kind"] == before and true["role"] == victim:
+            other = "receiver" if victim == "sender" else "sender"
             for n in range(100):
                 body = base64.b64encode(room.random.randbytes(272)).decode()
                 ends = {"from": true["to"], "to": true["from"]}
-                room.publish(
-                    forge(message, kind="sealed", number=0, id=f"{n:016x}", role="receiver", body=body, **ends)
-                )
+                room.publish(forge(message, kind="sealed", number=0, id=f"{n:016x}", role=other, body=body, **ends))
 
     room.watchers.append(garble)
     assert room.run(lambda: both_agreed(sender, receiver), limit=5)
     assert_agreed(sender, receiver)
-    assert sender.guesses == [2]
+    assert sender.guesses + receiver.guesses == guesses
+    assert "fail" not in kinds(receiver)
+
+
+def test_another_pake_message_replaces_none_that_is_repeated() -> None:
+    """The receiver hears nothing and says its own again and again: it is there, and keeps its run."""
+    room = Mailroom(1)
+    sender, receiver = pair(room)
+    assert room.run(lambda: "pake" in kinds(receiver), limit=1)
+    receiver.deaf = True
+    room.run(limit=REPLACED_AFTER + 5)
+    elsewhere = Mailroom(2)
+    _, stranger = elsewhere.join(Role.SENDER, WRONG), elsewhere.join(Role.RECEIVER, WRONG)
+    assert elsewhere.run(lambda: "pake" in kinds(stranger), limit=1)
+    ends = {name: fields(receiver.published[-1])[name] for name in ("from", "to")}
+    room.publish(forge(stranger.published[-1], **ends))
+    room.run(limit=1)
+    receiver.deaf = False
+    assert room.run(lambda: both_agreed(sender, receiver), limit=6)
+    assert_agreed(sender, receiver)
+    assert sender.machine.drops["another PAKE message"] == 1
+
+
+def test_fail_before_there_was_anything_to_open_is_nothing() -> None:
+    room = Mailroom(1)
+    sender, receiver = pair(room)
+    assert room.run(lambda: "pake" in kinds(receiver), limit=1)
+    sender.deaf = True
+    pake = fields(receiver.published[-1])
+    ends = {"from": pake["to"], "to": pake["from"]}
+    room.publish(forge(receiver.published[-1], kind="fail", role="sender", id="00" * 8, **ends))
+    room.run(limit=20)
+    sender.deaf = False
+    assert room.run(lambda: both_agreed(sender, receiver), limit=6)
+
+
+@pytest.mark.parametrize("victim", list(Role))
+def test_a_flood_of_pake_messages_costs_little(victim: Role) -> None:
+    """To a receiver in the name of somebody with whom it has begun a run, to a sender in the names of strangers."""
+    room = Mailroom(1)
+    sender = room.join(Role.SENDER, CODE)
+    party = sender if victim is Role.SENDER else room.join(Role.RECEIVER, CODE)
+    room.run(lambda: "pake" in kinds(party), limit=0.1)
+    sender.deaf = victim is Role.RECEIVER
+    known = fields(party.published[-1]).get("to")
+    words = {
+        "kind": "pake",
+        "role": victim.other.value,
+        "to": fields(party.published[-1])["from"],
+        "body": base64.b64encode(bytes([ord("A"), *[255] * 32])).decode(),
+        "commitment": base64.b64encode(bytes(32)).decode(),
+    }
+    for n in range(200):
+        forged = forge(party.published[-1], id=f"{n:016x}", **words, **{"from": known or f"{n:032x}"})
+        room.at(room.now + n * 0.005, lambda forged=forged: room.publish(forged))  # type: ignore[misc]
+    room.run(limit=2)
+    drops = party.machine.drops
+    assert 0 < drops["bad SPAKE2 message"] <= WORK_BURST + WORK_PER_SECOND
+    assert drops["bad SPAKE2 message"] + drops["too much work"] == 200
+    sender.deaf = False
+    receiver = party if victim is Role.RECEIVER else room.join(Role.RECEIVER, CODE)
+    assert room.run(lambda: both_agreed(sender, receiver), limit=6)
 
 
 def test_reflections_change_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -24,6 +25,7 @@ from tests.mailroom import (
 from udpsend.config import Role
 from udpsend.rendezvous.machine import Rendezvous
 from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE, MAX_NUMBER, MAX_PAYLOAD_SIZE
+from udpsend.rendezvous.run import DORMANT_AFTER
 
 VECTORS = Path(__file__).parent / "vectors" / "rendezvous_messages.json"
 
@@ -137,6 +139,31 @@ def test_a_side_that_starts_again_is_met_again() -> None:
     sender = room.join(Role.SENDER, CODE)
     assert room.run(lambda: both_agreed(sender, receiver), limit=1)
     assert_agreed(sender, receiver)
+
+
+def test_a_receiver_says_its_first_word_again_and_then_sleeps() -> None:
+    """To a sender that said hello and is not heard again."""
+    room = Mailroom(1)
+    receiver = room.join(Role.RECEIVER, CODE)
+    said: list[float] = []
+    room.watchers.append(lambda message: said.append(room.now) if fields(message)["kind"] == "pake" else None)
+    gone = Mailroom(2).join(Role.SENDER, CODE)
+    receiver.machine.message_received(gone.machine.messages_to_send(room.now)[0], room.now)
+    room.run(limit=300)
+    assert said[1] - said[0] == pytest.approx(1)
+    assert max(later - earlier for earlier, later in pairwise(said)) == pytest.approx(5)
+    assert said[-1] - said[0] == pytest.approx(DORMANT_AFTER, abs=5)
+
+
+def test_a_confirmation_is_said_again_until_it_is_answered() -> None:
+    room = Mailroom(1)
+    sender, receiver = pair(room)
+    assert room.run(lambda: "pake" in kinds(sender), limit=1)
+    room.parties.remove(sender)
+    room.run(limit=DORMANT_AFTER)
+    before = kinds(receiver).count("sealed")
+    room.run(limit=DORMANT_AFTER)
+    assert kinds(receiver).count("sealed") > before > 1
 
 
 def test_the_hello_can_be_replaced_until_it_is_sealed() -> None:

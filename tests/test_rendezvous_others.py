@@ -47,6 +47,23 @@ def test_a_receiver_with_another_code_gives_up_after_its_grace() -> None:
     assert room.now - 1000 == pytest.approx(GRACE + 5 * room.delay)
 
 
+def test_a_receiver_goes_on_after_a_failure_while_another_sender_speaks() -> None:
+    """One that says hello and nothing else yet, as behind a broker that is slow; another has gone long ago."""
+    room = Mailroom(1)
+    receiver = room.join(Role.RECEIVER, CODE)
+    gone = Mailroom(2).join(Role.SENDER, CODE)
+    receiver.machine.message_received(gone.machine.messages_to_send(room.now)[0], room.now)
+    room.run(limit=20)
+    sender = room.join(Role.SENDER, CODE)
+    sender.deaf = True
+    room.join(Role.SENDER, WRONG)
+    room.run(limit=20)
+    assert "sealed" in kinds(receiver)
+    assert receiver.error is None
+    sender.deaf = False
+    assert room.run(lambda: both_agreed(sender, receiver), limit=6)
+
+
 def test_four_wrong_guesses() -> None:
     room = Mailroom(1)
     sender = room.join(Role.SENDER, CODE)
