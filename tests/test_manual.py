@@ -203,6 +203,22 @@ def test_what_copying_breaks_is_told_and_may_be_given_again(how: str) -> None:
     assert receiver.text_number == 2
 
 
+def test_a_letter_that_changed_anywhere_is_noticed() -> None:
+    """Before it becomes another address, or a wrong guess."""
+    for number, text in enumerate(meet(side(Role.SENDER), side(Role.RECEIVER)), 1):
+        for place in range(len(text) - 1):  # not all bits of the last one count
+            changed = text[:place] + ("A" if text[place] != "A" else "B") + text[place + 1 :]
+            with pytest.raises(BadPacket):
+                read_text_untrusted(number, changed)
+
+
+@pytest.mark.parametrize(("number", "size"), [(1, 16 + 33), (2, 33 + 16)])
+def test_a_text_that_is_too_short_is_none(number: int, size: int) -> None:
+    assert len(read_text_untrusted(number, write_text(number, bytes(size)))) == size
+    with pytest.raises(BadPacket):
+        read_text_untrusted(number, write_text(number, bytes(size - 1)))
+
+
 def test_line_breaks_and_spaces_do_not_matter() -> None:
     text = side(Role.SENDER).take_text()
     broken = " \r\n".join(text[i : i + 20] for i in range(0, len(text), 20))

@@ -38,6 +38,7 @@ def test_two_people_with_a_word_get_one_secret() -> None:
     assert sender.agreed is not None
     assert receiver.agreed is not None
     assert sender.agreed.hello == {"host": "receiver"}
+    assert "secret" not in repr(sender.agreed)
     assert receiver.agreed.hello == {"candidates": [["host", "192.0.2.1", 9]], "host": "s"}
     assert room.now - 1000 == pytest.approx(5 * room.delay)  # hello, pake, pake, sealed, sealed
     assert kinds(sender) == ["hello", "pake", "sealed"]
