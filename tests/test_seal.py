@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.sealing import seal
-from udpsend.sealing.keys import DirectionKeys, derive_keys
+from udpsend.sealing.keys import DirectionKeys, derive_generation, derive_keys
 from udpsend.sealing.replay import WINDOW, ReplayWindow
 from udpsend.sealing.seal import TAG_BYTES, Opener, Sealer
 from udpsend.transfer.train import TrainWriter
@@ -40,6 +40,14 @@ def test_golden_keys() -> None:
 def test_keys_are_hkdf_of_the_secret() -> None:
     material = HKDFExpand(SHA256(), 51, b"udpsend 1 traffic sender").derive(SECRET)
     assert material == KEYS.send.key + KEYS.send.iv + KEYS.send.tag
+
+
+def test_each_punching_has_a_secret_of_its_own() -> None:
+    """Its probes count from 0 again: with the keys of another a nonce would serve twice."""
+    assert derive_generation(SECRET, 0) == SECRET
+    for number in (1, 200):
+        expand = HKDFExpand(SHA256(), 32, b"udpsend 1 punching %d" % number)
+        assert derive_generation(SECRET, number) == expand.derive(SECRET)
 
 
 def test_keys_are_not_shown() -> None:
