@@ -99,7 +99,7 @@ def pack_response(token: bytes) -> bytes:
 
 
 def pack_close(close: Close) -> bytes:
-    reason = close.reason.encode()[:MAX_REASON]
+    reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore").encode()  # no part of a character
     return _CLOSE.pack(CLOSE, close.code, len(reason)) + reason
 
 
