@@ -133,6 +133,8 @@ def test_bad_pages_are_refused(data: bytes) -> None:
         {"entries": [file()], "skipped": 1},
         {"entries": [file()], "skipped": [["a"]]},
         {"entries": [file()], "skipped": [["a", "b"]] * 1000},
+        {"entries": [file()], "skipped": [["a", "b" * 201]]},
+        {"entries": [file()], "skipped": [["a" * 4097, "b"]]},
         {"entries": [file()], "skipped_count": True},
         offer(1),
         offer([]),
@@ -238,8 +240,10 @@ def test_what_is_no_tree_is_refused(entries: list[object], reason: str) -> None:
         ("a", "", False),
         ("a", "..", False),
         ("a", "../b", False),
+        ("a", "../d", False),
         ("a", "/etc/passwd", False),
         ("d/a", "../../b", False),
+        ("d/a", "../../d", False),
         ("d/a", "../b/../../c", False),
         ("d/a", "b/..", False),
         ("d/a", "b//c", False),
@@ -265,6 +269,21 @@ def test_links_stay_in_the_tree(path: str, target: str, allowed: bool) -> None:
 def test_twins_are_found(one: str, two: str) -> None:
     manifest = parsed(offer(["d", "d", 1, 1], file(path=f"d/{one}"), file(path="d/x"), file(path=f"d/{two}")))
     assert manifest.twins == [(f"d/{one}", f"d/{two}")]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 40))))
+def test_a_set_of_entries_against_a_model(steps: list[tuple[bool, int]]) -> None:
+    entries, model = EntrySet(41), set()
+    for is_added, number in steps:
+        if is_added:
+            entries.add(number)
+            model.add(number)
+        else:
+            entries.remove(number)
+            model.discard(number)
+    assert [number for number in range(41) if number in entries] == sorted(model)
+    assert len(entries) == len(model)
+    assert bool(entries) == bool(model)
 
 
 @settings(deadline=None, print_blob=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import unicodedata
@@ -92,6 +93,9 @@ def test_own_files_fit_beside_any_name(name: str) -> None:
 
 def test_long_names_that_begin_alike_have_partials_of_their_own() -> None:
     assert partial_name("a" * 254 + "b") != partial_name("a" * 254 + "c")
+    cut = "a" * 220 + "~" + hashlib.sha256(b"a" * 255).hexdigest()[:16]
+    assert partial_name("a" * 255) == f".{cut}.udpsend-part"
+    assert journal_name("a" * 255) == f".{cut}.udpsend-journal"
     assert partial_name("report.pdf") == ".report.pdf.udpsend-part"
     assert journal_name("report.pdf") == ".report.pdf.udpsend-journal"
     assert tree_journal_name("report.pdf") == ".report.pdf.udpsend-treelog"
