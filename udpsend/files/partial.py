@@ -74,7 +74,7 @@ class Partial:
         there, size, journal = os.fstat(self._fd).st_size, self.size, self.journal
         if journal.stale:
             os.ftruncate(self._fd, min(there, size))
-            journal.stale.subtract(min(there, size), SIZE_LIMIT)
+            journal.stale.subtract(there, SIZE_LIMIT)
         elif there > size or (journal.usable and journal.usable.last >= there):
             journal.reset()
         if not journal.usable and not journal.stale:
