@@ -25,6 +25,8 @@ from udpsend.files.stream_digest import StreamDigest
 from udpsend.files.stream_source import StreamSource, descriptor_reader, memory_reader
 from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
 BOUND = 30
 RECORD = 50_000
 
@@ -51,6 +53,13 @@ def test_digest_is_that_of_a_file(seed: int, size: int) -> None:
         digest.update(memoryview(content)[at : at + step])
         at += step
     assert digest.digest() == digest.digest() == content_digest(content)
+
+
+def test_a_record_without_data_is_nothing() -> None:
+    sink = InOrder(MemoryOutlet(1), 1)
+    assert put(sink, 0, b"") == 0
+    assert put(sink, 0, b"x") == 1
+    sink.finish(content_digest(b"x"))
 
 
 @pytest.mark.parametrize("known_size", [True, False])

@@ -30,7 +30,10 @@ from udpsend.files import disk, existing, placing
 from udpsend.files.entries import MAX_TIME, Directory, File
 from udpsend.files.existing import Policy, free_name, look_first
 from udpsend.files.hashing import BLOCK_SIZE
+from udpsend.files.manifest import Manifest
+from udpsend.files.room import PROBE, check_twins
 from udpsend.files.sink import open_sink
+from udpsend.files.staging import Staging
 from udpsend.files.walk import time_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -321,6 +324,19 @@ def test_skip_existing_leaves_out_the_same_and_refuses_the_changed(
     assert (here / "tree/fresh").read_bytes() == b"changed"
 
 
+def test_skip_existing_where_only_whole_seconds_are_kept(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "a").write_bytes(b"a")
+    os.utime(root / "a", ns=(0, 5_700_000_000))
+    transfer([root], here)
+    os.utime(here / "tree/a", ns=(0, 5_000_000_000))
+    transfer([root], here, Policy(skip=True))
+    os.utime(here / "tree/a", ns=(0, 6_000_000_000))
+    with pytest.raises(LocalFileError, match="exists already"):
+        transfer([root], here, Policy(skip=True))
+
+
 def test_a_file_among_others_is_larger_than_one_may_be(
     tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +346,36 @@ def test_a_file_among_others_is_larger_than_one_may_be(
     monkeypatch.setattr(disk, "holds_size", lambda _, size: size < 5000)
     with pytest.raises(LocalFileError, match=r"does not allow files as large"):
         transfer([tmp_path / "d"], here)
+    assert os.listdir(here) == []
+
+
+@pytest.mark.parametrize(
+    "taken_for_one", [PROBE.swapcase(), PROBE.replace("\u00e9", "e\u0301")], ids=["case", "accents"]
+)
+def test_twins_are_refused_where_they_would_be_one_file(here: Path, taken_for_one: str) -> None:
+    twins = Manifest(File(name, 1, 0o644, 1, 0) for name in ("readme", "README"))
+    others = Manifest(File(name, 1, 0o644, 1, 0) for name in ("readme", "other"))
+    root = os.open(here, os.O_RDONLY)
+    try:
+        check_twins(root, twins)
+        (here / taken_for_one).touch()  # as where it is another name of the probe
+        check_twins(root, others)
+        with pytest.raises(LocalFileError, match="'readme' and 'README' would be one file here"):
+            check_twins(root, twins)
+    finally:
+        os.close(root)
+    assert os.listdir(here) == [taken_for_one]
+
+
+def test_more_files_are_offered_than_the_file_system_takes(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    real = os.fstatvfs
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: os.statvfs_result((*real(fd)[:5], 100, 1, 1, *real(fd)[8:])))
+    with pytest.raises(LocalFileError, match="2 files and directories are offered, and this file system can take 1"):
+        transfer([tmp_path / "a", tmp_path / "b"], here)
     assert os.listdir(here) == []
 
 
@@ -668,6 +714,36 @@ def test_of_a_source_that_changed_only_that_is_sent_again(
 
 
 @pytest.mark.parametrize("single", [True, False])
+def test_of_a_source_that_became_shorter_the_rest_is_forgotten(
+    tmp_path: Path, here: Path, rng: random.Random, single: bool
+) -> None:
+    root = tmp_path / "tree"
+    if not single:
+        root.mkdir()
+    big = root if single else root / "big"
+    big.write_bytes(rng.randbytes(5_000_000))
+    interrupted(root, here, 0.95)
+    os.truncate(big, 3_000_000)
+    assert resumed(root, here) < BLOCK_SIZE
+    assert (here / "tree" if single else here / "tree/big").read_bytes() == big.read_bytes()
+
+
+def test_what_somebody_takes_from_the_staging_directory_is_missed(tmp_path: Path, here: Path) -> None:
+    """What was written and is gone reads as zeros, so that its block differs, not as what was in memory before."""
+    manifest = Manifest(File(name, 5, 0o644, 1, 0) for name in ("a", "b"))
+    staging = Staging(here, manifest, Policy())
+    staging.write(0, memoryview(b"abcdefghij"))
+    os.truncate(here / ".a.udpsend-tree/a", 2)
+    view = bytearray(b"abcdefghij")
+    staging.read_into(0, memoryview(view))
+    assert view == b"ab\0\0\0fghij"
+    shutil.rmtree(here / ".a.udpsend-tree")
+    with pytest.raises(LocalFileError, match="Somebody removed"):
+        staging.flush([(0, 10)])
+    staging.close()
+
+
+@pytest.mark.parametrize("single", [True, False])
 def test_delta_sends_what_differs(tmp_path: Path, here: Path, rng: random.Random, single: bool) -> None:
     root = tmp_path / "tree"
     if not single:
@@ -999,6 +1075,35 @@ def test_what_was_moved_before_a_kill_is_not_in_the_way_of_asking(
     with pytest.raises(LocalFileError, match="'tree/a' exists already"):
         look_first(here, source.manifest, Policy())
     assert os.listdir(here) == ["tree"]
+
+
+@pytest.mark.parametrize("change", ["shortened", "removed", "a directory"])
+def test_what_was_moved_before_a_kill_and_changed_since_is_no_success(
+    tmp_path: Path, here: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("a", "b", "c"):
+        (root / name).write_bytes(name.encode() * 10)
+    tried = 0
+    for step in range(10):
+        (here / "tree").mkdir()
+        with killed_at(step, monkeypatch):
+            transfer([root], here)
+        moved = sorted((here / "tree").iterdir())
+        if 0 < len(moved) < 3:
+            tried += 1
+            if change == "shortened":
+                os.truncate(moved[0], 9)
+            else:
+                moved[0].unlink()
+            if change == "a directory":
+                moved[0].mkdir()
+            with contextlib.suppress(LocalFileError):
+                resumed(root, here)
+                assert picture(here / "tree") == picture(root)
+        empty(here)
+    assert tried
 
 
 @pytest.mark.parametrize("loss", ["removed", "torn", "emptied"])
