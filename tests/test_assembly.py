@@ -63,6 +63,25 @@ def assemble(trains: list[list[bytes]], *, genuine: bool = True) -> tuple[dict[i
     return done, drops, assembly
 
 
+def test_nothing_is_kept_of_what_is_complete() -> None:
+    first, second = fragments(1, 4), fragments(2, 4)
+    done, _, assembly = assemble([first[:2], second[:2], first[2:], second[2:]])
+    assert done.keys() == {1, 2}
+    assert not assembly._partials
+    assert assembly._kept == 0
+
+
+@pytest.mark.parametrize("count", [MAX_DATAGRAMS, MAX_DATAGRAMS + 1, 300])
+def test_more_datagrams_at_once_than_a_record_has(count: int) -> None:
+    """Whoever saw the tag can send them, and the receiving side may have joined them."""
+    datagrams = [Header(KIND_RECORD, TAG, 1, 0, 1).pack()] * count
+    drops: Counter[str] = Counter()
+    arrival = Arrival.of(datagrams, ADDRESS)
+    assert arrival.count == count
+    records = Assembly(TAG, lambda _: False, drops).add_untrusted(arrival)
+    assert len(records) == count
+
+
 records = st.lists(st.tuples(st.integers(1, 12), st.sampled_from((20, 7)), st.integers(1, 20)), min_size=1, max_size=8)
 
 

@@ -72,6 +72,22 @@ def test_a_clock_that_stands_still() -> None:
     assert rtt.probe_timeout == pytest.approx(GRANULARITY + MAX_ACK_DELAY, abs=1e-5)
 
 
+def test_a_record_that_asks_for_no_acknowledgement_is_no_sample() -> None:
+    """The delay that is told is that of the newest record, of whose sending nothing is kept here."""
+    made = recovery(2)
+    outcome = made.on_ack_untrusted(Ack(((0, 2),), 0.0, 0, 0), 3, 0.5)
+    assert len(outcome.acked) == 2
+    assert outcome.rtt_sample is None
+
+
+def test_an_acknowledgement_that_comes_late_takes_nothing_back() -> None:
+    made = recovery(6)
+    assert ack(made, 0.2, (4, 4)) == [4]
+    assert ack(made, 0.2, (0, 0)) == [0]
+    assert made.largest_acked == 4
+    assert lost(made, 0.2) == [1, 2]
+
+
 def test_probe_timeout_and_loss_delay() -> None:
     rtt = RttEstimator(0.1)
     assert rtt.probe_timeout == pytest.approx(0.1 + 4 * 0.05 + 0.025)
