@@ -11,7 +11,7 @@ from tests.transfers import Transfer, transfer
 from udpsend.errors import Cancelled, LocalFileError, PeerError, Refused, TransferFailed
 from udpsend.rendezvous.messages import check_payload
 from udpsend.transfer.closing import close_of
-from udpsend.transfer.liveness import IDLE_TIMEOUT
+from udpsend.transfer.liveness import IDLE_TIMEOUT, LINGER, LINGER_UNHEARD
 from udpsend.wire.frames import Close, CloseCode
 
 CLEAN: dict[str, Any] = {"delay": 0.01, "rate": 10e6, "queue": 200e3}
@@ -116,6 +116,26 @@ def test_the_receiver_vanishes_after_everything_arrived(seed: int) -> None:
     running.run(60)
     error, _ = running.errors()
     assert isinstance(error, TransferFailed)
+
+
+@pytest.mark.parametrize(("is_acked", "seconds"), [(True, LINGER), (False, LINGER_UNHEARD)])
+def test_a_receiver_waits_longer_for_the_last_word_where_its_own_was_not_heard(
+    is_acked: bool, seconds: float, seed: int
+) -> None:
+    """And looks for another path only then: the sender has to know that all is well."""
+    running = transfer(seed, 1000, **CLEAN)
+    running.sender.connection.close = lambda *_: None  # type: ignore[method-assign]
+    network, connection = running.network, running.receiver.connection
+    assert network.run(lambda: connection._alive.verified, seconds=5)
+    if is_acked:
+        network.run(seconds=0.2)
+    running.there.down = running.back.down = True
+    network.run(seconds=4.5)
+    assert (connection.silence(network.now) > 0) == (not is_acked)
+    assert network.run(lambda: bool(running.receiver.closed), seconds=30)
+    assert running.receiver.closed is not None
+    assert running.receiver.closed.error is None
+    assert running.receiver.closed_at - connection._alive.last_heard == pytest.approx(seconds, abs=0.1)
 
 
 @pytest.mark.parametrize("outage", [1.0, 4.0, 9.0])

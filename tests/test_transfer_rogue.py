@@ -75,6 +75,8 @@ def data(offset: int, size: int) -> bytes:
         (message({"type": "accept", "present": [[-1, 5]]}), "range"),
         (message({"type": "accept", "present": [["0", 5]]}), "range"),
         (message({"type": "accept", "present": [[0, 1]] * 5000}), "list of ranges"),
+        (message({"type": "accept", "present": [], "left_out": 5}), "left out"),
+        (message({"type": "need", "ranges": [[0, 1]]}), "unexpected message"),
         (message([1, 2]), "without a type"),
         (message({"type": 5}), "without a type"),
         (pack_control(0, b"\0\0\0\2{]"), "no JSON"),
@@ -155,6 +157,40 @@ def test_a_flood_of_challenges_is_answered_by_few() -> None:
         rogue.says(connection, b"\5" + bytes(8), STRANGER)
     to_stranger = [t for t in connection.datagrams_to_send(1.0) if t.address == STRANGER]
     assert len(to_stranger) <= 5
+
+
+def test_only_the_token_of_its_challenge_makes_an_address_the_path() -> None:
+    connection, rogue, _ = victim(Role.RECEIVER)
+    rogue.says(connection, b"\1", STRANGER)
+    assert STRANGER in [train.address for train in connection.datagrams_to_send(1.0)]
+    token = connection._path_check._token
+    rogue.says(connection, b"\6" + bytes(8), STRANGER)
+    assert connection.address == ("10.0.0.9", 9)
+    rogue.says(connection, b"\6" + token, STRANGER)
+    assert connection.address == STRANGER
+
+
+def test_an_address_that_answers_no_challenge_is_asked_five_times() -> None:
+    connection, rogue, _ = victim(Role.RECEIVER)
+    rogue.says(connection, b"\1", STRANGER)
+    asked, now = 0, 1.0
+    while now < 10:
+        asked += sum(train.address == STRANGER for train in connection.datagrams_to_send(now))
+        now += 0.1
+    assert asked == 5
+
+
+@pytest.mark.parametrize(("address", "is_another_path"), [(("10.0.0.9", 10), False), (("10.0.0.10", 9), True)])
+def test_what_is_known_of_a_path_is_forgotten_with_the_host_not_with_the_port(
+    address: Address, is_another_path: bool
+) -> None:
+    connection, rogue, _ = victim(Role.SENDER)
+    connection.flight.mtu.size = 1400
+    rogue.says(connection, b"\1", address)
+    list(connection.datagrams_to_send(1.0))
+    rogue.says(connection, b"\6" + connection._path_check._token, address)
+    assert connection.address == address
+    assert (connection.flight.mtu.size < 1400) == is_another_path
 
 
 def test_records_with_gaps_take_bounded_memory() -> None:
