@@ -545,3 +545,12 @@ def test_an_address_that_is_only_told_gets_three_times_what_the_peer_said(host: 
             a.credit = 700
     assert sent == 3 * 700 // size
     assert a.tally.to_one_unheard == sent
+
+
+def test_who_has_said_nothing_gets_no_opener_either(seed: int) -> None:
+    a = Puncher(SECRET, Role.SENDER, 0.0, Network(seed).random_bytes("a"), False, hold=1.0)
+    a.credit = 0
+    a.add_remote_candidates([Candidate(CandidateType.SERVER_REFLEXIVE, ("203.0.113.9", 7))], 0.0)
+    while (timer := a.next_timer()) is not None:
+        a.timer_expired(timer)
+        assert not a.datagrams_to_send(timer)
