@@ -8,11 +8,12 @@ from random import Random
 import pytest
 
 from udpsend.config import Role
+from udpsend.punching.behaviour import MappingBehaviour, NatBehaviour
 from udpsend.punching.negotiation import MAX_EARLY, Negotiation
 from udpsend.punching.pairs import MIN_INTERVAL
 from udpsend.punching.path import PathValidated
 from udpsend.wire.candidate import Candidate, CandidateType
-from udpsend.wire.datagram import Address, Arrival
+from udpsend.wire.datagram import Address, Arrival, Transmit
 
 SECRET = bytes(range(32))
 ADDRESSES: dict[Role, Address] = {Role.SENDER: ("10.0.0.1", 4000), Role.RECEIVER: ("10.0.0.2", 5000)}
@@ -54,3 +55,68 @@ def test_what_strangers_send_before_that_is_bounded() -> None:
         side.datagram_received(Arrival.of([short if number % 2 else long], ("10.0.0.3", 1 + number)), 0.0)
     side.agreed(SECRET, negotiation(Role.SENDER).hello(), 500, 0.1)
     assert side.counters()["probes, fragment index"] == MAX_EARLY
+
+
+def run(side: Negotiation, start: float, end: float) -> list[tuple[float, Transmit]]:
+    """What it sends by itself, and when."""
+    sent = [(start, transmit) for transmit in side.datagrams_to_send(start)]
+    while (timer := side.next_timer()) is not None and timer < end:
+        side.timer_expired(timer)
+        sent += [(timer, transmit) for transmit in side.datagrams_to_send(timer)]
+    return sent
+
+
+def test_each_punching_has_keys_of_its_own() -> None:
+    sides = {role: negotiation(role) for role in Role}
+    hellos = {role: side.hello() for role, side in sides.items()}
+    seen = []
+
+    def tag(role: Role, now: float) -> bytes:
+        _, transmit = run(sides[role], now, now + 0.1)[0]
+        return next(transmit.datagrams())[1:8]
+
+    for role, side in sides.items():
+        side.agreed(SECRET, hellos[role.other], 500, 0.0)
+        seen.append(tag(role, 0.0))
+    sides[Role.SENDER].punch_again(1.0)
+    for role, side in sides.items():
+        side.add_candidates([Candidate(CandidateType.HOST, ADDRESSES[role])], 1.0)
+        for word in side.words_to_send():
+            sides[role.other].word_received(word, 500, 1.0)
+    assert [side.generation for side in sides.values()] == [1, 1]
+    seen += [tag(role, 1.0) for role in Role]
+    assert len(set(seen)) == 4
+
+
+def test_a_word_of_an_earlier_punching_is_ignored() -> None:
+    side = negotiation(Role.RECEIVER)
+    side.agreed(SECRET, {}, 500, 0.0)
+    side.punch_again(1.0)
+    side.word_received({"candidates": [["host", "10.0.0.77", 1]]}, 500, 1.0)
+    assert run(side, 1.0, 2.0) == []
+    side.word_received({"punch": 1, "candidates": [["host", "10.0.0.77", 1]]}, 500, 2.0)
+    assert run(side, 2.0, 2.1)
+
+
+def test_what_was_opened_is_told_once_and_of_ipv4_alone() -> None:
+    side = negotiation(Role.RECEIVER)
+    told = [["srflx", "203.0.113.9", 7], ["host", "2001:db8::1", 7], ["host", "10.0.0.1", 4000]]
+    side.agreed(SECRET, {"candidates": told[:2]}, 500, 0.0)
+    side.set_behaviour(NatBehaviour(MappingBehaviour.INDEPENDENT, ("198.51.100.2", 5000)), 0.0)
+    side.word_received({"candidates": told}, 500, 0.1)
+    side.word_received({"candidates": told}, 500, 0.2)
+    opened = [word["opened"] for word in side.words_to_send() if "opened" in word]
+    assert opened == [[["203.0.113.9", 7]], [["203.0.113.9", 7], ["10.0.0.1", 4000]]]
+
+
+def test_full_ttl_waits_until_the_peer_has_opened_towards_all_that_was_told() -> None:
+    side = negotiation(Role.RECEIVER)
+    side.add_candidates([Candidate(CandidateType.SERVER_REFLEXIVE, ("198.51.100.2", 5000))], 0.0)
+    side.agreed(SECRET, {"candidates": [["srflx", "203.0.113.9", 7]]}, 500, 0.0)
+    side.set_behaviour(NatBehaviour(MappingBehaviour.INDEPENDENT, ("198.51.100.2", 5000)), 0.0)
+    assert [transmit.ttl for _, transmit in run(side, 0.0, 0.1)] == [2]
+    side.word_received({"opened": [["198.51.100.2", 5000]]}, 500, 0.1)
+    assert run(side, 0.1, 0.2) == []
+    side.word_received({"opened": [["10.0.0.2", 5000]]}, 500, 0.2)
+    time, transmit = run(side, 0.2, 0.3)[0]
+    assert (time, transmit.ttl) == (0.2, 0)
