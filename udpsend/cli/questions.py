@@ -15,7 +15,7 @@ def chosen_code(terminal: Terminal, argument: str | None, option: str | None) ->
     """The code from the argument, `--code`, the environment or the user, in this order."""
     if argument is not None:
         source = click.get_current_context().get_parameter_source("code_option")
-        if option is not None and source is ParameterSource.COMMANDLINE:
+        if source is ParameterSource.COMMANDLINE:
             raise UsageError("The code was given twice, as an argument and with --code.\nLeave out one.")
         code: str | None = argument
     elif option is not None:
