@@ -30,7 +30,7 @@ class Adapter:
 def adapters(monkeypatch: pytest.MonkeyPatch) -> list[Adapter]:
     found: list[Adapter] = [
         Adapter("docker0", [Ip("172.17.0.1")]),
-        Adapter("eth0", [Ip("192.168.1.10"), Ip(("2001:db8::9", 0, 0)), Ip(("fe80::1", 0, 2)), Ip(("fd00::9", 0, 0))]),
+        Adapter("eth0", [Ip("192.168.1.10"), Ip(("fd00::9", 0, 0)), Ip(("fe80::1", 0, 2)), Ip(("2001:db8::9", 0, 0))]),
         Adapter("eth1", [Ip("169.254.3.4"), Ip("192.168.1.10")]),
         Adapter("lo", [Ip(("::1", 0, 0)), Ip("127.0.0.1"), Ip("127.0.1.1")]),
     ]

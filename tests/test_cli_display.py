@@ -351,6 +351,8 @@ def test_escape_leaves_ordinary_text(text: str) -> None:
         ("\udcff", "\\udcff"),
         ("\U000e0041", "\\U000e0041"),
         ("\u2028", "\\u2028"),
+        ("\u2029", "\\u2029"),
+        ("\u0378", "\\u0378"),
         ("\u3164", "\\u3164"),
     ],
 )
@@ -359,7 +361,8 @@ def test_escape_examples(text: str, shown: str) -> None:
 
 
 def test_escape_cuts() -> None:
-    assert escape("x" * 10_000) == "x" * (LONGEST_NAME - 1) + "…"
+    assert escape("x" * LONGEST_NAME) == "x" * LONGEST_NAME
+    assert escape("x" * (LONGEST_NAME + 1)) == escape("x" * 10_000) == "x" * (LONGEST_NAME - 1) + "…"
 
 
 @pytest.mark.parametrize(

@@ -507,3 +507,10 @@ def test_candidates_that_come_late_have_their_time() -> None:
         deadline.candidates_known([OUTSIDE], now, own=True)
         assert deadline.at(is_heard=False) == until
         assert deadline.at(is_heard=True) == 11.5
+
+
+def test_a_nomination_prolongs_the_wait_within_bounds_and_never_shortens_it() -> None:
+    deadline = Deadline(0.0, 11.5, has_more=True)
+    for now, until in ((1.0, 11.5), (11.0, 13.0), (12.5, 14.5), (14.4, 15.5), (15.4, 15.5)):
+        deadline.nominated(now)
+        assert deadline.at(is_heard=True) == until
