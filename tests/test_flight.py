@@ -14,6 +14,7 @@ from udpsend.transfer.congestion.bbr import Bbr
 from udpsend.transfer.congestion.cubic import Cubic
 from udpsend.transfer.congestion.ledbat import Ledbat
 from udpsend.transfer.connection import Connection
+from udpsend.transfer.delivery_rate import DeliveryRate
 from udpsend.transfer.flight import Flight
 from udpsend.transfer.sent_records import SentRecord
 from udpsend.wire.datagram import Arrival
@@ -100,3 +101,29 @@ def test_a_clock_that_ticks_seldom_measures_round_trips_of_nothing(
         send(flight, now, 10)
         ack(flight, now, *[(first + 9, first + 9)] * (tick % 5 > 0), (0, first + 5))
     assert flight.window > 0
+
+
+def test_datagrams_that_are_missing_are_counted_as_lost_once() -> None:
+    """Of each record of 50 that is lost one datagram is missing."""
+    flight = Flight(0.02, 1472)
+    send(flight, 1.0, 20)
+    flight.on_ack_untrusted(Ack(((1, 4),), 0.0, 249, WINDOW), 0, 1.02)
+    flight.on_ack_untrusted(Ack(((6, 9), (1, 4)), 0.0, 498, WINDOW), 1, 1.021)
+    assert flight.records_lost == 2
+    assert flight._delivery.lost == 2 * 60_000 // 50
+
+
+def test_acknowledgements_that_come_together_make_no_path_faster() -> None:
+    """What was sent within 1.9 s has not been delivered within one."""
+    rate = DeliveryRate()
+    times = (0.0, 0.0, 1.1, 1.3, 1.5, 1.7, 1.9)
+    records = [SentRecord(number, time, 1000, 1, 1000, True) for number, time in enumerate(times)]
+    for record in records[:2]:
+        rate.on_sent(record, 1000 * record.number, record.time)
+    rate.on_acked(records[0], 1000, 1.0)
+    for record in records[2:]:
+        rate.on_sent(record, 1000 * (record.number - 1), record.time)
+    sample = rate.on_acked(records[-1], 6000, 2.0)
+    assert sample is not None
+    assert sample.delivered == 6000
+    assert sample.interval == pytest.approx(1.9)
