@@ -166,3 +166,4 @@ def test_replay_window_against_a_model(numbers: list[int]) -> None:
         if new:
             window.take(number)
             seen.add(number)
+    assert window._seen.bit_length() <= WINDOW
