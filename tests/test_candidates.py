@@ -64,6 +64,33 @@ def test_a_peer_does_not_name_what_our_relay_reaches(host: str) -> None:
             parse_candidate_untrusted([kind, host, 4000])
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "224.0.0.1",
+        "ff02::1",
+        "0.0.0.0",  # noqa: S104
+        "::",
+        "255.255.255.255",
+        "fe80::1%eth0",
+        "::ffff:127.0.0.1",
+        "::ffff:224.0.0.1",
+    ],
+)
+def test_a_peer_aims_no_probes_where_nobody_or_everybody_is(host: str) -> None:
+    with pytest.raises(BadPacket, match="candidate address"):
+        parse_candidate_untrusted(["host", host, 4000])
+
+
+@pytest.mark.parametrize(("port", "is_taken"), [(-1, False), (0, False), (1, True), (65_535, True), (65_536, False)])
+def test_ports_of_candidates(port: int, is_taken: bool) -> None:
+    if is_taken:
+        assert parse_candidate_untrusted(["host", "10.0.0.1", port]).address == ("10.0.0.1", port)
+    else:
+        with pytest.raises(BadPacket, match="candidate port"):
+            parse_candidate_untrusted(["host", "10.0.0.1", port])
+
+
 def test_one_family_and_one_address(adapters: list[Adapter]) -> None:
     assert hosts(gather_host_candidates({4: 1})) == ["127.0.0.1", "192.168.1.10", "169.254.3.4", "172.17.0.1"]
     assert hosts(gather_host_candidates({4: 1, 6: 2}, "192.168.1.10")) == ["192.168.1.10"]

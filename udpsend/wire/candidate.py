@@ -40,7 +40,8 @@ def parse_candidate_untrusted(value: object) -> Candidate:
     """A candidate from its JSON form `[type, host, port]`. Raises BadPacket.
 
     Multicast, broadcast and unspecified addresses and port 0 are no candidates: a peer must not aim our probes there.
-    Nor is the prefix that stands for our own relay here: it would lead to whatever the relay reaches.
+    Nor is the prefix that stands for our own relay here: it would lead to whatever the relay reaches. Nor are IPv4
+    addresses written as IPv6, which would be any of these in disguise.
     """
     match value:
         case [str(kind), str(host), int(port)] if not isinstance(port, bool):
@@ -53,6 +54,8 @@ def parse_candidate_untrusted(value: object) -> Candidate:
     except ValueError as error:
         raise BadPacket("candidate value") from error
     if ip.is_multicast or ip.is_unspecified or host == "255.255.255.255" or "%" in host or is_through_relay(str(ip)):
+        raise BadPacket("candidate address")
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         raise BadPacket("candidate address")
     if not 0 < port < 65536:
         raise BadPacket("candidate port")
