@@ -476,6 +476,19 @@ def test_a_stream_is_split_wherever_it_is_cut(payloads: list[bytes], step: int) 
     assert not buffer
 
 
+@pytest.mark.parametrize("size", [0, 4, 256, 1400])
+def test_stun_messages_of_any_length_between_channel_data(size: int) -> None:
+    message = b"\x00\x17" + size.to_bytes(2) + bytes(16) + b"x" * size
+    data = pack_channel_data(0x4001, b"payload", is_stream=True)
+    assert list(split_stream_untrusted(bytearray(message + data + message))) == [message, data, message]
+
+
+@pytest.mark.parametrize("first", [0x80, 0xC0, 0xFF])
+def test_what_is_no_turn_is_no_frame(first: int) -> None:
+    with pytest.raises(BadPacket, match="no TURN"):
+        list(split_stream_untrusted(bytearray([first, 0, 0, 0])))
+
+
 @given(st.binary(min_size=1, max_size=60))
 def test_splitting_raises_nothing_but_bad_packet(junk: bytes) -> None:
     try:
