@@ -667,6 +667,38 @@ def test_a_damaged_block_is_found_and_fetched_again(tmp_path: Path, here: Path, 
     assert picture(here / "tree") == picture(root)
 
 
+@pytest.mark.parametrize("length", [None, 0, 2_000_000])
+def test_a_file_that_lost_its_end_between_two_attempts_comes_again(
+    tmp_path: Path, here: Path, rng: random.Random, length: int | None
+) -> None:
+    """Its blocks were compared, and are not compared again: the journal alone would have it believed."""
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("a", "b"):
+        (root / name).write_bytes(rng.randbytes(3_000_000))
+    interrupted(root, here, 0.9)
+    staged = next((here / ".tree.udpsend-tree/tree").iterdir())
+    if length is None:
+        staged.unlink()
+    else:
+        os.truncate(staged, length)
+    assert resumed(root, here) >= 3_000_000
+    assert picture(here / "tree") == picture(root)
+
+
+def test_more_directories_than_are_kept_open(tmp_path: Path, here: Path, rng: random.Random) -> None:
+    root = tmp_path / "tree"
+    for number in range(40):
+        (root / f"{number}").mkdir(parents=True)
+        (root / f"{number}/x").write_bytes(b"x")
+    source = open_source(root)
+    sink = open_sink(over_the_wire(source.manifest), here)
+    move(source, sink, rng=rng)
+    sink.finish(source.digest())
+    source.close()
+    assert picture(here / "tree") == picture(root)
+
+
 def test_a_resumed_transfer_reads_nothing_again(
     tmp_path: Path, here: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
