@@ -424,6 +424,18 @@ def test_a_partial_that_somebody_changed_starts_from_nothing(tmp_path: Path, len
     assert os.listdir(tmp_path) == []
 
 
+def test_a_block_counts_as_compared_only_where_all_of_it_is_present(tmp_path: Path) -> None:
+    """Whatever a journal says: of what is known no hash comes."""
+    manifest = offer(3 * hashing.BLOCK_SIZE)
+    digests = [make_line(f"checked {index} {'ab' * 32}") for index in (0, 1, 2, 3)]
+    present = make_line(f"present {hashing.BLOCK_SIZE} {3 * hashing.BLOCK_SIZE - 1}")
+    (tmp_path / JOURNAL).write_bytes(b"".join([make_header(manifest.identity), present, *digests]))
+    (tmp_path / PARTIAL).write_bytes(bytes(3 * hashing.BLOCK_SIZE))
+    receiver = open_sink(manifest, tmp_path)
+    assert list(receiver.known) == [(1, 2)]
+    receiver.abandon()
+
+
 def test_a_mixture_is_thrown_away(tmp_path: Path) -> None:
     """The same name, size and time, another content: found by the hash, and the next attempt begins anew."""
     first = open_sink(offer(1000), tmp_path)
