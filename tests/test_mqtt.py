@@ -10,8 +10,10 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.servers import LOOPBACK, Mailman, Mosquitto, free_port, make_certificates, mosquitto, wait_until
 from udpsend.errors import BadPacket, UsageError
-from udpsend.rendezvous import broker_mailbox
+from udpsend.rendezvous import broker_mailbox, mqtt
 from udpsend.rendezvous.broker_mailbox import BrokerMailbox
 from udpsend.rendezvous.broker_url import BrokerUrl, group_by_host, parse_broker_url
 from udpsend.rendezvous.mailbox import Mailbox, RateLimit
@@ -381,6 +383,21 @@ def test_a_name_that_cannot_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None
         assert man.states == [
             ("mqtts://broker.invalid:8883", False, "mqtts://broker.invalid:8883: its name cannot be resolved")
         ]
+
+
+def test_the_time_that_its_name_takes_is_not_the_brokers(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that is dead costs 5 s for each look-up, before the next one is asked."""
+    look_up = socket.getaddrinfo
+
+    def slow(*words: Any, **options: Any) -> list[Any]:
+        time.sleep(1.2)
+        return look_up(*words, **options)
+
+    monkeypatch.setattr(mqtt, "CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with mailbox(broker.tcp) as (_, man):
+        wait_until(lambda: man.states, "a word of the broker's")
+        assert man.states[0][1], man.states
 
 
 def test_mqtt_5_is_tried_first_and_3_1_1_where_it_is_not_known() -> None:

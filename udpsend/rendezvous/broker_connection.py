@@ -1,7 +1,8 @@
 """The byte stream to a broker: TCP, then TLS, ready for paho-mqtt, which speaks WebSocket and MQTT over it.
 
-1. `connect` tries the addresses of the name in turn, `start_tls` checks the certificate. Both tell `hold` each socket
-   before they wait for it, so that another thread can end the waiting, and leave no socket open where they fail.
+1. `resolve` has the name looked up, `connect` tries its addresses in turn, `start_tls` checks the certificate. The last
+   two tell `hold` each socket before they wait for it, so that another thread can end the waiting, and leave no socket
+   open where they fail.
 2. `HandshakeSocket` lies under paho's WebSocket, whose own timeouts are per byte: the handshake as a whole gets a
    deadline and a size.
 3. `FilteredStream` lies between paho and everything else: only packets that pass the filter come up.
@@ -12,8 +13,8 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.broker_url import BrokerUrl
@@ -28,14 +29,20 @@ MAX_HANDSHAKE_SIZE = 16_384
 MAX_FRAME_BUFFER = 1 << 20  # of a WebSocket frame, which paho keeps until its end
 
 Hold = Callable[[socket.socket], None]
+AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]  # of socket.getaddrinfo
 
 
-def connect(url: BrokerUrl, deadline: float, hold: Hold) -> socket.socket:
-    """A TCP connection. Raises OSError, soon after `deadline` at the latest (the resolver's time is its own)."""
+def resolve(url: BrokerUrl) -> Sequence[AddressInfo]:
+    """The first addresses of the broker's name. Takes as long as the system's resolver does, which is no time of the
+    broker's: where the first name server is dead, it is 5 s for each look-up. Raises OSError."""
     try:
-        addresses = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)[:MAX_ADDRESSES]
+        return socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)[:MAX_ADDRESSES]
     except UnicodeError as error:
         raise socket.gaierror(socket.EAI_NONAME, "not a name") from error
+
+
+def connect(addresses: Sequence[AddressInfo], deadline: float, hold: Hold) -> socket.socket:
+    """A TCP connection. Raises OSError, soon after `deadline` at the latest."""
     failure: OSError = TimeoutError()
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
         share = (deadline - time.monotonic()) / (len(addresses) - index)

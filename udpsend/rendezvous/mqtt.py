@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from udpsend.errors import UsageError
-from udpsend.rendezvous.broker_connection import FilteredStream, HandshakeSocket, connect, start_tls
+from udpsend.rendezvous.broker_connection import FilteredStream, HandshakeSocket, connect, resolve, start_tls
 from udpsend.rendezvous.broker_mailbox import BrokerMailbox
 from udpsend.rendezvous.broker_url import BrokerUrl, group_by_host, parse_broker_url
 from udpsend.rendezvous.mailbox import Mailbox, OnMessage, OnState
@@ -81,8 +81,9 @@ class _Link:
         self._stream: FilteredStream | None = None
 
     def run(self, context: ssl.SSLContext | None) -> None:
+        addresses = resolve(self._url)
         deadline = time.monotonic() + CONNECT_TIMEOUT
-        self._socket = connect(self._url, deadline, self._mailbox.hold)
+        self._socket = connect(addresses, deadline, self._mailbox.hold)
         if self._url.is_secure:
             self._socket = start_tls(self._socket, self._url, context, deadline, self._mailbox.hold)
         client = self._make_client(self._socket, deadline)
