@@ -100,7 +100,7 @@ def test_a_word_of_an_earlier_punching_is_ignored() -> None:
 
 def test_what_was_opened_is_told_once_and_of_ipv4_alone() -> None:
     side = negotiation(Role.RECEIVER)
-    told = [["srflx", "203.0.113.9", 7], ["host", "2001:db8::1", 7], ["host", "10.0.0.1", 4000]]
+    told: list[JSON] = [["srflx", "203.0.113.9", 7], ["host", "2001:db8::1", 7], ["host", "10.0.0.1", 4000]]
     side.agreed(SECRET, {"candidates": told[:2]}, 500, 0.0)
     side.set_behaviour(NatBehaviour(MappingBehaviour.INDEPENDENT, ("198.51.100.2", 5000)), 0.0)
     side.word_received({"candidates": told}, 500, 0.1)

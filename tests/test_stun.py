@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import queue
 import socket
 import struct
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import aioice.stun
 import pytest
@@ -21,8 +23,10 @@ from hypothesis import strategies as st
 
 from tests.servers import LOOPBACK, UdpServer, coturn
 from udpsend.errors import BadPacket, UsageError
+from udpsend.punching.behaviour import MappingBehaviour, judge_behaviour
 from udpsend.rendezvous import stun as stun_module
 from udpsend.rendezvous.stun import StunClient, StunError, parse_stun_server
+from udpsend.rendezvous.stun_round import StunRound
 from udpsend.serve.responder import MAGIC_COOKIE, respond_untrusted
 from udpsend.serve.server import Server
 from udpsend.wire.datagram import Address, is_stun
@@ -319,10 +323,40 @@ def test_names_are_resolved_in_bounded_time(driver: Driver, monkeypatch: pytest.
         hanging.wait(20)
         return []
 
+    monkeypatch.setattr(stun_module, "RESOLVE_TIMEOUT", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     with pytest.raises(StunError, match="resolved in time"):
         driver.client("stun.invalid").query(0.1)
     hanging.set()
+
+
+def test_the_time_that_its_name_takes_is_not_the_servers(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up = socket.getaddrinfo
+
+    def slow(*words: Any, **options: Any) -> list[Any]:
+        time.sleep(1.2)
+        return look_up(*words, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with Server(LOOPBACK, 0, 0) as server:
+        assert driver.client(f"localhost:{server.stun_port}").query(1.0) == driver.address
+
+
+def test_a_server_that_is_not_found_is_none_that_lets_nothing_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not asked, so nothing is known of what is in the way: 'silent' would have both sides give up early."""
+
+    def fail(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    known: list[dict[str, tuple[str, int] | None]] = []
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    asked = StunRound(["a.invalid", "b.invalid"], lambda *_: None, calls.put, lambda public: None, known.append)
+    asked.ask([socket.AF_INET])
+    for _ in range(2):
+        calls.get(timeout=20)()
+    assert known == [{}]
+    assert judge_behaviour([], known[0]).mapping is MappingBehaviour.UNKNOWN
 
 
 def test_a_name_without_an_address(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:

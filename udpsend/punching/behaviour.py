@@ -25,7 +25,7 @@ class MappingBehaviour(Enum):
     """The value goes over the wire."""
 
     UNKNOWN = "unknown"  # fewer than two servers answered
-    SILENT = "silent"  # none did, though some were asked
+    SILENT = "silent"  # none did, though some were asked: not those whose names nobody knew
     NONE = "none"  # no translation: the outside address is one of the host's own
     INDEPENDENT = "independent"
     DEPENDENT = "dependent"

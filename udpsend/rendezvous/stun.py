@@ -1,6 +1,7 @@
 """Asks a STUN server for this side's address as the internet sees it, on the very socket that will carry the file.
 
-1. The server's name is resolved, in a thread of its own that is waited for no longer than there is time.
+1. The server's name is resolved, in a thread of its own that is not waited for for ever. That is no time of the
+   server's, and a server that is not found has not been asked: it is none that does not answer.
 2. IPv4: pystun3's `stun_test` (RFC 3489) runs on `_SocketFacade`, which looks like a socket to it: what it sends goes
    out through the driver, what it receives is what the driver saw arrive with its transaction id.
 3. Where pystun3 gets no answer, or none that it can read, and for IPv6: a Binding request of RFC 8489 in aioice's
@@ -35,6 +36,7 @@ from udpsend.wire.datagram import Address
 
 DEFAULT_PORT = 3478
 DEFAULT_TIMEOUT = 3.0  # seconds
+RESOLVE_TIMEOUT = 11.0  # seconds; where the first name server is dead it is 5 for a look-up, and 10 where it is alone
 
 RFC3489_SHARE = 0.5  # seconds for step 2 (at most a third of the whole): five times a typical round trip
 RFC3489_RESEND = 0.25  # seconds
@@ -53,6 +55,10 @@ _HOPELESS = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.E
 
 class StunError(Exception):
     """The server told no address: it is silent, not to be found, or does not make sense. The text says which."""
+
+
+class NotAsked(StunError):
+    """Nothing was sent: the server has no address, or its name could not be resolved."""
 
 
 def parse_stun_server(text: str) -> tuple[str, int]:
@@ -97,22 +103,23 @@ class StunClient:
         return is_answer
 
     def query(self, timeout: float = DEFAULT_TIMEOUT) -> Address:
-        """Our address as the server sees it, within `timeout` seconds. Raises StunError."""
+        """Our address as the server sees it, `timeout` seconds after its name is resolved at the latest. Raises
+        StunError."""
+        server = self._resolve()
         deadline = time.monotonic() + timeout
-        server = self._resolve(deadline)
         address = None
         if self.family == socket.AF_INET:
             share = min(RFC3489_SHARE, timeout / 3)
             address = self._ask_with_pystun3(server, min(deadline, time.monotonic() + share))
         return address or self._ask_with_aioice(server, deadline)
 
-    def _resolve(self, deadline: float) -> Address:
+    def _resolve(self) -> Address:
         try:
             ip = ipaddress.ip_address(self._host)
         except ValueError:
-            return _resolve_name(self._host, self._port, self.family, deadline)
+            return _resolve_name(self._host, self._port, self.family)
         if (ip.version == 6) != (self.family == socket.AF_INET6):
-            raise StunError(f"no IPv{4 if ip.version == 6 else 6} address")
+            raise NotAsked(f"no IPv{4 if ip.version == 6 else 6} address")
         return (self._host, self._port)
 
     def transmit(self, request: bytes, server: Address) -> None:
@@ -245,18 +252,18 @@ def _checked_address_untrusted(host: str | None, port: int | None, family: int) 
     return (str(ip), port)
 
 
-def _resolve_name(host: str, port: int, family: socket.AddressFamily, deadline: float) -> Address:
-    """As `look_up`. Raises StunError, at `deadline` at the latest: the thread that looks is then left behind."""
+def _resolve_name(host: str, port: int, family: socket.AddressFamily) -> Address:
+    """As `look_up`. Raises NotAsked, after RESOLVE_TIMEOUT at the latest: the thread that looks is then left behind."""
     found: queue.SimpleQueue[Address | None] = queue.SimpleQueue()
     threading.Thread(
         target=lambda: found.put(look_up(host, port, family)), name="udpsend-stun-name", daemon=True
     ).start()
     try:
-        address = found.get(timeout=max(0.0, deadline - time.monotonic()))
+        address = found.get(timeout=RESOLVE_TIMEOUT)
     except queue.Empty:
-        raise StunError("its name could not be resolved in time") from None
+        raise NotAsked("its name could not be resolved in time") from None
     if address is None:
-        raise StunError(f"its name has no {'IPv6' if family == socket.AF_INET6 else 'IPv4'} address")
+        raise NotAsked(f"its name has no {'IPv6' if family == socket.AF_INET6 else 'IPv4'} address")
     return address
 
 

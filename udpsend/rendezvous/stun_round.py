@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Sequence
 
 from udpsend.events import PublicAddress
-from udpsend.rendezvous.stun import StunClient, StunError, parse_stun_server
+from udpsend.rendezvous.stun import NotAsked, StunClient, StunError, parse_stun_server
 from udpsend.wire.datagram import Address
 
 ENOUGH = 2  # answers that tell what a NAT does
 
 Seen = dict[str, Address | None]
-"""By the name of the server: this side's IPv4 address as it saw it, or None if it did not answer."""
+"""By the name of the server: this side's IPv4 address as it saw it, or None if it did not answer. Who could not be
+asked is not there."""
 
 
 class StunRound:
@@ -54,20 +55,23 @@ class StunRound:
         return any(client.datagram_received(datagram) for client in self._clients)
 
     def _query(self, client: StunClient, number: int) -> None:
+        was_asked = True
         try:
             public = PublicAddress(client.server, client.query())
         except StunError as error:
             public = PublicAddress(client.server, None, str(error))
-        self._call_soon(lambda: self._answered(public, client.family, number))
+            was_asked = not isinstance(error, NotAsked)
+        self._call_soon(lambda: self._answered(public, client.family, was_asked, number))
 
-    def _answered(self, public: PublicAddress, family: int, number: int) -> None:
+    def _answered(self, public: PublicAddress, family: int, was_asked: bool, number: int) -> None:
         if number != self._number:
             return
         self._on_address(public)
         if family == socket.AF_INET:
             self._waiting -= 1
             host = parse_stun_server(public.server)[0]  # two ports of one host are one server
-            self._seen[host] = public.address or self._seen.get(host)
+            if was_asked:
+                self._seen[host] = public.address or self._seen.get(host)
             self._settle()
 
     def _settle(self) -> None:
