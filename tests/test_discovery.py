@@ -6,14 +6,18 @@ import socket
 from collections.abc import Iterator, Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from tests.servers import wait_until
 from udpsend import discovery as discovery_module
 from udpsend.config import Config
 from udpsend.discovery import Discovery
 from udpsend.net.udp import UdpEndpoint
+from udpsend.punching import portmap as portmap_module
 from udpsend.punching.behaviour import NatBehaviour
-from udpsend.wire.candidate import Candidate
+from udpsend.punching.gateway import Gateway
+from udpsend.punching.mappers import PortMapping
+from udpsend.wire.candidate import Candidate, CandidateType
 
 
 class _Lone:
@@ -29,7 +33,7 @@ class _Lone:
             self.endpoint,
             lambda call: None,
             lambda event: None,
-            lambda candidates: self.candidates.append(list(candidates)),
+            lambda candidates, are_all: self.candidates.append(list(candidates)),
             self.behaviours.append,
         )
         self.discovery.start()
@@ -74,6 +78,71 @@ def test_after_a_while_servers_are_asked_again(lone: _Lone, asked: list[Sequence
     assert len(asked) == 1
     lone.discovery.again()
     assert len(asked) == 1
+
+
+HOME = Candidate(CandidateType.HOST, ("10.1.0.70", 4000))
+AWAY = Candidate(CandidateType.HOST, ("10.2.0.70", 4000))
+
+
+def test_who_comes_into_another_network_tells_its_addresses_in_place_of_the_old_ones(
+    lone: _Lone, asked: list[Sequence[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = [HOME]
+    monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: list(here))
+    now = lone.discovery._looked
+    assert not lone.discovery.look_around(now + 1), "it looks every few seconds"
+    assert lone.discovery.look_around(now + 5), "it had none of its addresses before"
+    assert not lone.discovery.look_around(now + 10)
+    here[:] = [AWAY]
+    assert lone.discovery.look_around(now + 15)
+    assert lone.candidates == [[HOME], [AWAY]]
+    assert len(asked) == 2, "the servers see another address, too"
+
+
+@pytest.mark.parametrize("word", ["refresh", "again"])
+def test_an_address_that_came_just_now_is_told(
+    lone: _Lone, asked: list[Sequence[int]], monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """However short ago the servers were asked."""
+    monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: [HOME])
+    if word == "refresh":
+        lone.discovery.refresh(lone.discovery._asked_stun)
+    else:
+        lone.discovery.again()
+    assert lone.candidates == [[HOME]]
+    assert len(asked) == 1
+
+
+def test_another_router_is_asked_for_a_mapping_and_the_old_one_is_told_no_more(
+    lone: _Lone, asked: list[Sequence[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, here = [Gateway("10.1.0.65", "10.1.0.70")], [HOME]
+    mappers: list[Gateway] = []
+    closed: list[Gateway] = []
+
+    class Mapper:
+        def __init__(self, gateway: Gateway, *_: object) -> None:
+            self.gateway = gateway
+            mappers.append(gateway)
+
+        def close(self) -> None:
+            closed.append(self.gateway)
+
+    monkeypatch.setattr(portmap_module, "PortMapper", Mapper)
+    monkeypatch.setattr(discovery_module, "find_gateway", lambda bind: gateway[0])
+    monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: list(here))
+    discovery = lone.discovery
+    discovery._config = replace(discovery._config, port_mapping=True)
+    discovery.look_around(discovery._looked + 5)
+    discovery._port_mapped(PortMapping("PCP", ("203.0.113.1", 7000), 600))
+    here.append(AWAY)
+    discovery.look_around(discovery._looked + 5)
+    assert Candidate(CandidateType.MAPPED, ("203.0.113.1", 7000)) in lone.candidates[-1]
+    gateway[0], here[:] = Gateway("10.2.0.65", "10.2.0.70"), [AWAY]
+    discovery.look_around(discovery._looked + 5)
+    assert lone.candidates[-1] == [AWAY]
+    assert [one.address for one in mappers] == ["10.1.0.65", "10.2.0.65"]
+    wait_until(lambda: [one.address for one in closed] == ["10.1.0.65"])
 
 
 def test_who_was_not_asked_has_no_routers_counted(monkeypatch: pytest.MonkeyPatch) -> None:

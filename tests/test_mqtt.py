@@ -82,6 +82,19 @@ def test_a_renewed_mailbox_comes_up_again(broker: Mosquitto, kind: str) -> None:
         man_b.wait_for(b"again")
 
 
+def test_a_mailbox_that_waits_for_its_next_attempt_is_renewed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is back, and the pause has become half a minute."""
+    monkeypatch.setattr(broker_mailbox, "FIRST_BACKOFF", 1000.0)
+    port = free_port()
+    with mailbox(f"mqtt://{LOOPBACK}:{port}") as (a, man):
+        wait_until(lambda: man.states)
+        with mosquitto(tmp_path, ports=(port, free_port(), free_port(), free_port())):
+            a.renew()
+            man.wait_until_up()
+
+
 def test_messages_cross_the_embedded_broker() -> None:
     with Server(LOOPBACK, 0, 0) as server:
         url = f"mqtt://{LOOPBACK}:{server.mqtt_port}"

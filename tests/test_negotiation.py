@@ -14,6 +14,7 @@ from udpsend.punching.pairs import MIN_INTERVAL
 from udpsend.punching.path import PathValidated
 from udpsend.wire.candidate import Candidate, CandidateType
 from udpsend.wire.datagram import Address, Arrival, Transmit
+from udpsend.wire.json import JSON
 
 SECRET = bytes(range(32))
 ADDRESSES: dict[Role, Address] = {Role.SENDER: ("10.0.0.1", 4000), Role.RECEIVER: ("10.0.0.2", 5000)}
@@ -120,3 +121,16 @@ def test_full_ttl_waits_until_the_peer_has_opened_towards_all_that_was_told() ->
     side.word_received({"opened": [["10.0.0.2", 5000]]}, 500, 0.2)
     time, transmit = run(side, 0.2, 0.3)[0]
     assert (time, transmit.ttl) == (0.2, 0)
+
+
+def test_addresses_of_a_network_that_was_left_are_not_told() -> None:
+    side = negotiation(Role.RECEIVER)
+    side.set_behaviour(NatBehaviour(MappingBehaviour.NONE, ADDRESSES[Role.RECEIVER]), 0.0)
+    elsewhere = Candidate(CandidateType.HOST, ("10.1.0.3", 5000))
+    assert side.add_candidates([elsewhere], 1.0, are_all=True)
+    assert side.hello()["candidates"] == [elsewhere.to_json()]
+    assert "nat" not in side.hello()
+    side.agreed(SECRET, negotiation(Role.SENDER).hello(), 500, 2.0)
+    later = Candidate(CandidateType.HOST, ("10.1.0.4", 5000))
+    assert side.add_candidates([elsewhere, later], 3.0, are_all=True)
+    assert [word["candidates"] for word in side.words_to_send()] == [[later.to_json()]], "the peer has the first"

@@ -40,6 +40,24 @@ def test_lan_without_any_server_by_multicast_alone(tmp_path: Path, source: Path)
             assert "Direct path: local network, 10.7.0." in printed
 
 
+def test_who_has_no_network_yet_when_the_commands_start(tmp_path: Path, source: Path) -> None:
+    addresses = {"alice": "10.7.0.1/24", "bob": "10.7.0.2/24"}
+    options = ("--broker", "none", "--stun", "none")
+    target = tmp_path / "received"
+    target.mkdir()
+    with laboratory(lan()) as lab:
+        for host in addresses:
+            lab.output(host, ["ip", "address", "flush", "dev", "eth0"])
+        receiver = udpsend(lab, "bob", tmp_path / "recv.log", "recv", CODE, "--yes", "-v", "-o", str(target), *options)
+        sender = udpsend(lab, "alice", tmp_path / "send.log", "send", str(source), "--code", CODE, "-v", *options)
+        for started in (receiver, sender):
+            started.wait_for_text("mailbox local network: up")
+        for host, address in addresses.items():
+            lab.output(host, ["ip", "address", "add", address, "dev", "eth0"])
+        for started in (receiver, sender):
+            assert "Direct path: local network, 10.7.0." in started.finish()
+
+
 def meeting_options(lab: Lab) -> tuple[str, ...]:
     server = lab.address("server")
     return ("--broker", f"mqtt://{server}:{MQTT_PORT}", "--stun", f"{server}:{STUN_PORT}")

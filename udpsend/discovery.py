@@ -6,8 +6,9 @@
 3. A port mapping from the router.
 4. A relay, where one was asked for.
 
-2 to 4 work in threads of their own and are not waited for. `again` starts over where a path has died: an address may be
-another one by now; what the servers said a moment ago holds, however often somebody asks.
+2 to 4 work in threads of their own and are not waited for. It starts over where this host has other addresses than
+before: who waits for the other side may come home meanwhile, or have begun without a network (`look_around`); and
+where a path has died (`again`). What the servers said a moment ago holds, however often somebody asks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from udpsend.net import clock
 from udpsend.net.udp import UdpEndpoint
 from udpsend.punching.behaviour import NatBehaviour, judge_behaviour, search_apart
 from udpsend.punching.candidates import gather_host_candidates
-from udpsend.punching.gateway import find_gateway
+from udpsend.punching.gateway import Gateway, find_gateway
 from udpsend.punching.hops import routers_that_translate
 from udpsend.rendezvous.stun_round import Seen, StunRound
 from udpsend.wire.candidate import Candidate, CandidateType
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # what most sessions do without is imported where it is used:
     from udpsend.relaying import Relaying
 
 KEEP_ALIVE = 15.0  # seconds; NATs forget after 30 at the earliest
+LOOK_INTERVAL = 5.0  # seconds; as often as multicast looks at the interfaces
 STUN_FRESH = 3.0  # seconds; a NAT may have forgotten by then, and who waited longer asks again when the other is there
 
 
@@ -47,11 +49,10 @@ class Discovery:
         endpoint: UdpEndpoint,
         call_soon: Callable[[Callable[[], None]], None],
         emit: Callable[[events.Event], None],
-        on_candidates: Callable[[list[Candidate]], None],
+        on_candidates: Callable[[list[Candidate], bool], None],
         on_behaviour: Callable[[NatBehaviour], None],
     ) -> None:
-        self.candidates = gather_host_candidates(endpoint.ports, config.bind)
-        """All that are known."""
+        """`on_candidates` is given what was found, and whether these are all that there are."""
         self._config = config
         self._endpoint = endpoint
         self._call_soon = call_soon
@@ -66,6 +67,11 @@ class Discovery:
         self._judged: Seen | None = None  # and from then on
         self._hops: tuple[int, bool] | None = (1, False)  # None while they are being counted
         self._is_counted = False
+        self._hosts = self._look()
+        self._looked = clock.now()
+        self.candidates = [*self._hosts]
+        """All that are known."""
+        self._gateway: Gateway | None = None
         self._port_mapper: PortMapper | None = None
         self._relaying: Relaying | None = None
         self.is_complete = False
@@ -85,18 +91,30 @@ class Discovery:
 
     def again(self) -> None:
         """Another path is looked for, maybe since the other side says so: it may say so two hundred times at once."""
-        if clock.now() - self._asked_stun <= STUN_FRESH:
-            self._on_candidates(self.candidates)
+        hosts = self._look()
+        if self._is_here(hosts) and clock.now() - self._asked_stun <= STUN_FRESH:
+            self._on_candidates(self.candidates, True)
             self._tell_behaviour()
-            return
-        self._is_counted = False
-        self.candidates = gather_host_candidates(self._endpoint.ports, self._config.bind) + self._lasting
-        self._on_candidates(self.candidates)
-        self._ask_stun_servers()
+        else:
+            self._start_over(hosts)
+
+    def look_around(self, now: float) -> bool:
+        """While the other side is waited for: whether this host has moved."""
+        if now - self._looked < LOOK_INTERVAL:
+            return False
+        self._looked = now
+        hosts = self._look()
+        has_moved = not self._is_here(hosts)
+        if has_moved:
+            self._start_over(hosts)
+        return has_moved
 
     def refresh(self, now: float) -> None:
-        """The other side is there: is what the STUN servers said still true?"""
-        if now - self._asked_stun > STUN_FRESH:
+        """The other side is there: is what it is told still true?"""
+        hosts = self._look()
+        if not self._is_here(hosts):
+            self._start_over(hosts)
+        elif now - self._asked_stun > STUN_FRESH:
             self._ask_stun_servers()
 
     def keep_alive(self, now: float) -> None:
@@ -121,9 +139,24 @@ class Discovery:
         if self._port_mapper is not None:
             self._port_mapper.close()
 
+    def _look(self) -> list[Candidate]:
+        return gather_host_candidates(self._endpoint.ports, self._config.bind)
+
+    def _is_here(self, hosts: list[Candidate]) -> bool:
+        """These are the addresses that it had, in whatever order the system lists them."""
+        return set(hosts) == set(self._hosts)
+
+    def _start_over(self, hosts: list[Candidate]) -> None:
+        self._hosts = hosts
+        self._is_counted = False
+        self._map_port()
+        self.candidates = hosts + self._lasting
+        self._on_candidates(self.candidates, True)
+        self._ask_stun_servers()
+
     def _found(self, candidate: Candidate) -> None:
         self.candidates.append(candidate)
-        self._on_candidates([candidate])
+        self._on_candidates([candidate], False)
 
     def _ask_stun_servers(self) -> None:
         self._asked_stun, self._judged = clock.now(), None
@@ -171,13 +204,21 @@ class Discovery:
     def _map_port(self) -> None:
         port = self._endpoint.ports.get(4)
         gateway = find_gateway(self._config.bind) if self._config.port_mapping and port else None
+        if gateway == self._gateway:
+            return
+        self._gateway = gateway
+        if self._port_mapper is not None:
+            # The router of a network that was left may be silent for a second.
+            threading.Thread(target=self._port_mapper.close, name="udpsend-unmap", daemon=True).start()
+            self._port_mapper = None
+            self._lasting = [candidate for candidate in self._lasting if candidate.type is not CandidateType.MAPPED]
         if gateway is None or port is None:
             return
 
         from udpsend.punching.portmap import PortMapper
 
         def on_mapping(mapping: PortMapping) -> None:
-            self._call_soon(lambda: self._port_mapped(mapping))
+            self._call_soon(lambda: self._port_mapped(mapping) if gateway == self._gateway else None)
 
         def on_failure(why: str) -> None:
             self._call_soon(lambda: self._emit(events.PortMapped("", None, why)))

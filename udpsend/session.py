@@ -101,9 +101,9 @@ class Session:
 
     # what the owner does
 
-    def add_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
-        """This side's own, found later: the peer is told."""
-        if self._negotiation.add_candidates(candidates, now):
+    def add_candidates(self, candidates: Sequence[Candidate], now: float, *, are_all: bool = False) -> None:
+        """This side's own, found later: the peer is told. `are_all`: those of before are of no use any more."""
+        if self._negotiation.add_candidates(candidates, now, are_all=are_all):
             self._tell(now)
 
     def set_behaviour(self, behaviour: NatBehaviour, now: float) -> None:

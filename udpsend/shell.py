@@ -93,7 +93,7 @@ class Shell:
                 self._endpoint,
                 lambda call: self.driver.call_soon(call),
                 self.emit,
-                lambda candidates: self.session.add_candidates(candidates, clock.now()),
+                lambda found, are_all: self.session.add_candidates(found, clock.now(), are_all=are_all),
                 lambda behaviour: self.session.set_behaviour(behaviour, clock.now()),
             )
             self.session = Session(
@@ -153,6 +153,10 @@ class Shell:
         if place.up:
             self.session.mailbox_up(clock.now())
 
+    def _renew_mailboxes(self) -> None:
+        for mailbox in self._mailboxes:
+            mailbox.renew()
+
     # the session's events
 
     def turn(self, now: float) -> None:
@@ -164,6 +168,8 @@ class Shell:
         if self._exchange is not None and self.session.connection is None:
             self._exchange.turn(now, self._discovery.is_complete)
             self._discovery.keep_alive(now)
+        elif self.session.connection is None and self._discovery.look_around(now):
+            self._renew_mailboxes()
         while (event := self.session.next_event()) is not None:
             self.session_event(event, now)
         if now - self._progress_time >= PROGRESS_INTERVAL:
@@ -202,8 +208,7 @@ class Shell:
                 self._show_path_lost()
                 self._discovery.again()
                 if not by_peer:
-                    for mailbox in self._mailboxes:
-                        mailbox.renew()
+                    self._renew_mailboxes()
             case PathMoved(path):
                 self._is_path_lost = False
                 self.emit(events.PathFound(path.kind, peer_behind_relay(path.address), path.round_trip))

@@ -94,8 +94,12 @@ class Negotiation:
             hello["nat"] = self.behaviour.to_json()
         return hello
 
-    def add_candidates(self, candidates: Sequence[Candidate], now: float) -> bool:
-        """This side's own, as they are found. Whether there was a new one."""
+    def add_candidates(self, candidates: Sequence[Candidate], now: float, *, are_all: bool = False) -> bool:
+        """This side's own, as they are found; `are_all`: in place of those that no peer was told yet. Whether there is
+        something to tell."""
+        if are_all and self._puncher is None:
+            self._candidates, self.behaviour = list(candidates), None
+            return True
         known = {candidate.address for candidate in self._candidates}
         fresh = [candidate for candidate in candidates if candidate.address not in known]
         self._candidates += fresh

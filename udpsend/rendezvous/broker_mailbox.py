@@ -3,7 +3,8 @@
 1. The URLs are alternatives, TLS before plain, each with MQTT 5 and, where the broker does not speak it, MQTT 3.1.1.
    A broker that cannot be found, refuses or stays silent costs seconds of this thread and one `on_state(False)`.
 2. The connection (`mqtt.py`) lasts as long as it lasts.
-3. Then wait (0.5 s, doubling to 30 s while connections are short) and start again with 1.
+3. Then wait (0.5 s, doubling to 30 s while connections are short, and no longer than until `renew`) and start again
+   with 1.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class BrokerMailbox:
         self.outgoing: deque[bytes] = deque(maxlen=MAX_OUTGOING)
         self._socket: socket.socket | None = None
         self._closed = threading.Event()
+        self._at_once = threading.Event()  # no further wait before the next attempt
         self._deadline = 0.0  # set by close: when the thread must be done
         self.wake_reader, self._wake_writer = socket.socketpair()
         self.wake_reader.setblocking(False)
@@ -92,6 +94,10 @@ class BrokerMailbox:
             self._wake()
 
     def renew(self) -> None:
+        self._at_once.set()
+        self._break_connection()
+
+    def _break_connection(self) -> None:
         connection = self._socket
         if connection is not None:
             with contextlib.suppress(OSError):
@@ -101,8 +107,9 @@ class BrokerMailbox:
     def close(self) -> None:
         self._deadline = time.monotonic() + CLOSE_TIMEOUT
         self._closed.set()
+        self._at_once.set()
         if not self._state:
-            self.renew()
+            self._break_connection()
         self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(CLOSE_TIMEOUT)
@@ -121,8 +128,9 @@ class BrokerMailbox:
             self._report(False, detail)
             if was_up and time.monotonic() - started > STABLE:
                 backoff = FIRST_BACKOFF
-            self._closed.wait(backoff * (0.75 + secrets.randbelow(500) / 1000))  # not all clients of a broker at once
-            backoff = min(backoff * 2, MAX_BACKOFF)
+            share = 0.75 + secrets.randbelow(500) / 1000  # not all clients of a broker at once
+            backoff = FIRST_BACKOFF if self._at_once.wait(backoff * share) else min(backoff * 2, MAX_BACKOFF)
+            self._at_once.clear()
         self.wake_reader.close()
         self._wake_writer.close()
 

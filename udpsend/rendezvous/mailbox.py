@@ -41,7 +41,8 @@ class Mailbox(Protocol):
         mailbox is down, messages are dropped."""
 
     def renew(self) -> None:
-        """The way there may be dead without anybody having noticed: connect anew. From any thread; never blocks."""
+        """The way there may be dead without anybody having noticed, or be there again: connect anew, at once. From any
+        thread; never blocks."""
 
     def close(self) -> None:
         """Sends what was published, then leaves, within CLOSE_TIMEOUT seconds. May be called more than once."""
