@@ -134,3 +134,34 @@ def test_addresses_of_a_network_that_was_left_are_not_told() -> None:
     later = Candidate(CandidateType.HOST, ("10.1.0.4", 5000))
     assert side.add_candidates([elsewhere, later], 3.0, are_all=True)
     assert [word["candidates"] for word in side.words_to_send()] == [[later.to_json()]], "the peer has the first"
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "why"),
+    [
+        (["2001:db8::1"], ["10.0.0.2"], "this side has IPv6 only, the other IPv4 only."),
+        (["10.0.0.1"], ["::1", "2001:db8::2"], "this side has IPv4 only, the other IPv6 only."),
+        (["127.0.0.1"], ["10.0.0.2"], "this side has no address but those that lead to itself."),
+        (["10.0.0.1"], [], "the other side has no address but those that lead to itself."),
+        (["10.0.0.1"], ["10.0.0.2", "2001:db8::2"], "None of its 2 addresses answered"),
+    ],
+)
+def test_where_nothing_can_be_tried_no_nat_is_blamed(own: list[str], peer: list[str], why: str) -> None:
+    """Of a host without IPv4 no STUN server hears anything over IPv4: that is no network that lets no UDP through."""
+    sides = [
+        Negotiation(role, Random(0).randbytes, _candidates(addresses), role.value, Counter())
+        for role, addresses in ((Role.SENDER, own), (Role.RECEIVER, peer))
+    ]
+    if why.startswith("this side has IPv6"):
+        sides[0].set_behaviour(NatBehaviour(MappingBehaviour.SILENT), 0.0)
+    sides[0].agreed(SECRET, sides[1].hello(), 500, 0.0)
+    lines = sides[0].why_no_path().splitlines()
+    assert why in "\n".join(lines[1:])
+    assert len(lines) == 3
+
+
+def _candidates(hosts: list[str]) -> list[Candidate]:
+    return [
+        Candidate(CandidateType.LOOPBACK if host in ("::1", "127.0.0.1") else CandidateType.HOST, (host, 4000))
+        for host in hosts
+    ]

@@ -27,7 +27,7 @@ class Deadline:
         self._last = self._at + 2 * GRACE
         self._has_more = has_more
         self._is_hopeless = False
-        self._versions: dict[bool, set[bool]] = {True: set(), False: set()}
+        self._versions: dict[bool, set[int]] = {True: set(), False: set()}
         self._latest = start
 
     def nominated(self, now: float) -> None:
@@ -38,15 +38,19 @@ class Deadline:
         for candidate in candidates:
             self._latest = now
             if candidate.type is not CandidateType.LOOPBACK:
-                self._versions[own].add(candidate.is_ipv6)
+                self._versions[own].add(6 if candidate.is_ipv6 else 4)
             self._has_more |= candidate.type in (CandidateType.MAPPED, CandidateType.RELAYED)
+
+    def versions(self) -> tuple[frozenset[int], frozenset[int]]:
+        """IP versions of the addresses that this side and the other have told."""
+        return frozenset(self._versions[True]), frozenset(self._versions[False])
 
     def behaviours_known(self, own: NatBehaviour, peer: NatBehaviour) -> None:
         self._is_hopeless = is_hopeless(own, peer)
 
     def at(self, *, is_heard: bool) -> float:
         """When to give up. `is_heard`: something of the peer has arrived."""
-        both_ipv6 = all(True in versions for versions in self._versions.values())
+        both_ipv6 = all(6 in versions for versions in self._versions.values())
         if is_heard or self._has_more or both_ipv6 or not self._is_hopeless:
             return self._at
         return min(self._at, max(self._start + HOPELESS, self._latest + SETTLE))

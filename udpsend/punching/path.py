@@ -49,3 +49,6 @@ class PunchFailed(Struct, frozen=True):
 
     tried: int
     heard: int
+    own: frozenset[int] = frozenset({4})
+    peer: frozenset[int] = frozenset({4})
+    """The IP versions of the addresses that each has told, those of one host aside."""

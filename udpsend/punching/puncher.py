@@ -230,7 +230,8 @@ class Puncher:
 
     def failure(self) -> PunchFailed:
         """What has come of it, if this is the end."""
-        return PunchFailed(len(self._signalled), sum(pair.received > 0 for pair in self._pairs.values()))
+        heard = sum(pair.received > 0 for pair in self._pairs.values())
+        return PunchFailed(len(self._signalled), heard, *self._deadline.versions())
 
     @property
     def tally(self) -> Tally:

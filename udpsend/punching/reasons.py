@@ -8,8 +8,22 @@ from udpsend.punching.path import PunchFailed
 
 def explain(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
     """From what both NATs are known to do, and what came of the probes."""
-    sides = f"this side has {own}, the other {peer}"
-    return f"The other side is there, but no direct path to it was found:\n{sides}.\n{_remedy(own, peer, failed)}"
+    why = _nothing_in_common(failed) or f"this side has {own}, the other {peer}.\n{_remedy(own, peer, failed)}"
+    return f"The other side is there, but no direct path to it was found:\n{why}"
+
+
+def _nothing_in_common(failed: PunchFailed) -> str:
+    """Where nothing could be tried, no NAT and no firewall is to blame."""
+    for who, versions in (("this side", failed.own), ("the other side", failed.peer)):
+        if not versions:
+            return f"{who} has no address but those that lead to itself.\nConnect it to a network, and try again."
+    if failed.own & failed.peer:
+        return ""
+    own, peer = (f"IPv{min(versions)} only" for versions in (failed.own, failed.peer))
+    return (
+        f"this side has {own}, the other {peer}.\nOne side needs an address of the other's kind: take another network "
+        "there, or a relay (--relay) on the side with IPv6."
+    )
 
 
 def is_hopeless(own: NatBehaviour, peer: NatBehaviour) -> bool:
