@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.test_relay import turn_server
 from udpsend import doctor
 from udpsend.cli import doctor_report, main
 from udpsend.config import Config
+from udpsend.doctor import examination
 from udpsend.doctor import nat as nat_examination
 from udpsend.doctor.diagnosis import (
     Behaviour,
@@ -33,7 +35,7 @@ from udpsend.doctor.diagnosis import (
 )
 from udpsend.doctor.outlook import ORDINARY, PEERS, Chance, kind_in_plain_words, prospects, works_with_ordinary_nats
 from udpsend.doctor.pair import PairReport
-from udpsend.doctor.places import examine_broker, examine_relay, resolve
+from udpsend.doctor.places import NoAnswer, examine_broker, examine_relay, resolve
 from udpsend.doctor.stun_probe import Question, StunProbe, parse_answer_untrusted
 from udpsend.doctor.system import examine_mtu, examine_system
 from udpsend.errors import BadPacket, PeerNeverCame, UdpsendError, UsageError
@@ -142,7 +144,7 @@ def test_a_relay_is_tried(tmp_path: Path) -> None:
 
 
 def test_names_are_resolved_in_order() -> None:
-    assert resolve([f"{LOOPBACK}:1", "[::1]:2"], socket.AF_INET) == [(LOOPBACK, 1), None]
+    assert resolve([f"{LOOPBACK}:1", "[::1]:2"], socket.AF_INET) == [(LOOPBACK, 1), NoAnswer.NO_ADDRESS]
 
 
 def stun_answer(request: bytes, mapped: tuple[str, int], other: tuple[str, int] | None = None) -> bytes:
@@ -259,7 +261,8 @@ YES, SLOW, NO = Chance.YES, Chance.SLOW, Chance.NO
         (behind(APDM, APDM), [YES, YES, SLOW, YES, SLOW, NO]),
         (behind(Behaviour.DEPENDENT), [YES, YES, SLOW, YES, SLOW, NO]),
         (behind(APDM, APDM, Ports.SEQUENTIAL), [YES, YES, YES, YES, YES, SLOW]),
-        (Diagnosis(), [YES] + [NO] * 5),
+        (Diagnosis(), [NO] * 6),
+        (Diagnosis(system=System(("10.1.0.70",))), [YES] + [NO] * 5),
     ],
 )
 def test_with_whom_a_direct_path_would_work(diagnosis: Diagnosis, chances: list[Chance]) -> None:
@@ -274,6 +277,48 @@ def test_who_asked_no_server_is_not_told_that_none_answers() -> None:
     assert prospects(Diagnosis())[-1].why == "no STUN server was asked"
     silent = Diagnosis(stun_servers=(Place("stun.example", None),))
     assert prospects(silent)[-1].why == "no STUN server answers: UDP does not get out"
+
+
+def test_what_could_not_be_asked_is_not_called_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    numeric = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *rest, **more: fail() if host == "stun.invalid" else numeric(host, *rest, **more),
+    )
+    config = Config(brokers=(), stun_servers=("stun.invalid:3478",), port_mapping=False)
+    unresolved = doctor.diagnose(config)
+    assert unresolved.stun_servers[0].detail == "its name cannot be resolved"
+    # The address of an interface of this host that leads nowhere else: 127.0.0.1 has no way to the internet.
+    away = Config(brokers=(), stun_servers=("198.51.100.7:3478",), port_mapping=False, bind=LOOPBACK)
+    unrouted = doctor.diagnose(away)
+    assert unrouted.stun_servers[0].detail == "this host has no way there"
+    for found, why in (
+        (unresolved, "the name of no STUN server can be resolved"),
+        (unrouted, "this host has no way to a STUN server"),
+    ):
+        text = "\n".join([*doctor_report.lines(found), *doctor_report.picture(found, unicode=False)])
+        assert why in text
+        assert "UDP" not in text
+        assert prospects(found)[-1].why == why
+
+
+def test_ctrl_c_does_not_wait_for_the_examinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def interrupted(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(examination, "examine_broker", lambda url: ended.wait(20))
+    monkeypatch.setattr(examination, "_examine_family", interrupted)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        doctor.diagnose(Config(("mqtt://127.0.0.1:9",), (), bind=LOOPBACK, port_mapping=False))
+    assert time.monotonic() - started < 10
+    ended.set()
 
 
 def test_a_port_mapping_opens_a_symmetric_nat_unless_there_is_another_behind_it() -> None:

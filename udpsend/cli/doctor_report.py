@@ -42,7 +42,7 @@ def picture(diagnosis: Diagnosis, *, unicode: bool) -> list[str]:
 
 
 def _router_rows(diagnosis: Diagnosis, nat: Nat) -> list[str]:
-    rows = [nat.public[0] if nat.public else "lets no UDP through"]
+    rows = [nat.public[0] if nat.public else "not asked through" if nat.not_asked else "lets no UDP through"]
     if nat.is_open_to_udp:
         rows.append("hard NAT" if nat.is_symmetric else "easy NAT" if nat.mapping is not Behaviour.NOT_TOLD else "NAT")
     if nat.routers > 1:

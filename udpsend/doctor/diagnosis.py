@@ -53,7 +53,7 @@ class Nat(Struct, frozen=True):
 
     local: Address | None = None
     public: Address | None = None
-    """None: no STUN server answered."""
+    """None: no STUN server answered, or none could be asked."""
     mapping: Behaviour = Behaviour.NOT_TOLD
     filtering: Behaviour = Behaviour.NOT_TOLD
     ports: Ports = Ports.NOT_TOLD
@@ -61,6 +61,8 @@ class Nat(Struct, frozen=True):
     lifetime: Lifetime | None = None
     routers: int = 1
     """That may translate, at least: with two, a carrier's NAT behind the one at home."""
+    not_asked: str = ""
+    """Why no STUN server could be asked, so that nothing is known of what is in the way; else empty."""
 
     @property
     def is_open_to_udp(self) -> bool:

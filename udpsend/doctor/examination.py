@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from udpsend.config import Config
 from udpsend.doctor.diagnosis import Diagnosis, Mtu, Nat, Place
 from udpsend.doctor.nat import examine_nat, measure_lifetime
-from udpsend.doctor.places import examine_broker, examine_relay, resolve
+from udpsend.doctor.places import NoAnswer, examine_broker, examine_relay, has_way, resolve
 from udpsend.doctor.stun_probe import Answer
 from udpsend.doctor.system import examine_mtu, examine_port_mapping, examine_system
 from udpsend.punching.hops import routers_that_translate
@@ -24,7 +24,8 @@ MAX_PARALLEL = 16
 
 
 def diagnose(config: Config, *, lifetime: float | None = None) -> Diagnosis:
-    """Takes up to ten seconds; with `lifetime`, the longest idle time to try, as long as that and a little.
+    """Takes up to ten seconds, and ten more where names are hard to resolve; with `lifetime`, the longest idle time to
+    try, as long as that and a little.
 
     Asks the brokers, STUN servers and the router of `config`, and nobody else. Raises UsageError for a URL, server or
     address that is not written as one."""
@@ -35,7 +36,8 @@ def diagnose(config: Config, *, lifetime: float | None = None) -> Diagnosis:
     if config.relay is not None:
         parse_relay_url(config.relay)
     system = examine_system(config.bind)
-    with ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="udpsend-doctor") as pool:
+    pool = ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="udpsend-doctor")
+    try:
         brokers = [pool.submit(examine_broker, url) for url in config.brokers]
         mapping = pool.submit(examine_port_mapping, config)
         relay = pool.submit(examine_relay, config.relay, config.bind) if config.relay is not None else None
@@ -52,39 +54,56 @@ def diagnose(config: Config, *, lifetime: float | None = None) -> Diagnosis:
             mtu if mtu.interface is not None else mtu6,
             relay.result() if relay is not None else None,
         )
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for the rest
 
 
 def _examine_family(
     family: socket.AddressFamily, config: Config, lifetime: float | None
-) -> tuple[Nat, list[Answer | None], Mtu]:
+) -> tuple[Nat, list[Answer | NoAnswer], Mtu]:
     """The answers are in the order of the servers."""
     if config.bind is not None and (":" in config.bind) != (family == socket.AF_INET6):
-        return Nat(), [None] * len(config.stun_servers), Mtu()
+        return Nat(), [NoAnswer.NO_ADDRESS] * len(config.stun_servers), Mtu()
     addresses = resolve(config.stun_servers, family)
-    there = [(index, address) for index, address in enumerate(addresses) if address is not None]
+    there = [(index, address) for index, address in enumerate(addresses) if not isinstance(address, NoAnswer)]
     nat, answers = examine_nat(family, [address for _, address in there], config.bind)
-    in_order: list[Answer | None] = [None] * len(addresses)
-    for (index, _), answer in zip(there, answers, strict=True):
-        in_order[index] = answer
-    server = _first(addresses, in_order)
+    found: list[Answer | NoAnswer] = [one if isinstance(one, NoAnswer) else NoAnswer.SILENT for one in addresses]
+    for (index, address), answer in zip(there, answers, strict=True):
+        found[index] = answer or (NoAnswer.SILENT if has_way(address, config.bind) else NoAnswer.NO_WAY)
+    server = _first(addresses, found)
     mtu = examine_mtu(server, config.bind)
     if lifetime is not None and server is not None:
         nat = replace(nat, lifetime=measure_lifetime(server, config.bind, lifetime))
     if family == socket.AF_INET and server is not None:
         nat = replace(nat, routers=routers_that_translate(server[0], config.bind)[0])
-    return nat, in_order, mtu
+    if server is None:
+        nat = replace(nat, not_asked=_why_not_asked([one for one in found if isinstance(one, NoAnswer)]))
+    return nat, found, mtu
 
 
-def _first(addresses: Sequence[Address | None], answers: Sequence[Answer | None]) -> Address | None:
-    return next((at for at, answer in zip(addresses, answers, strict=True) if answer is not None), None)
+def _why_not_asked(reasons: Sequence[NoAnswer]) -> str:
+    """Empty where one was asked, or there is none to ask."""
+    if not reasons or NoAnswer.SILENT in reasons:
+        return ""
+    if NoAnswer.NO_WAY in reasons:
+        return "this host has no way to a STUN server"
+    return "the name of no STUN server can be resolved" if NoAnswer.NO_NAME in reasons else "no STUN server to ask"
+
+
+def _first(addresses: Sequence[Address | NoAnswer], answers: Sequence[Answer | NoAnswer]) -> Address | None:
+    told = (at for at, answer in zip(addresses, answers, strict=True) if isinstance(answer, Answer))
+    return next((at for at in told if not isinstance(at, NoAnswer)), None)
 
 
 def _stun_places(
-    servers: Sequence[str], answers: Sequence[Answer | None], answers6: Sequence[Answer | None]
+    servers: Sequence[str], answers: Sequence[Answer | NoAnswer], answers6: Sequence[Answer | NoAnswer]
 ) -> tuple[Place, ...]:
     places = []
     for server, answer, answer6 in zip(servers, answers, answers6, strict=True):
-        told = [one for one in (answer, answer6) if one is not None]
-        families = " and ".join(name for name, one in (("IPv4", answer), ("IPv6", answer6)) if one is not None)
-        places.append(Place(server, min((one.seconds for one in told), default=None), families or "no answer"))
+        both = (("IPv4", answer), ("IPv6", answer6))
+        seconds = [one.seconds for _, one in both if isinstance(one, Answer)]
+        reasons = {one for _, one in both if isinstance(one, NoAnswer)}
+        families = " and ".join(name for name, one in both if isinstance(one, Answer))
+        why_not = next((reason.value for reason in NoAnswer if reason in reasons), "")
+        places.append(Place(server, min(seconds, default=None), families or why_not))
     return tuple(places)

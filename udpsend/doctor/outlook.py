@@ -56,12 +56,13 @@ def works_with_ordinary_nats(diagnosis: Diagnosis) -> bool:
 def _prospect(diagnosis: Diagnosis, peer: PeerKind) -> Prospect:
     own = diagnosis.ipv4
     if peer is SAME_NETWORK:
-        return Prospect(peer, Chance.YES)
+        is_alone = not (diagnosis.system.addresses or own.is_open_to_udp or diagnosis.ipv6.is_open_to_udp)
+        return Prospect(peer, Chance.NO, "this host has no address") if is_alone else Prospect(peer, Chance.YES)
     if not own.is_open_to_udp:
         if diagnosis.ipv6.is_open_to_udp:
             return Prospect(peer, Chance.YES, "only if both have IPv6")
         asked = "answers: UDP does not get out" if diagnosis.stun_servers else "was asked"
-        return Prospect(peer, Chance.NO, f"no STUN server {asked}")
+        return Prospect(peer, Chance.NO, own.not_asked or f"no STUN server {asked}")
     if diagnosis.port_mapping.address is not None and _is_outermost(diagnosis):
         return Prospect(peer, Chance.YES, "the router maps a port")
     if not own.is_symmetric:
@@ -90,7 +91,7 @@ def _is_outermost(diagnosis: Diagnosis) -> bool:
 def kind_in_plain_words(nat: Nat) -> str:
     """One line for people who have not read RFC 4787."""
     if not nat.is_open_to_udp:
-        return "no STUN server answers"
+        return nat.not_asked or "no STUN server answers"
     if nat.mapping is Behaviour.NONE:
         if nat.filtering is Behaviour.NONE:
             return "no NAT and no firewall: anybody can reach this host"

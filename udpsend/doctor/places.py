@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from enum import Enum
+from ipaddress import ip_address
 
 from udpsend.doctor.diagnosis import Place
 from udpsend.net import clock
@@ -17,13 +19,21 @@ from udpsend.net.udp import UdpEndpoint
 from udpsend.relaying import Relaying
 from udpsend.rendezvous.broker_url import parse_broker_url
 from udpsend.rendezvous.mqtt import open_mqtt
-from udpsend.rendezvous.stun import look_up, parse_stun_server
+from udpsend.rendezvous.stun import RESOLVE_TIMEOUT, look_up, parse_stun_server
 from udpsend.wire.datagram import Address
 
-BROKER_TIMEOUT = 8.0  # seconds
+BROKER_TIMEOUT = 9.0 + RESOLVE_TIMEOUT  # seconds; what its mailbox takes to give up
 RELAY_TIMEOUT = 8.0  # seconds
 POLL = 0.05  # seconds
-RESOLVE_TIMEOUT = 3.0  # seconds
+
+
+class NoAnswer(Enum):
+    """Why a STUN server told nothing. Of what is found over IPv4 and IPv6 the first here says most."""
+
+    SILENT = "no answer"
+    NO_WAY = "this host has no way there"
+    NO_NAME = "its name cannot be resolved"
+    NO_ADDRESS = "no address to ask"
 
 
 def examine_broker(url: str) -> Place:
@@ -63,12 +73,15 @@ def examine_relay(url: str, bind: str | None) -> Place:
     return Place(relaying.name, time.monotonic() - started if address is not None else None, why)
 
 
-def resolve(servers: Sequence[str], family: socket.AddressFamily) -> list[Address | None]:
-    """The address of each STUN server, in order; None where there is none in this family within RESOLVE_TIMEOUT."""
-    found: list[Address | None] = [None] * len(servers)
+def resolve(servers: Sequence[str], family: socket.AddressFamily) -> list[Address | NoAnswer]:
+    """The address of each STUN server, in order, or why there is none in this family within RESOLVE_TIMEOUT."""
+    found = [NoAnswer.NO_ADDRESS if _is_numeric(parse_stun_server(one)[0]) else NoAnswer.NO_NAME for one in servers]
+    resolved: dict[int, Address] = {}
 
     def find(index: int, host: str, port: int) -> None:
-        found[index] = look_up(host, port, family)
+        address = look_up(host, port, family)
+        if address is not None:
+            resolved[index] = address
 
     threads = [
         threading.Thread(target=find, args=(index, *parse_stun_server(server)), daemon=True)
@@ -79,4 +92,24 @@ def resolve(servers: Sequence[str], family: socket.AddressFamily) -> list[Addres
     deadline = time.monotonic() + RESOLVE_TIMEOUT
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    return list(found)
+    return [resolved.get(index, why_not) for index, why_not in enumerate(found)]
+
+
+def has_way(address: Address, bind: str | None) -> bool:
+    """Whether the system knows a route there. Nothing is sent for it."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as route:
+            route.bind((bind or "", 0))
+            route.connect(address)
+    except OSError:
+        return False
+    return True
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
