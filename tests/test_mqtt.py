@@ -398,6 +398,24 @@ def test_a_name_that_cannot_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None
         ]
 
 
+def test_a_name_that_is_still_looked_up_does_not_hold_up_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, ended = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        looking.set()
+        ended.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(broker_mailbox, "CLOSE_TIMEOUT", 10.0)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    with mailbox("mqtt://broker.invalid") as (box, _):
+        assert looking.wait(20)
+        started = time.monotonic()
+        box.close()
+        assert time.monotonic() - started < 5
+        ended.set()
+
+
 def test_the_time_that_its_name_takes_is_not_the_brokers(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name server that is dead costs 5 s for each look-up, before the next one is asked."""
     look_up = socket.getaddrinfo

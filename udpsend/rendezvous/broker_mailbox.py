@@ -35,6 +35,7 @@ FIRST_BACKOFF = 0.5  # seconds
 MAX_BACKOFF = 30.0  # seconds
 STABLE = 10.0  # seconds that a connection must have been up for the backoff to start anew
 MAX_OUTGOING = 64  # messages that wait for the thread
+IDLE_CLOSE_TIMEOUT = 0.1  # seconds
 FLUSH_TIME = 0.8 * CLOSE_TIMEOUT  # seconds, of those for closing: the rest is for the thread to end
 
 
@@ -112,7 +113,8 @@ class BrokerMailbox:
             self._break_connection()
         self._wake()
         if threading.current_thread() is not self._thread:
-            self._thread.join(CLOSE_TIMEOUT)
+            # With nothing to send there is nobody to wait for: the thread may be with a resolver that takes its time.
+            self._thread.join(CLOSE_TIMEOUT if self._state else IDLE_CLOSE_TIMEOUT)
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
