@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.servers import LOOPBACK, Mailman, Mosquitto, free_port, make_certificates, mosquitto, wait_until
 from udpsend.errors import BadPacket, UsageError
-from udpsend.rendezvous import broker_mailbox, mqtt
+from udpsend.rendezvous import broker_connection, broker_mailbox, mqtt
 from udpsend.rendezvous.broker_mailbox import BrokerMailbox
 from udpsend.rendezvous.broker_url import BrokerUrl, group_by_host, parse_broker_url
 from udpsend.rendezvous.mailbox import Mailbox, RateLimit
@@ -427,6 +427,46 @@ def test_the_time_that_its_name_takes_is_not_the_brokers(broker: Mosquitto, monk
     monkeypatch.setattr(mqtt, "CONNECT_TIMEOUT", 1.0)
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with mailbox(broker.tcp) as (_, man):
+        wait_until(lambda: man.states, "a word of the broker's")
+        assert man.states[0][1], man.states
+
+
+def test_a_broker_far_away_has_its_time_for_each_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a line that is full a round trip takes 2 s, and there are several."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        time.sleep(0.9)
+        connection.sendall(CONNACK_5)
+        subscribe = connection.recv(4096)
+        time.sleep(0.9)
+        connection.sendall(b"\x90\x04" + subscribe[2:4] + b"\x00\x00")
+        until_closed(connection)
+
+    monkeypatch.setattr(mqtt, "SESSION_TIMEOUT", 1.5)
+    monkeypatch.setattr(mqtt, "TICK", 0.05)
+    with tcp_server(serve) as port, mailbox(f"mqtt://{LOOPBACK}:{port}") as (_, man):
+        wait_until(lambda: man.states, "a word of the broker's")
+        assert man.states[0][1], man.states
+
+
+def test_each_step_of_reaching_a_broker_has_its_time(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, start_tls = broker_connection.connect, broker_connection.start_tls
+
+    def slow_tcp(*words: Any) -> Any:
+        connected = connect(*words)
+        time.sleep(1.5)
+        return connected
+
+    def slow_tls(*words: Any) -> Any:
+        connected = start_tls(*words)
+        time.sleep(1.5)
+        return connected
+
+    monkeypatch.setattr(mqtt, "CONNECT_TIMEOUT", 1.5)
+    monkeypatch.setattr(mqtt, "connect", slow_tcp)
+    monkeypatch.setattr(mqtt, "start_tls", slow_tls)
+    with mailbox(broker.wss) as (_, man):
         wait_until(lambda: man.states, "a word of the broker's")
         assert man.states[0][1], man.states
 

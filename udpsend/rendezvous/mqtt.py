@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
     from paho.mqtt.subscribeoptions import SubscribeOptions
 
-CONNECT_TIMEOUT = 4.0  # seconds for TCP, TLS and WebSocket together; a lost SYN costs 1, a second one 2 more
-SESSION_TIMEOUT = 4.0  # seconds for the broker to accept and to grant the subscription
+# Seconds for TCP, for TLS and for WebSocket; a lost SYN costs 1, a second one 2 more. Each takes a round trip, which is
+# 2 s behind a line that is full.
+CONNECT_TIMEOUT = 4.0
+SESSION_TIMEOUT = 4.0  # seconds for the broker to accept us, and as many to grant the subscription
 KEEPALIVE = 20  # seconds; a dead connection is noticed after twice that
 MAX_UNCONFIRMED = 10  # sent at once: below the receive maximum of any broker seen (mosquitto: 20)
 MAX_QUEUED = 64  # with those that paho holds back; the machine has about ten in flight
@@ -76,17 +78,18 @@ class _Link:
         self._is_mqtt5 = is_mqtt5
         self._mailbox = mailbox
         self._subscription: int | None = None
+        self._word_by = 0.0  # when it has to have said the next of its two
         self._unconfirmed: set[int] = set()
         self._socket: socket.socket | None = None
         self._stream: FilteredStream | None = None
 
     def run(self, context: ssl.SSLContext | None) -> None:
         addresses = resolve(self._url)
-        deadline = time.monotonic() + CONNECT_TIMEOUT
-        self._socket = connect(addresses, deadline, self._mailbox.hold)
+        self._socket = connect(addresses, time.monotonic() + CONNECT_TIMEOUT, self._mailbox.hold)
         if self._url.is_secure:
+            deadline = time.monotonic() + CONNECT_TIMEOUT
             self._socket = start_tls(self._socket, self._url, context, deadline, self._mailbox.hold)
-        client = self._make_client(self._socket, deadline)
+        client = self._make_client(self._socket)
         properties = _connect_properties() if self._is_mqtt5 else None
         client.connect(self._url.host, self._url.port, KEEPALIVE, properties=properties)
         self.was_refused = True
@@ -97,7 +100,7 @@ class _Link:
         if self._socket is not None:
             self._socket.close()
 
-    def _make_client(self, connected: socket.socket, deadline: float) -> Client:
+    def _make_client(self, connected: socket.socket) -> Client:
         # paho loads dnspython, which aioice has brought, for SRV records that nobody asks for: 37 ms of 106.
         sys.modules.setdefault("dns.resolver", None)  # type: ignore[arg-type] # what is None there cannot be imported
         from paho.mqtt import client as paho  # slow
@@ -111,7 +114,7 @@ class _Link:
 
             def _create_socket_connection(self) -> socket.socket:
                 if link._url.is_websocket:
-                    return cast("socket.socket", HandshakeSocket(connected, deadline))
+                    return cast("socket.socket", HandshakeSocket(connected, time.monotonic() + CONNECT_TIMEOUT))
                 return connected
 
             def _create_socket(self) -> SocketLike:
@@ -148,12 +151,12 @@ class _Link:
 
     def _exchange(self, client: Client, connected: socket.socket, selector: selectors.BaseSelector) -> None:
         """Passes packets until the connection ends (paho then has no socket), or the mailbox is closed and flushed."""
-        granted_by = time.monotonic() + SESSION_TIMEOUT
+        self._word_by = time.monotonic() + SESSION_TIMEOUT
         selector.register(connected, selectors.EVENT_READ)
         selector.register(self._mailbox.wake_reader, selectors.EVENT_READ)
         while client.socket() is not None:
             now = time.monotonic()
-            if not self.is_up and now > granted_by:
+            if not self.is_up and now > self._word_by:
                 raise TimeoutError
             if self.is_up:
                 self._publish_outgoing(client)
@@ -183,6 +186,8 @@ class _Link:
     # Called by paho, on the same thread.
 
     def _connected(self, client: Client, _: Any, flags: ConnectFlags, reason: ReasonCode, __: Any) -> None:
+        if self._subscription is None:  # once, however often it says so
+            self._word_by = time.monotonic() + SESSION_TIMEOUT
         if reason.is_failure:
             self.problem = str(reason).lower()
         elif self._is_mqtt5:
