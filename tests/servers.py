@@ -107,8 +107,11 @@ def accepts_tcp(port: int, host: str = LOOPBACK) -> bool:
 # A certificate authority for one test run.
 
 
-def make_certificates(directory: Path, host: str = LOOPBACK) -> Path:
-    """Writes `ca.pem`, `server.pem` and `server.key` for the address `host`; the path of `ca.pem`."""
+def make_certificates(
+    directory: Path, host: str = LOOPBACK, starts: datetime.timedelta = datetime.timedelta(hours=-1)
+) -> Path:
+    """Writes `ca.pem`, `server.pem` and `server.key` for the address `host`; the path of `ca.pem`. Valid for a day,
+    which `starts` so long from now."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -123,8 +126,8 @@ def make_certificates(directory: Path, host: str = LOOPBACK) -> Path:
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now + starts)
+            .not_valid_after(now + starts + datetime.timedelta(days=1))
         )
 
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import hashlib
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -328,6 +330,34 @@ HOSTILE: dict[str, tuple[str, Callable[[socket.socket], object]]] = {
     "frames of garbage": ("ws", websocket_server(b"\x82\x05\xff\xff\xff\xff\xff")),
     "a close frame": ("ws", websocket_server(b"\x88\x00" + b"\x82\x02\xf0\x00")),
 }
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\n\r\n"])
+def test_what_speaks_no_mqtt_is_called_that(answer: bytes) -> None:
+    """A port that wants TLS, or a network that asks to log in first."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(answer)
+
+    with tcp_server(serve) as port, mailbox(f"mqtt://{LOOPBACK}:{port}") as (_, man):
+        wait_until(lambda: man.states)
+        assert "does not speak MQTT" in man.states[0][2]
+
+
+@pytest.mark.parametrize("starts", [-2, 1])
+def test_a_certificate_of_another_time_is_a_question_of_the_clock(tmp_path: Path, starts: int) -> None:
+    """It has expired, or will be valid tomorrow: or this computer's clock is wrong."""
+    ca = make_certificates(tmp_path, starts=datetime.timedelta(days=starts))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+
+    def serve(connection: socket.socket) -> None:
+        context.wrap_socket(connection, server_side=True).recv(1)
+
+    with tcp_server(serve) as port, mailbox(f"mqtts://{LOOPBACK}:{port}?ca={ca}") as (_, man):
+        wait_until(lambda: man.states)
+        assert "is the clock of this computer right?" in man.states[0][2]
 
 
 @pytest.mark.parametrize("behaviour", list(HOSTILE))

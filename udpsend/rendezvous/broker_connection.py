@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_ADDRESSES = 4  # of one name that are tried
 READ_SIZE = 16_384  # the largest TLS record, so that none is left half read
 MAX_HANDSHAKE_SIZE = 16_384
+OF_ANOTHER_TIME = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 MAX_FRAME_BUFFER = 1 << 20  # of a WebSocket frame, which paho keeps until its end
 
 Hold = Callable[[socket.socket], None]
@@ -156,6 +157,8 @@ class FilteredStream:
 def describe(error: Exception) -> str:
     """What is wrong with a broker, for the user."""
     match error:
+        case ssl.SSLCertVerificationError() if error.verify_code in OF_ANOTHER_TIME:
+            return f"its certificate cannot be trusted ({error.verify_message}: is the clock of this computer right?)"
         case ssl.SSLCertVerificationError():
             return f"its certificate cannot be trusted ({error.verify_message})"
         case ssl.SSLError():

@@ -48,6 +48,8 @@ MAX_UNCONFIRMED = 10  # sent at once: below the receive maximum of any broker se
 MAX_QUEUED = 64  # with those that paho holds back; the machine has about ten in flight
 TICK = 1.0  # seconds between looks at the clock while nothing happens
 CLOSING_TICK = 0.05  # seconds
+UNSPECIFIED = "unspecified error"
+NOT_MQTT = "it hung up, or does not speak MQTT there (a network that asks to log in first?)"
 
 
 def open_mqtt(urls: Sequence[str], topic: str, on_message: OnMessage, on_state: OnState) -> list[Mailbox]:
@@ -211,7 +213,10 @@ class _Link:
         self._unconfirmed.discard(mid)
 
     def _disconnected(self, client: Client, _: Any, flags: DisconnectFlags, reason: ReasonCode, __: Any) -> None:
-        self.problem = self.problem or str(reason).lower()
+        said = str(reason).lower()
+        if said == UNSPECIFIED:  # paho's word for everything that is none of MQTT's
+            said = "the broker or the network hung up" if self.is_up else NOT_MQTT
+        self.problem = self.problem or said
 
 
 def _connect_properties() -> Properties:
