@@ -11,6 +11,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -459,6 +460,19 @@ def test_the_time_that_its_name_takes_is_not_the_brokers(broker: Mosquitto, monk
     with mailbox(broker.tcp) as (_, man):
         wait_until(lambda: man.states, "a word of the broker's")
         assert man.states[0][1], man.states
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell another size, or none")
+def test_packets_on_the_way_to_a_broker_and_back_pass_any_tunnel() -> None:
+    """Also where what is too long is dropped without a word."""
+    sizes: list[int] = []
+
+    def serve(connection: socket.socket) -> None:
+        sizes.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+
+    with tcp_server(serve) as port, mailbox(f"mqtt://{LOOPBACK}:{port}") as (_, man):
+        wait_until(lambda: man.states)
+    assert sizes[0] <= 1220, "what it told the broker, which told 65,495 itself"
 
 
 def test_a_broker_far_away_has_its_time_for_each_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MAX_ADDRESSES = 4  # of one name that are tried
 READ_SIZE = 16_384  # the largest TLS record, so that none is left half read
 MAX_HANDSHAKE_SIZE = 16_384
+SEGMENT_SIZE = 1200  # with the headers of IPv6 and TCP it passes the least that IPv6 allows: 1,280 bytes
 OF_ANOTHER_TIME = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 MAX_FRAME_BUFFER = 1 << 20  # of a WebSocket frame, which paho keeps until its end
 
@@ -53,6 +55,7 @@ def connect(addresses: Sequence[AddressInfo], deadline: float, hold: Hold) -> so
         try:
             hold(connection)
             connection.settimeout(share)
+            _keep_segments_small(connection)
             connection.connect(address)
             # Small messages follow one another: Nagle's algorithm and a delayed acknowledgement would cost 40 ms each.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -62,6 +65,14 @@ def connect(addresses: Sequence[AddressInfo], deadline: float, hold: Hold) -> so
         else:
             return connection
     raise failure
+
+
+def _keep_segments_small(connection: socket.socket) -> None:
+    """In both directions, from before the connection is made. Tunnels that drop what is too long for them, without a
+    word, let the small packets of the beginning pass, and stop at the first certificate or sealed message."""
+    if hasattr(socket, "TCP_MAXSEG"):
+        with contextlib.suppress(OSError):  # a system that does not have itself told
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_SIZE)
 
 
 def start_tls(
