@@ -79,6 +79,15 @@ def test_verbose_shows_mailboxes_stun_and_counters(library: Library, capsys: pyt
         assert f"  {line}\n" in text
 
 
+def test_a_relay_that_is_tried_again_is_complained_of_once(
+    library: Library, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = events.RelayReady("turn:a", None, "no answer")
+    library.telling[3:3] = [silent, silent, events.RelayReady("turn:a", ("203.0.113.9", 5000)), silent]
+    assert main(["send", "f"]) == 0
+    assert capsys.readouterr().err.count("the relay turn:a is of no use: no answer.") == 2
+
+
 def test_what_is_said_meanwhile_does_not_run_into_a_question(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

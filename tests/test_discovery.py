@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from tests.servers import wait_until
 from udpsend import discovery as discovery_module
+from udpsend import relaying
 from udpsend.config import Config
 from udpsend.discovery import Discovery
 from udpsend.net.udp import UdpEndpoint
@@ -143,6 +145,46 @@ def test_another_router_is_asked_for_a_mapping_and_the_old_one_is_told_no_more(
     assert lone.candidates[-1] == [AWAY]
     assert [one.address for one in mappers] == ["10.1.0.65", "10.2.0.65"]
     wait_until(lambda: [one.address for one in closed] == ["10.1.0.65"])
+
+
+def test_a_relay_is_connected_to_anew_where_the_old_one_is_of_no_use(
+    lone: _Lone, asked: list[Sequence[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another address, or because it was lost; and not as often as a path is looked for."""
+    here = [HOME]
+    told: list[Callable[[tuple[str, int] | None, str], None]] = []
+
+    class Relay:
+        name = "turn:relay.example"
+
+        def __init__(self, url: str, bind: str | None, endpoint: object, call_soon: object, on_address: Any) -> None:
+            told.append(on_address)
+
+        def close(self) -> None:
+            """It has nothing to give back."""
+
+    monkeypatch.setattr(relaying, "Relaying", Relay)
+    monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: list(here))
+    discovery = lone.discovery
+    discovery._config = replace(discovery._config, relay="turn:a:b@relay.example")
+    discovery.look_around(discovery._looked + 5)
+    told[0](("203.0.113.9", 5000), "")
+    discovery._asked_stun -= discovery_module.STUN_FRESH + 1
+    discovery.again()
+    assert len(told) == 1
+    here[:] = [AWAY]
+    discovery.look_around(discovery._looked + 5)
+    assert len(told) == 2
+    assert lone.candidates[-1] == [AWAY]
+    told[0](None, "it has hung up")
+    told[1](("203.0.113.9", 6000), "")
+    relayed = Candidate(CandidateType.RELAYED, ("203.0.113.9", 6000))
+    assert lone.candidates[-1] == [relayed]
+    told[1](None, "it has hung up")
+    discovery._asked_stun -= discovery_module.STUN_FRESH + 1
+    discovery.again()
+    assert len(told) == 3
+    assert lone.candidates[-1] == [AWAY]
 
 
 def test_who_was_not_asked_has_no_routers_counted(monkeypatch: pytest.MonkeyPatch) -> None:

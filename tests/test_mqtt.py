@@ -81,6 +81,7 @@ def test_a_renewed_mailbox_comes_up_again(broker: Mosquitto, kind: str) -> None:
         man_b.wait_until_up()
         a.renew()
         wait_until(lambda: [up for _, up, _ in man_a.states] == [True, False, True], "the second connection")
+        assert man_a.states[1][2] == "connecting anew", "nobody else has hung up"
         a.publish(b"again")
         man_b.wait_for(b"again")
 

@@ -74,6 +74,8 @@ class Discovery:
         self._gateway: Gateway | None = None
         self._port_mapper: PortMapper | None = None
         self._relaying: Relaying | None = None
+        self._relays = 0  # connected to so far: of an earlier one nothing is heard
+        self._has_relay = False
         self.is_complete = False
         """The STUN servers have said what they will."""
         self._lasting: list[Candidate] = []  # found once, and good for as long as the session lives
@@ -82,12 +84,7 @@ class Discovery:
         """Raises UsageError for a STUN server or a relay that is not written as one."""
         self._ask_stun_servers()
         self._map_port()
-        if self._config.relay is not None:
-            from udpsend.relaying import Relaying
-
-            self._relaying = Relaying(
-                self._config.relay, self._config.bind, self._endpoint, self._call_soon, self._relay_known
-            )
+        self._connect_relay()
 
     def again(self) -> None:
         """Another path is looked for, maybe since the other side says so: it may say so two hundred times at once."""
@@ -147,6 +144,10 @@ class Discovery:
         return set(hosts) == set(self._hosts)
 
     def _start_over(self, hosts: list[Candidate]) -> None:
+        if not self._is_here(hosts) or not self._has_relay:
+            # An allocation belongs to the address from which it was asked for.
+            self._lasting = [candidate for candidate in self._lasting if candidate.type is not CandidateType.RELAYED]
+            self._connect_relay()
         self._hosts = hosts
         self._is_counted = False
         self._map_port()
@@ -231,9 +232,28 @@ class Discovery:
         self._lasting.append(candidate)
         self._found(candidate)
 
+    def _connect_relay(self) -> None:
+        """Raises UsageError."""
+        if self._config.relay is None:
+            return
+        from udpsend.relaying import Relaying
+
+        if self._relaying is not None:
+            self._relaying.close()
+        self._relays += 1
+        number = self._relays
+
+        def on_address(address: Address | None, why_not: str) -> None:
+            if number == self._relays:
+                self._relay_known(address, why_not)
+
+        self._has_relay = True  # as far as is known
+        self._relaying = Relaying(self._config.relay, self._config.bind, self._endpoint, self._call_soon, on_address)
+
     def _relay_known(self, address: Address | None, why_not: str) -> None:
         if self._relaying is not None:
             self._emit(events.RelayReady(self._relaying.name, address, why_not))
+        self._has_relay = address is not None
         self._lasting = [candidate for candidate in self._lasting if candidate.type is not CandidateType.RELAYED]
         if address is not None:
             candidate = Candidate(CandidateType.RELAYED, address)

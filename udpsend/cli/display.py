@@ -43,6 +43,7 @@ class Display:
         self._name = ""
         self._already = 0
         self._is_relayed = False
+        self._relay_problem = ""
         self._progress: ProgressView | None = None
         self._progress_opened = False
         # Brokers that have not been reached yet; URLs of one host are alternatives and count as one.
@@ -179,9 +180,10 @@ class Display:
         )
 
     def _show_relay(self, event: events.RelayReady) -> None:
-        if event.address is None:
+        if event.address is None and event.detail != self._relay_problem:  # it may be tried again and again
             self._terminal.warning(f"the relay {event.relay} is of no use: {event.detail}.")
-        else:
+        self._relay_problem = event.detail
+        if event.address is not None:
             self._terminal.debug(f"relay {event.relay}: {address_text(event.address)}")
 
     def _show_offer(self, event: events.Offered) -> None:

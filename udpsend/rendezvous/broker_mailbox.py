@@ -160,7 +160,7 @@ class BrokerMailbox:
                 if link.is_up:
                     self._prefers_mqtt5 = is_mqtt5
                     self.outgoing.clear()
-                    return True, f"connection lost: {link.problem}"
+                    return True, "connecting anew" if self._at_once.is_set() else f"connection lost: {link.problem}"
                 if not link.was_refused:
                     break
             problems.append(f"{url.name}: {link.problem}")
