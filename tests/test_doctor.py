@@ -168,6 +168,16 @@ def test_a_lost_answer_is_asked_for_again() -> None:
     assert len(server.received) == 2
 
 
+def test_a_server_has_the_time_that_a_session_gives_it() -> None:
+    def answer(request: bytes) -> list[bytes]:
+        time.sleep(2.0)
+        return [stun_answer(request, OUTSIDE)]
+
+    with UdpServer(answer) as server:
+        nat, _ = nat_examination.examine_nat(socket.AF_INET, [(LOOPBACK, server.port)], LOOPBACK)
+    assert nat.public == OUTSIDE
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -176,6 +186,8 @@ def test_a_lost_answer_is_asked_for_again() -> None:
         lambda request: stun_answer(bytes(20), OUTSIDE),
         lambda request: stun_answer(request, OUTSIDE)[:-3],
         lambda request: stun_answer(request, (OUTSIDE[0], 0)),
+        lambda request: stun_answer(request, ("224.0.0.1", 5000)),
+        lambda request: stun_answer(request, ("255.255.255.255", 5000)),
         lambda request: request[:20] + bytes(1400),
     ],
 )

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from udpsend.doctor.diagnosis import Behaviour, Lifetime, Nat, Ports
 from udpsend.doctor.stun_probe import CHANGE_BOTH, CHANGE_PORT, Answer, Question, StunProbe
+from udpsend.rendezvous.stun import DEFAULT_TIMEOUT
 from udpsend.wire.datagram import Address
 
 HAIRPIN_TIMEOUT = 0.4  # seconds
@@ -34,7 +35,7 @@ TRIES = 3
 def examine_nat(
     family: socket.AddressFamily, servers: Sequence[Address], bind: str | None
 ) -> tuple[Nat, list[Answer | None]]:
-    """What the servers tell, and their answers in the same order. Takes about 5 s at the most."""
+    """What the servers tell, and their answers in the same order. Takes about 7 s at the most."""
     if not servers:
         return Nat(), []
     try:
@@ -42,7 +43,7 @@ def examine_nat(
     except OSError:
         return Nat(), [None] * len(servers)
     with probe:
-        answers = probe.ask([Question(server) for server in servers])
+        answers = probe.ask([Question(server) for server in servers], DEFAULT_TIMEOUT)  # as long as a session waits
         told = [(server, answer) for server, answer in zip(servers, answers, strict=True) if answer is not None]
         if not told:
             return Nat(), answers

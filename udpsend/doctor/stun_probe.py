@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from udpsend.errors import BadPacket
+from udpsend.rendezvous.stun import checked_address_untrusted
 from udpsend.wire.datagram import Address, ip_overhead
 
 CHANGE_PORT, CHANGE_BOTH = 0x2, 0x6
@@ -167,8 +168,8 @@ def parse_answer_untrusted(data: bytes) -> tuple[Address, Address | None]:
     if message.message_method != stun.Method.BINDING or message.message_class != stun.Class.RESPONSE:
         raise BadPacket("no Binding response")
     found: dict[str, Address | None] = message.attributes
-    mapped = found.get("XOR-MAPPED-ADDRESS") or found.get("MAPPED-ADDRESS")
-    if mapped is None or not mapped[0] or not 0 < mapped[1] < 65536:
-        raise BadPacket("no address")
+    host, port = found.get("XOR-MAPPED-ADDRESS") or found.get("MAPPED-ADDRESS") or ("", 0)
+    # A session believes no other: a server may not send it to a multicast group, nor us here.
+    mapped = checked_address_untrusted(host, port, socket.AF_INET6 if ":" in str(host) else socket.AF_INET)
     other = found.get("OTHER-ADDRESS") or found.get("CHANGED-ADDRESS")
-    return (str(mapped[0]), mapped[1]), (str(other[0]), other[1]) if other and other[0] and other[1] else None
+    return mapped, (str(other[0]), other[1]) if other and other[0] and other[1] else None

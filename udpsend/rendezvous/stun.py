@@ -145,7 +145,7 @@ class StunClient:
         stun._initialize()
         try:
             result: dict[str, Any] = stun.stun_test(facade, *server, "", 0)
-            return _checked_address_untrusted(result["ExternalIP"], result["ExternalPort"], socket.AF_INET)
+            return checked_address_untrusted(result["ExternalIP"], result["ExternalPort"], socket.AF_INET)
         except StunError:
             raise
         except Exception:  # pystun3 raises what its arithmetic on hostile bytes raises; step 3 follows
@@ -233,11 +233,11 @@ def _read_answer_untrusted(answer: bytes, is_rfc8489: bool, family: int) -> Addr
     for name in names:
         if name in message.attributes:
             host, port = message.attributes[name]
-            return _checked_address_untrusted(host, port, family)
+            return checked_address_untrusted(host, port, family)
     raise BadPacket("no address")
 
 
-def _checked_address_untrusted(host: str | None, port: int | None, family: int) -> Address:
+def checked_address_untrusted(host: str | None, port: int | None, family: int) -> Address:
     """The address if somebody could be reached there. Raises BadPacket."""
     try:
         ip = ipaddress.ip_address(host or "")
