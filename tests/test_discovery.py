@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -113,6 +114,19 @@ def test_an_address_that_came_just_now_is_told(
         lone.discovery.again()
     assert lone.candidates == [[HOME]]
     assert len(asked) == 1
+
+
+def test_a_system_that_cannot_be_asked_does_not_end_the_session(
+    lone: _Lone, asked: list[Sequence[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> list[Candidate]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(discovery_module, "gather_host_candidates", exhausted)
+    assert not lone.discovery.look_around(lone.discovery._looked + 5)
+    lone.discovery.refresh(lone.discovery._asked_stun)
+    lone.discovery.again()
+    assert asked == []
 
 
 def test_another_router_is_asked_for_a_mapping_and_the_old_one_is_told_no_more(

@@ -67,7 +67,7 @@ class Discovery:
         self._judged: Seen | None = None  # and from then on
         self._hops: tuple[int, bool] | None = (1, False)  # None while they are being counted
         self._is_counted = False
-        self._hosts = self._look()
+        self._hosts = gather_host_candidates(endpoint.ports, config.bind)
         self._looked = clock.now()
         self.candidates = [*self._hosts]
         """All that are known."""
@@ -137,7 +137,10 @@ class Discovery:
             self._port_mapper.close()
 
     def _look(self) -> list[Candidate]:
-        return gather_host_candidates(self._endpoint.ports, self._config.bind)
+        try:
+            return gather_host_candidates(self._endpoint.ports, self._config.bind)
+        except OSError:  # the system has no descriptor left to ask it with: hundreds of sockets may search for a port
+            return self._hosts
 
     def _is_here(self, hosts: list[Candidate]) -> bool:
         """These are the addresses that it had, in whatever order the system lists them."""
