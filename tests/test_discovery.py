@@ -116,6 +116,17 @@ def test_an_address_that_came_just_now_is_told(
     assert len(asked) == 1
 
 
+def test_another_port_is_no_other_network(
+    lone: _Lone, asked: list[Sequence[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes of a search for a path, which the other side can begin as often as it likes."""
+    host, port = lone.discovery.candidates[0].address
+    moved = [Candidate(CandidateType.LOOPBACK, (host, port + 1))]
+    monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: moved)
+    lone.discovery.again()
+    assert asked == []
+
+
 def test_a_system_that_cannot_be_asked_does_not_end_the_session(
     lone: _Lone, asked: list[Sequence[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,8 +143,9 @@ class Discovery:
             return self._hosts
 
     def _is_here(self, hosts: list[Candidate]) -> bool:
-        """These are the addresses that it had, in whatever order the system lists them."""
-        return set(hosts) == set(self._hosts)
+        """These are the addresses that it had, in whatever order the system lists them. The port is another one where a
+        path was found by a search: a peer may bring that about, and is not to have the servers asked by it."""
+        return {one.address[0] for one in hosts} == {one.address[0] for one in self._hosts}
 
     def _start_over(self, hosts: list[Candidate]) -> None:
         if not self._is_here(hosts) or not self._has_relay:
