@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import random
-import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,18 +177,6 @@ def test_a_reader_that_has_left(pipe: tuple[int, int]) -> None:
     with pytest.raises(LocalFileError, match="its reader has ended"):
         sink.finish(content_digest(b"x"))
     sink.abandon()
-
-
-def test_a_descriptor_that_select_does_not_take(pipe: tuple[int, int]) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
-    high = fcntl.fcntl(pipe[1], fcntl.F_DUPFD_CLOEXEC, 1024)
-    try:
-        with pytest.raises(LocalFileError, match="standard output"):
-            DescriptorOutlet(high).write(memoryview(b"x"))
-    finally:
-        os.close(high)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def full(*_: object) -> int:

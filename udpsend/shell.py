@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -86,33 +86,11 @@ class Shell:
     def _run(self) -> events.Verified:
         self.emit(events.CodeReady(self._code.text, self._code.weak))
         self._endpoint = UdpEndpoint(self._config.bind, offload=self._config.offload)
-        with ExitStack() as opened:
-            opened.callback(self._endpoint.close)
-            self._discovery = Discovery(
-                self._config,
-                self._endpoint,
-                lambda call: self.driver.call_soon(call),
-                self.emit,
-                lambda found, are_all: self.session.add_candidates(found, clock.now(), are_all=are_all),
-                lambda behaviour: self.session.set_behaviour(behaviour, clock.now()),
-            )
-            self.session = Session(
-                self.role,
-                self._code,
-                clock.now(),
-                secrets.token_bytes,
-                candidates=self._discovery.candidates,
-                host_token=same_host_token(self._code.password),
-                max_datagram_size=self._max_datagram_size,
-                receive_buffer=self._endpoint.receive_buffer,
-                timeout=self._config.timeout,
-                by_hand=self.read_text is not None,
-                config=self._config,
-            )
-            if self.read_text is not None:
-                self._exchange = ManualExchange(self.session, self.read_text, self.ask, self.emit, clock.now())
-            self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn, self._publish)
-            opened.pop_all()
+        try:
+            self._put_together()
+        except BaseException:
+            self._endpoint.close()
+            raise
         try:
             self._open_mailboxes()
             self._discovery.start()
@@ -128,6 +106,32 @@ class Shell:
         if self._verified is None:
             raise self._error or TransferFailed("The other side ended the transfer.")
         return self._verified
+
+    def _put_together(self) -> None:
+        self._discovery = Discovery(
+            self._config,
+            self._endpoint,
+            lambda call: self.driver.call_soon(call),
+            self.emit,
+            lambda found, are_all: self.session.add_candidates(found, clock.now(), are_all=are_all),
+            lambda behaviour: self.session.set_behaviour(behaviour, clock.now()),
+        )
+        self.session = Session(
+            self.role,
+            self._code,
+            clock.now(),
+            secrets.token_bytes,
+            candidates=self._discovery.candidates,
+            host_token=same_host_token(self._code.password),
+            max_datagram_size=self._max_datagram_size,
+            receive_buffer=self._endpoint.receive_buffer,
+            timeout=self._config.timeout,
+            by_hand=self.read_text is not None,
+            config=self._config,
+        )
+        if self.read_text is not None:
+            self._exchange = ManualExchange(self.session, self.read_text, self.ask, self.emit, clock.now())
+        self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn, self._publish)
 
     def _max_datagram_size(self, address: Address) -> int:
         limit = self._endpoint.max_datagram_size(address)
@@ -188,12 +192,6 @@ class Shell:
             self._progress = connection.progress
             self.emit(events.Progress(*self._progress))
 
-    def _show_path_lost(self) -> None:
-        """Once, however often it is tried; not for what is part of looking for the first one."""
-        if self.session.connection is not None and not self._is_path_lost:
-            self._is_path_lost = True
-            self.emit(events.PathLost())
-
     def session_event(self, event: SessionEvent, now: float) -> None:
         match event:
             case events.PeerMet(phrase):
@@ -205,7 +203,10 @@ class Shell:
             case SocketChosen(local):
                 self._endpoint.keep(local)
             case CandidatesWanted(by_peer):
-                self._show_path_lost()
+                # Once, however often it is tried; not for what is part of looking for the first one.
+                if self.session.connection is not None and not self._is_path_lost:
+                    self._is_path_lost = True
+                    self.emit(events.PathLost())
                 self._discovery.again()
                 if not by_peer:
                     self._renew_mailboxes()

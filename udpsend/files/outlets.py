@@ -179,6 +179,5 @@ class FileOutlet:
 def _errors(doing: str, name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:  # ValueError: a descriptor that select does not take
-        reason = error if isinstance(error, OSError) else OSError(str(error))
-        raise local_error(reason, doing, name, BEGIN_ANEW) from error
+    except OSError as error:
+        raise local_error(error, doing, name, BEGIN_ANEW) from error

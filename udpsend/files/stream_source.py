@@ -134,9 +134,8 @@ def descriptor_reader(descriptor: int) -> Read:
             return os.readv(descriptor, [view])
         except BlockingIOError:  # others read from it, too
             return None
-        except (OSError, ValueError) as error:
-            reason = error if isinstance(error, OSError) else OSError(str(error))
-            raise local_error(reason, "read", "standard input", BEGIN_ANEW) from error
+        except OSError as error:
+            raise local_error(error, "read", "standard input", BEGIN_ANEW) from error
 
     return read_into
 
