@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 
 from udpsend import events
-from udpsend.arguments import Path, check_directory, check_types, one_or_several_paths, one_or_several_patterns
+from udpsend.arguments import AnyPath, check_directory, check_types, one_or_several_paths, one_or_several_patterns
 from udpsend.config import Config
 from udpsend.errors import BadPacket, LocalFileError, UsageError
 from udpsend.exchange import ReadText
@@ -25,7 +25,7 @@ from udpsend.sending import Sending
 from udpsend.shell import Confirm, OnEvent
 from udpsend.streaming import Streaming
 
-Paths = Path | Sequence[Path]
+Paths = AnyPath | Sequence[AnyPath]
 
 
 def send(
@@ -99,7 +99,7 @@ def _stream_source(stream: int | None, name: str, text: str) -> StreamSource:
 
 def receive(
     code: str,
-    directory: Path = ".",
+    directory: AnyPath = ".",
     *,
     stream: int | None = None,
     overwrite: bool = False,
@@ -131,7 +131,7 @@ def receive(
     if stream is not None:
         check_writable(stream)
     policy = Policy(overwrite or delta, rename, skip_existing, delta)
-    where = pathlib.Path(directory)
+    where = Path(directory)
     receiving = Receiving(parse_code(code), config or Config(), on_event, confirm, where, policy, accept, stream)
     receiving.read_text = read_text
     with limits_told():

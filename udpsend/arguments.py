@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 from udpsend.config import Config
 from udpsend.errors import UsageError
 
-Path = str | os.PathLike[str]
+AnyPath = str | os.PathLike[str]
 
 _FUNCTION: tuple[UnionType, str] = (Callable | None, "a function, or None")  # type: ignore[assignment]
 _KINDS: dict[str, tuple[type | UnionType, str]] = {
@@ -35,7 +35,7 @@ def check_types(**given: object) -> None:
             raise _wrong(name, value, words)
 
 
-def one_or_several_paths(paths: object) -> list[Path]:
+def one_or_several_paths(paths: object) -> list[AnyPath]:
     """Raises UsageError."""
     given = _one_or_several("paths", paths, "paths")
     for path in given:
@@ -67,7 +67,7 @@ def _one_or_several(name: str, given: object, words: str) -> list[Any]:
     return list(given)
 
 
-def _is_path(path: object) -> TypeGuard[Path]:
+def _is_path(path: object) -> TypeGuard[AnyPath]:
     return isinstance(path, str | os.PathLike) and isinstance(os.fspath(path), str)
 
 
