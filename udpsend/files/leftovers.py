@@ -71,7 +71,8 @@ def _find(where: int) -> Iterator[Leftover]:
         journal = name.removesuffix(NEW_SUFFIX)
         for suffix in JOURNALS.values():
             if journal.endswith(suffix) and journal not in journals:
-                yield Leftover(journal.removesuffix(suffix)[1:], name, _size(where, name), False, False)
+                stem = journal.removesuffix(suffix)
+                yield Leftover(stem[1:], name, _size(where, name), in_use=False, goes_on=False)
 
 
 def _is_vouched_for(where: int, stem: str) -> bool:
