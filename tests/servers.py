@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,17 @@ def wait_until(condition: Callable[[], object], what: str = "it") -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not happen within {PATIENCE:.0f} s")
         time.sleep(0.005)
+
+
+def slow_look_ups(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Each look-up of a name takes so long."""
+    look_up = socket.getaddrinfo
+
+    def slow(*words: Any, **options: Any) -> list[Any]:
+        time.sleep(seconds)
+        return look_up(*words, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

@@ -320,16 +320,16 @@ def test_what_could_not_be_asked_is_not_called_silent(monkeypatch: pytest.Monkey
 
 def test_ctrl_c_does_not_wait_for_the_examinations(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
+    examined: list[bool] = []
 
     def interrupted(*_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(examination, "examine_broker", lambda url: ended.wait(20))
+    monkeypatch.setattr(examination, "examine_broker", lambda url: examined.append(ended.wait(20)))
     monkeypatch.setattr(examination, "_examine_family", interrupted)
-    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         doctor.diagnose(Config(("mqtt://127.0.0.1:9",), (), bind=LOOPBACK, port_mapping=False))
-    assert time.monotonic() - started < 10
+    assert not examined, "it was waited for"
     ended.set()
 
 

@@ -22,7 +22,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.servers import LOOPBACK, Mailman, Mosquitto, free_port, make_certificates, mosquitto, wait_until
+from tests.servers import (
+    LOOPBACK,
+    Mailman,
+    Mosquitto,
+    free_port,
+    make_certificates,
+    mosquitto,
+    slow_look_ups,
+    wait_until,
+)
 from udpsend.errors import BadPacket, UsageError
 from udpsend.rendezvous import broker_connection, broker_mailbox, mqtt
 from udpsend.rendezvous.broker_mailbox import BrokerMailbox
@@ -432,32 +441,26 @@ def test_a_name_that_cannot_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_name_that_is_still_looked_up_does_not_hold_up_close(monkeypatch: pytest.MonkeyPatch) -> None:
     looking, ended = threading.Event(), threading.Event()
+    answered: list[bool] = []
 
     def hang(*_: object, **__: object) -> list[object]:
         looking.set()
-        ended.wait(20)
+        answered.append(ended.wait(20))
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    monkeypatch.setattr(broker_mailbox, "CLOSE_TIMEOUT", 10.0)
+    monkeypatch.setattr(broker_mailbox, "CLOSE_TIMEOUT", 60.0)
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     with mailbox("mqtt://broker.invalid") as (box, _):
         assert looking.wait(20)
-        started = time.monotonic()
         box.close()
-        assert time.monotonic() - started < 5
+        assert not answered, "it was waited for"
         ended.set()
 
 
 def test_the_time_that_its_name_takes_is_not_the_brokers(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name server that is dead costs 5 s for each look-up, before the next one is asked."""
-    look_up = socket.getaddrinfo
-
-    def slow(*words: Any, **options: Any) -> list[Any]:
-        time.sleep(1.2)
-        return look_up(*words, **options)
-
     monkeypatch.setattr(mqtt, "CONNECT_TIMEOUT", 1.0)
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    slow_look_ups(monkeypatch, 1.2)
     with mailbox(broker.tcp) as (_, man):
         wait_until(lambda: man.states, "a word of the broker's")
         assert man.states[0][1], man.states

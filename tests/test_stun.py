@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import aioice.stun
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.servers import LOOPBACK, UdpServer, coturn
+from tests.servers import LOOPBACK, UdpServer, coturn, slow_look_ups
 from udpsend.errors import BadPacket, UsageError
 from udpsend.punching.behaviour import MappingBehaviour, judge_behaviour
 from udpsend.rendezvous import stun as stun_module
@@ -331,13 +330,7 @@ def test_names_are_resolved_in_bounded_time(driver: Driver, monkeypatch: pytest.
 
 
 def test_the_time_that_its_name_takes_is_not_the_servers(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    look_up = socket.getaddrinfo
-
-    def slow(*words: Any, **options: Any) -> list[Any]:
-        time.sleep(1.2)
-        return look_up(*words, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    slow_look_ups(monkeypatch, 1.2)
     with Server(LOOPBACK, 0, 0) as server:
         assert driver.client(f"localhost:{server.stun_port}").query(1.0) == driver.address
 

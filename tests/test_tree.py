@@ -719,16 +719,23 @@ def test_a_resumed_transfer_reads_nothing_again(
     assert sum(read) < moved + 4 * BLOCK_SIZE  # both ends
 
 
+def place_of_large_file(root: Path, single: bool) -> Path:
+    """What is sent is that file alone, or a directory with it."""
+    if single:
+        return root
+    root.mkdir()
+    return root / "big"
+
+
 @pytest.mark.parametrize("single", [True, False])
 def test_of_a_source_that_changed_only_that_is_sent_again(
     tmp_path: Path, here: Path, rng: random.Random, single: bool
 ) -> None:
     root = tmp_path / "tree"
+    big = place_of_large_file(root, single)
     if not single:
-        root.mkdir()
         for n in range(5):
             (root / f"{n}").write_bytes(rng.randbytes(300_000))
-    big = root if single else root / "big"
     data = bytearray(rng.randbytes(9_000_000))
     big.write_bytes(data)
     interrupted(root, here, 0.95)
@@ -750,9 +757,7 @@ def test_of_a_source_that_became_shorter_the_rest_is_forgotten(
     tmp_path: Path, here: Path, rng: random.Random, single: bool
 ) -> None:
     root = tmp_path / "tree"
-    if not single:
-        root.mkdir()
-    big = root if single else root / "big"
+    big = place_of_large_file(root, single)
     big.write_bytes(rng.randbytes(5_000_000))
     interrupted(root, here, 0.95)
     os.truncate(big, 3_000_000)
@@ -808,9 +813,7 @@ def test_delta_copies_nothing_over_what_has_arrived(tmp_path: Path, here: Path, 
 def changed(request: pytest.FixtureRequest, tmp_path: Path, here: Path, rng: random.Random) -> Path:
     """What is there, since when a byte of it has changed and one has come."""
     root = tmp_path / "tree"
-    if request.param == "tree":
-        root.mkdir()
-    big = root if request.param == "single" else root / "big"
+    big = place_of_large_file(root, request.param == "single")
     data = bytearray(rng.randbytes(9_000_000))
     big.write_bytes(data)
     transfer([root], here)
