@@ -23,7 +23,6 @@ SMALLEST_BUFFER = 64 << 10  # that is asked for
 IP_MTU = 14  # linux/in.h
 IPV6_MTU = 24
 ETHERNET_MTU = 1500  # where the system does not tell
-MAX_FILENO = 1000  # select takes none above 1023
 SMALL_BUFFER = 2048  # for the sockets of punching: there are hundreds, and a probe has 80 bytes
 RELAYED_DATAGRAM_SIZE = 1400  # with the relay's frame around it, it passes an Ethernet
 
@@ -126,9 +125,6 @@ class UdpEndpoint:
                 for local in opened[-DESCRIPTORS_LEFT:]:
                     self._more.pop(local).close()
                 del opened[-DESCRIPTORS_LEFT:]
-                break
-            if sock.fileno() > MAX_FILENO:
-                sock.close()
                 break
             self._last_local += 1
             self._more[self._last_local] = small = PortableSocket(sock, SMALL_BUFFER, 1)
