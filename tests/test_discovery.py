@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -177,38 +177,40 @@ def test_a_relay_is_connected_to_anew_where_the_old_one_is_of_no_use(
 ) -> None:
     """From another address, or because it was lost; and not as often as a path is looked for."""
     here = [HOME]
-    told: list[Callable[[tuple[str, int] | None, str], None]] = []
+    made: list[Relay] = []
 
     class Relay:
         name = "turn:relay.example"
 
         def __init__(self, url: str, bind: str | None, endpoint: object, call_soon: object, on_address: Any) -> None:
-            told.append(on_address)
+            self.tell = on_address
+            self.is_over = False
+            made.append(self)
 
         def close(self) -> None:
-            """It has nothing to give back."""
+            self.is_over = True
 
     monkeypatch.setattr(relaying, "Relaying", Relay)
     monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: list(here))
     discovery = lone.discovery
     discovery._config = replace(discovery._config, relay="turn:a:b@relay.example")
     discovery.look_around(discovery._looked + 5)
-    told[0](("203.0.113.9", 5000), "")
+    made[0].tell(("203.0.113.9", 5000), "")
     discovery._asked_stun -= discovery_module.STUN_FRESH + 1
     discovery.again()
-    assert len(told) == 1
+    assert len(made) == 1
     here[:] = [AWAY]
     discovery.look_around(discovery._looked + 5)
-    assert len(told) == 2
+    assert [relay.is_over for relay in made] == [True, False]
     assert lone.candidates[-1] == [AWAY]
-    told[0](None, "it has hung up")
-    told[1](("203.0.113.9", 6000), "")
+    made[1].tell(("203.0.113.9", 6000), "")
     relayed = Candidate(CandidateType.RELAYED, ("203.0.113.9", 6000))
     assert lone.candidates[-1] == [relayed]
-    told[1](None, "it has hung up")
+    made[1].close()
+    made[1].tell(None, "it has hung up")
     discovery._asked_stun -= discovery_module.STUN_FRESH + 1
     discovery.again()
-    assert len(told) == 3
+    assert len(made) == 3
     assert lone.candidates[-1] == [AWAY]
 
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tests.servers import LOOPBACK, PATIENCE, _program, accepts_tcp, free_port, make_certificates, running, wait_until
 from udpsend.errors import BadPacket, UsageError
 from udpsend.net import clock
+from udpsend.net.portable import PortableSocket
 from udpsend.net.relayed import MAX_QUEUE, RelayedSocket, connect_relay
 from udpsend.net.udp import UdpEndpoint
 from udpsend.punching.relay import MAX_CHANNELS, MAX_TRIES, Allocated, RelayLost, TurnClient
@@ -177,6 +178,18 @@ def test_nobody_there(scheme: str) -> None:
         loop.until(lambda: loop.told, "an outcome")
         assert loop.told[0][0] is None
         assert "cannot be reached" in loop.told[0][1]
+
+
+def test_of_a_relay_that_was_left_nothing_is_heard() -> None:
+    """Another one may have been connected to meanwhile."""
+    with Loop(f"turn:{USER}:{PASSWORD}@{LOOPBACK}:{free_port()}?transport=tcp") as loop:
+        wait_until(lambda: loop.calls)
+        loop.relaying.close()
+        loop.endpoint.relay = later = PortableSocket(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 2048, 1)
+        loop.calls.pop()()
+        assert loop.told == []
+        assert loop.endpoint.relay is later
+        later.close()
 
 
 def test_a_certificate_that_nobody_vouches_for(coturn: Coturn) -> None:

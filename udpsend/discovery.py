@@ -74,8 +74,6 @@ class Discovery:
         self._gateway: Gateway | None = None
         self._port_mapper: PortMapper | None = None
         self._relaying: Relaying | None = None
-        self._relays = 0  # connected to so far: of an earlier one nothing is heard
-        self._has_relay = False
         self.is_complete = False
         """The STUN servers have said what they will."""
         self._lasting: list[Candidate] = []  # found once, and good for as long as the session lives
@@ -148,9 +146,9 @@ class Discovery:
         return {one.address[0] for one in hosts} == {one.address[0] for one in self._hosts}
 
     def _start_over(self, hosts: list[Candidate]) -> None:
-        if not self._is_here(hosts) or not self._has_relay:
+        if not self._is_here(hosts) or (self._relaying is not None and self._relaying.is_over):
             # An allocation belongs to the address from which it was asked for.
-            self._lasting = [candidate for candidate in self._lasting if candidate.type is not CandidateType.RELAYED]
+            self._forget(CandidateType.RELAYED)
             self._connect_relay()
         self._hosts = hosts
         self._is_counted = False
@@ -216,7 +214,7 @@ class Discovery:
             # The router of a network that was left may be silent for a second.
             threading.Thread(target=self._port_mapper.close, name="udpsend-unmap", daemon=True).start()
             self._port_mapper = None
-            self._lasting = [candidate for candidate in self._lasting if candidate.type is not CandidateType.MAPPED]
+            self._forget(CandidateType.MAPPED)
         if gateway is None or port is None:
             return
 
@@ -232,9 +230,7 @@ class Discovery:
 
     def _port_mapped(self, mapping: PortMapping) -> None:
         self._emit(events.PortMapped(mapping.protocol, mapping.address))
-        candidate = Candidate(CandidateType.MAPPED, mapping.address)
-        self._lasting.append(candidate)
-        self._found(candidate)
+        self._found_to_last(Candidate(CandidateType.MAPPED, mapping.address))
 
     def _connect_relay(self) -> None:
         """Raises UsageError."""
@@ -244,22 +240,19 @@ class Discovery:
 
         if self._relaying is not None:
             self._relaying.close()
-        self._relays += 1
-        number = self._relays
-
-        def on_address(address: Address | None, why_not: str) -> None:
-            if number == self._relays:
-                self._relay_known(address, why_not)
-
-        self._has_relay = True  # as far as is known
-        self._relaying = Relaying(self._config.relay, self._config.bind, self._endpoint, self._call_soon, on_address)
+        relay, bind = self._config.relay, self._config.bind
+        self._relaying = Relaying(relay, bind, self._endpoint, self._call_soon, self._relay_known)
 
     def _relay_known(self, address: Address | None, why_not: str) -> None:
         if self._relaying is not None:
             self._emit(events.RelayReady(self._relaying.name, address, why_not))
-        self._has_relay = address is not None
-        self._lasting = [candidate for candidate in self._lasting if candidate.type is not CandidateType.RELAYED]
+        self._forget(CandidateType.RELAYED)
         if address is not None:
-            candidate = Candidate(CandidateType.RELAYED, address)
-            self._lasting.append(candidate)
-            self._found(candidate)
+            self._found_to_last(Candidate(CandidateType.RELAYED, address))
+
+    def _found_to_last(self, candidate: Candidate) -> None:
+        self._lasting.append(candidate)
+        self._found(candidate)
+
+    def _forget(self, kind: CandidateType) -> None:
+        self._lasting = [candidate for candidate in self._lasting if candidate.type is not kind]

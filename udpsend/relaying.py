@@ -38,7 +38,8 @@ class Relaying:
         self._on_address = on_address
         self._client: TurnClient | None = None
         self._socket: RelayedSocket | None = None
-        self._left = False
+        self.is_over = False
+        """It was closed, or has failed: nothing more is heard of it."""
         threading.Thread(target=self._connect, name="udpsend-relay", daemon=True).start()
 
     def _connect(self) -> None:
@@ -49,12 +50,12 @@ class Relaying:
             )
         except (OSError, UnicodeError) as error:
             reason = f"it cannot be reached ({getattr(error, 'strerror', None) or error})"
-            self._call_soon(lambda: self._on_address(None, reason))
+            self._call_soon(lambda: self._drop(reason))
             return
         self._call_soon(lambda: self._connected(connected))
 
     def _connected(self, connected: socket) -> None:
-        if self._left:
+        if self.is_over:
             connected.close()
             return
         user, password = self._url.credentials(time.time())
@@ -84,12 +85,13 @@ class Relaying:
             self._drop("it has hung up")
 
     def _drop(self, reason: str) -> None:
-        self.close()
-        self._on_address(None, reason)
+        if not self.is_over:
+            self.close()
+            self._on_address(None, reason)
 
     def close(self) -> None:
         """Gives the allocation back."""
-        self._left = True
+        self.is_over = True
         self._endpoint.relay = None
         if self._socket is not None:
             self._socket.close()
