@@ -126,8 +126,8 @@ class Side:
                 self.accept()
             case OfferAccepted() if connection is not None and connection.sender is not None:
                 connection.sender.digest_ready(self.file.digest())
-            case ContentArrived() if connection is not None:
-                connection.verified(now)
+            case ContentArrived(digest) if connection is not None:
+                connection.verified(now, digest)
             case PeerVerified() if connection is not None:
                 connection.close(Close(CloseCode.DONE, ""), now)
             case Closed(error):

@@ -274,8 +274,8 @@ def test_verified_overtakes_the_last_acknowledgements() -> None:
     sender, events = accepted()
     take_all(sender, 50)
     sender.digest_ready(bytes(32))
-    sender.message_received_untrusted({"type": "verified"})
-    assert isinstance(events[-1], PeerVerified)
+    sender.message_received_untrusted({"type": "verified", "digest": "00" * 32})
+    assert events[-1] == PeerVerified(bytes(32))
     assert sender.done == 100
     assert not sender.unfinished
 
@@ -285,6 +285,8 @@ def test_what_was_verified_is_what_was_sent() -> None:
     sender.digest_ready(bytes(32))
     with pytest.raises(BadPacket, match="something else"):
         sender.message_received_untrusted({"type": "verified", "digest": "11" * 32})
+    with pytest.raises(BadPacket, match="digest"):
+        sender.message_received_untrusted({"type": "verified"})
     sender.message_received_untrusted({"type": "verified", "digest": "00" * 32})
     assert events[-1] == PeerVerified(bytes(32))
 

@@ -142,7 +142,7 @@ class Peer(ConnectionEndpoint):
 
     def _compare(self, digest: bytes) -> None:
         if digest == self.file.digest():
-            self.connection.verified(self.network.now)
+            self.connection.verified(self.network.now, digest)
         else:
             self.connection.fail(TransferFailed("The content is damaged."), self.network.now)
 

@@ -86,7 +86,6 @@ class Sending(Shell):
                 except PeerError as error:
                     self.end(error)
             case PeerVerified(digest) if self.session.connection is not None:
-                digest = digest or self._digest
                 self.done(verified_event(self._source.manifest, now - self.started, digest, self._left_out))
                 self.session.connection.close(Close(CloseCode.DONE, ""), now)
             case _:
@@ -113,7 +112,6 @@ class Sending(Shell):
         return digest
 
     def _hashed(self, digest: bytes) -> None:
-        self._digest = digest
         self._tell_hashes()
         connection = self.session.connection
         if connection is not None and connection.sender is not None:

@@ -96,7 +96,7 @@ class Connection:
             self.fail(error, now)
         self._out.room_again(now)
 
-    def verified(self, now: float, digest: bytes = b"") -> None:
+    def verified(self, now: float, digest: bytes) -> None:
         """Receiver: the sink's hash is the sender's, and the file is in place. `digest` is that of all blocks."""
         assert self.receiver is not None  # noqa: S101
         self._alive.verified = True

@@ -77,7 +77,7 @@ class ContentArrived(Struct, frozen=True):
 class PeerVerified(Struct, frozen=True):
     """Sender: the receiver has it all, and its hash is ours. Answer with `close`. `digest` is that of all blocks."""
 
-    digest: bytes = b""
+    digest: bytes
 
 
 class Closed(Struct, frozen=True):

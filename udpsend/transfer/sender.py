@@ -134,8 +134,8 @@ class Sender:
                 self._accepted_untrusted(message)
             case "verified" if self._accepted and self._digest is not None and not self._is_verified:
                 # It may overtake the last acknowledgements, and says more than they do.
-                digest = parse_digest_untrusted(message) if message.get("digest") else b""
-                if digest and digest != self._digest and not self._is_known:
+                digest = parse_digest_untrusted(message)
+                if digest != self._digest and not self._is_known:
                     raise BadPacket("it verified something else")
                 self._is_verified = True
                 self._unsent.clear()
