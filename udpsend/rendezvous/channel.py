@@ -11,6 +11,8 @@ number as the nonce of a key of its own.
 
 from __future__ import annotations
 
+from math import inf
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -68,8 +70,8 @@ class Channel:
         if self._unacknowledged:
             self._repeat.at_once(now)
 
-    def next_timer(self, now: float) -> float | None:
-        return now if self._acknowledgement_due or self._unsaid else self._repeat.due
+    def next_timer(self) -> float | None:
+        return -inf if self._acknowledgement_due or self._unsaid else self._repeat.due
 
     def messages_to_send(self, now: float) -> list[tuple[Kind, int, bytes]]:
         """Kind, number and body of each."""

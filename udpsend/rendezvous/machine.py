@@ -53,7 +53,6 @@ class Rendezvous:
         self._role = role
         self._random_bytes = random_bytes
         self._instance = random_bytes(INSTANCE_SIZE)
-        self._now = now
         self._events: deque[RendezvousEvent] = deque()
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._hello_repeat = Repeat()
@@ -75,7 +74,6 @@ class Rendezvous:
 
     def message_received(self, message: bytes, now: float) -> None:
         """From any mailbox: in any order, doubled, hostile."""
-        self._now = now
         guesses = self._meeting.wrong_guesses
         try:
             self._take_once_untrusted(message)
@@ -88,7 +86,6 @@ class Rendezvous:
 
     def mailbox_up(self, now: float) -> None:
         """A mailbox came up or came back: say there at once what is waiting for an answer."""
-        self._now = now
         if self._hello_repeat.due is not None:
             self._hello_repeat.at_once(now)
         self._meeting.repeat_at_once(now)
@@ -99,11 +96,10 @@ class Rendezvous:
         """When to call `timer_expired` and then `messages_to_send`, or None for never."""
         timers = [self._hello_repeat.due, self._version_watch.due, self._meeting.next_timer()]
         if self._channel is not None:
-            timers.append(self._channel.next_timer(self._now))
+            timers.append(self._channel.next_timer())
         return min((timer for timer in timers if timer is not None), default=None)
 
     def timer_expired(self, now: float) -> None:
-        self._now = now
         self._meeting.timer_expired(now)
         self._settle()
         if what := self._version_watch.verdict(now, others=len(self._meeting)):
@@ -111,7 +107,6 @@ class Rendezvous:
 
     def messages_to_send(self, now: float) -> list[bytes]:
         """What is due, each to be published on all mailboxes."""
-        self._now = now
         messages = []
         if self._hello_repeat.is_due(now):
             self._hello_repeat.said(now, again=True)
