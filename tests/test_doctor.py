@@ -243,6 +243,8 @@ def test_lifetime_without_a_nat(tmp_path: Path) -> None:
         ([6000, 6001, 6003], Ports.SEQUENTIAL),
         ([6000, 6000, 6001], Ports.SEQUENTIAL),
         ([6000, 5990], Ports.RANDOM),
+        ([6000, 6016], Ports.SEQUENTIAL),
+        ([6000, 6017], Ports.RANDOM),
         ([6000, 61000, 12], Ports.RANDOM),
     ],
 )

@@ -22,11 +22,11 @@ from msgspec.structs import replace
 
 from udpsend.doctor.diagnosis import Behaviour, Lifetime, Nat, Ports
 from udpsend.doctor.stun_probe import CHANGE_BOTH, CHANGE_PORT, Answer, Question, StunProbe
+from udpsend.punching.behaviour import NEIGHBOURS
 from udpsend.rendezvous.stun import DEFAULT_TIMEOUT
 from udpsend.wire.datagram import Address
 
 HAIRPIN_TIMEOUT = 0.4  # seconds
-NEIGHBOURS = 32  # ports that lie closer than this were given out one after the other
 IDLE_SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 LIFETIME_ANSWER = 1.0  # seconds, of all tries together
 TRIES = 3
