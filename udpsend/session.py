@@ -22,7 +22,8 @@ from udpsend.config import Config, Role
 from udpsend.errors import NoDirectPath, UdpsendError
 from udpsend.events import PathFound, PeerMet, WrongGuess
 from udpsend.punching.behaviour import NatBehaviour
-from udpsend.punching.negotiation import PUNCH_TIMEOUT, Negotiation
+from udpsend.punching.deadline import PUNCH_TIMEOUT
+from udpsend.punching.negotiation import Negotiation
 from udpsend.punching.path import CandidatesWanted, Path, PathValidated, PunchFailed, SocketChosen, SocketsWanted
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.machine import Rendezvous

@@ -10,6 +10,7 @@ from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.events import PathKind
 from udpsend.punching.channel import PROBE_SIZE, ProbeChannel
+from udpsend.punching.deadline import PUNCH_TIMEOUT
 from udpsend.punching.puncher import Puncher
 from udpsend.sealing.replay import WINDOW, ReplayWindow
 from udpsend.wire.candidate import Candidate, CandidateType
@@ -104,7 +105,7 @@ def test_any_datagram_at_the_puncher(datagram: bytes) -> None:
     puncher.datagram_received(Arrival.of([datagram], ("198.51.100.1", 9)), 0.0)
     assert sum(puncher.drops.values()) == 1
     assert not puncher.datagrams_to_send(0.0)
-    assert puncher.next_timer() == 12.0
+    assert puncher.next_timer() == PUNCH_TIMEOUT
 
 
 @given(st.integers(0, PROBE_SIZE - 1), st.integers(1, 255))

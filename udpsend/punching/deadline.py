@@ -13,6 +13,7 @@ from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.reasons import is_hopeless
 from udpsend.wire.candidate import Candidate, CandidateType
 
+PUNCH_TIMEOUT = 11.5  # seconds; with what it takes to say so, the answer is there within 12
 GRACE = 2.0  # seconds for the CONFIRM of a nomination that came just before the timeout
 HOPELESS = 5.0  # seconds
 SETTLE = 2.0  # seconds after the latest candidate, for plain punching

@@ -26,6 +26,7 @@ from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.punching.behaviour import NatBehaviour, parse_behaviour_untrusted
 from udpsend.punching.channel import MAX_PROBE_SIZE
+from udpsend.punching.deadline import PUNCH_TIMEOUT
 from udpsend.punching.outbox import Tally
 from udpsend.punching.path import CandidatesWanted, PathValidated, PunchFailed, SocketChosen, SocketsWanted
 from udpsend.punching.puncher import Puncher
@@ -36,7 +37,6 @@ from udpsend.wire.datagram import Address, Arrival, Transmit
 from udpsend.wire.json import JSON
 
 HOLD = 1.0  # seconds from the peer's first word to the one that it has opened: a round trip through the mailbox, mostly
-PUNCH_TIMEOUT = 11.5  # seconds; with what it takes to say so, the answer is there within 12
 MAX_GENERATIONS = 200  # of punching in one session
 MAX_EARLY = 8  # probes, kept: they may overtake the last word of the handshake, and the next are due 20 to 50 ms later
 

@@ -24,7 +24,7 @@ from udpsend.events import PathKind
 from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.candidates import addresses_through_relay, path_kind
 from udpsend.punching.channel import ProbeChannel
-from udpsend.punching.deadline import Deadline
+from udpsend.punching.deadline import PUNCH_TIMEOUT, Deadline
 from udpsend.punching.hard import Method, choose_method
 from udpsend.punching.nomination import Nomination
 from udpsend.punching.openers import Openers
@@ -52,7 +52,7 @@ class Puncher:
         now: float,
         random_bytes: Callable[[int], bytes],
         same_host: bool,
-        timeout: float = 12.0,
+        timeout: float = PUNCH_TIMEOUT,
         main_socket: int = 0,
         hold: float = 0.0,
         *,
