@@ -99,7 +99,7 @@ def test_the_other_side_vanishes(seconds: float, seed: int) -> None:
     running.network.run(seconds=seconds)
     running.there.down = running.back.down = True
     before = running.network.now
-    running.run(60)
+    running.run(2 * IDLE_TIMEOUT)
     for error in running.errors():
         assert isinstance(error, TransferFailed)
         assert "Nothing was heard" in str(error)
@@ -113,7 +113,7 @@ def test_the_receiver_vanishes_after_everything_arrived(seed: int) -> None:
     running.network.run(seconds=0.3)
     assert running.receiver.file.have.total == 1000
     running.there.down = running.back.down = True
-    running.run(60)
+    running.run(2 * IDLE_TIMEOUT)
     error, _ = running.errors()
     assert isinstance(error, TransferFailed)
 
@@ -132,7 +132,7 @@ def test_a_receiver_waits_longer_for_the_last_word_where_its_own_was_not_heard(
     running.there.down = running.back.down = True
     network.run(seconds=4.5)
     assert (connection.silence(network.now) > 0) == (not is_acked)
-    assert network.run(lambda: bool(running.receiver.closed), seconds=30)
+    assert network.run(lambda: bool(running.receiver.closed), seconds=2 * seconds)
     assert running.receiver.closed is not None
     assert running.receiver.closed.error is None
     assert running.receiver.closed_at - connection._alive.last_heard == pytest.approx(seconds, abs=0.1)

@@ -13,6 +13,7 @@ from tests.transfers import MemoryFile, Peer, Transfer
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.transfer.control_stream import ControlSender
+from udpsend.transfer.liveness import IDLE_TIMEOUT
 from udpsend.transfer.messages import ConnectionEvent, OfferAccepted, OfferReceived
 from udpsend.transfer.receiver import Receiver
 from udpsend.transfer.sender import Sender
@@ -96,7 +97,7 @@ def test_what_is_left_of_a_stream_is_not_promised_to_go_on(seed: int) -> None:
     running.network.run(seconds=0.5)
     assert 0 < running.receiver.connection.progress[0] < 3_000_000
     running.there.down = running.back.down = True
-    running.run(60)
+    running.run(2 * IDLE_TIMEOUT)
     for error in running.errors():
         assert "Nothing was heard" in str(error)
         assert str(error).endswith("cannot be resumed: begin anew.")

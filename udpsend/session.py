@@ -39,7 +39,6 @@ from udpsend.wire.relayed import peer_behind_relay
 
 SILENCE = 5.0  # seconds without an answer: then the path is taken for dead, and another is looked for
 WATCH_INTERVAL = 1.0  # seconds between two looks at that
-IDLE_TIMEOUT = 300.0  # seconds without a word from the other side: a laptop may sleep for two minutes
 
 
 class PathMoved(Struct, frozen=True):
@@ -283,7 +282,6 @@ class Session:
             round_trip=path.round_trip,
             max_datagram_size=self._max_datagram_size(path.address),
             receive_buffer=self._receive_buffer,
-            idle_timeout=IDLE_TIMEOUT,
             config=self._config,
         )
         self._watch_at = now + WATCH_INTERVAL

@@ -18,6 +18,7 @@ from udpsend.sealing.seal import Opener
 from udpsend.transfer.assembly import Assembly
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.control_stream import ControlReceiver
+from udpsend.transfer.liveness import IDLE_TIMEOUT
 from udpsend.transfer.messages import (
     OfferReceived,
     parse_digest_untrusted,
@@ -151,7 +152,7 @@ def test_a_peer_that_seals_anything(role: Role, records: list[bytes], offered: b
         if timer is not None:
             now = max(now, timer)
             connection.timer_expired(now)
-    for _ in range(300):
+    for _ in range(10 * int(IDLE_TIMEOUT)):
         settle(connection, now)
         timer = connection.next_timer()
         if timer is None:

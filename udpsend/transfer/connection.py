@@ -52,11 +52,9 @@ class Connection:
         round_trip: float | None = None,
         max_datagram_size: int = MAX_DATAGRAM_SIZE,
         receive_buffer: int = DEFAULT_RECEIVE_BUFFER,
-        idle_timeout: float = IDLE_TIMEOUT,
         config: Config = Config(),  # noqa: B008 - frozen
     ) -> None:
-        """`idle_timeout`: seconds of silence that end it; more where the owner can find another path (`move`).
-        `config` says how the sender finds its rate."""
+        """`config` says how the sender finds its rate."""
         keys = derive_keys(secret, role, "traffic")
         self.address = address
         self.drops: Counter[str] = Counter()
@@ -72,7 +70,7 @@ class Connection:
         self.receive_buffer, self.opening = receive_buffer, self._assembly.opening  # the owner may change the first
         self._failure: UdpsendError | None = None
         self._closed = False
-        self._alive = Liveness(now, idle_timeout)
+        self._alive = Liveness(now)
         self.sender: Sender | None = None
         self.receiver: Receiver | None = None
         if role is Role.RECEIVER:
@@ -191,7 +189,7 @@ class Connection:
         if self._closed or self._out.closing.started:
             return
         if now >= self._alive.over_at(self._out.control.all_acked):
-            self._end(None if self._alive.verified else silent(self._alive.idle_timeout, self.in_order))
+            self._end(None if self._alive.verified else silent(IDLE_TIMEOUT, self.in_order))
         if now >= self._out.last_eliciting + self._alive.keepalive:
             self._out.ping = True
         if (timer := self.flight.timer()) is not None and now >= timer:
