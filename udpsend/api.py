@@ -117,8 +117,8 @@ def receive(
 
     `accept(offered)` is asked whether to take what is offered; None takes it. Files that exist are an error, unless
     `overwrite` replaces them, `rename` gives what is received another name, or `skip_existing` leaves out those of the
-    same size and time; `delta` replaces them, and has only those parts sent that differ. `confirm` as with `send`.
-    Raises a subclass of UdpsendError."""
+    same size and time; `delta` replaces them, and has only those parts sent that differ. `confirm` and `read_text` are
+    as with `send`. Raises a subclass of UdpsendError."""
     check_types(code=code, stream=stream, accept=accept, config=config)
     check_types(on_event=on_event, confirm=confirm, read_text=read_text)
     check_directory(directory)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # what most sessions do without is imported where it is used:
     from udpsend.punching.portmap import PortMapper
     from udpsend.relaying import Relaying
 
-KEEP_ALIVE = 15.0  # seconds; NATs forget after 30 at the earliest
+KEEP_ALIVE = 15.0  # seconds; most NATs remember for 30 at least
 LOOK_INTERVAL = 5.0  # seconds; as often as multicast looks at the interfaces
 STUN_FRESH = 3.0  # seconds; a NAT may have forgotten by then, and who waited longer asks again when the other is there
 

@@ -1,5 +1,5 @@
-"""The commands: `send`, `recv`, `serve`; `doctor` has a module of its own. Each parses, builds what the library wants,
-calls it, and is done.
+"""The commands: `send`, `recv`, `serve`; `doctor`, and those without another side (`local`), have modules of their own.
+Each parses, builds what the library wants, calls it, and is done.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def verbosity_options(function: Function) -> Function:
 
 
 def peer_options(function: Function) -> Function:
-    """The options of `send` and `recv`; they arrive as keywords, for `config_from` and `set_verbosity`."""
+    """The options of `send`, `recv` and `doctor`; they arrive as keywords, for `config_from` and `set_verbosity`."""
     function = verbosity_options(function)
     for option in reversed(_OPTIONS):
         function = option(function)

@@ -142,7 +142,7 @@ def write_all(fd: int, view: memoryview, offset: int) -> None:
 
 def set_time(what: int | str, mtime_ns: int, directory: int | None = None) -> None:
     """The modification time of what is open, or of the name `what` in `directory`, where a link is not followed; as far
-    as the file system can keep it. It was last read now: by that time others decide what nobody needs any more."""
+    as the file system can keep it. The access time is now: by that, cleaners decide what nobody needs any more."""
     try:
         os.utime(what, ns=(time.time_ns(), mtime_ns), dir_fd=directory, follow_symlinks=directory is None)
     except (OSError, OverflowError, NotImplementedError):

@@ -99,8 +99,8 @@ def _is_there(directories: Directories, entry: Entry, path: str | None = None) -
 
 
 def check_complete(staging: int, manifest: Manifest, destination: Destination) -> None:
-    """By their number: to look at each of 100,000 files takes a quarter of a second. Raises LocalFileError where
-    somebody has removed some, OSError."""
+    """Counts what each directory has: to look at each of 100,000 files takes a quarter of a second. Raises OSError, and
+    LocalFileError where somebody has removed some."""
     directories = Directories(staging)
     try:
         ends = [first for _, first in manifest.runs[1:]] + [len(manifest)]

@@ -42,9 +42,9 @@ class _Block:
 
 class WriteBehind(HashingThread):
     """`write(offset, view)` writes at least one byte and returns how many, `read(offset, view)` fills the view,
-    `turn(written)` is called between blocks and while waiting with what was written, `on_room` from the thread when the
-    loop had better call `room`, and take what differs: there is room again, a block is due, or differs, or it failed.
-    `known` are the hash blocks compared before, `hashes` theirs."""
+    `turn(written)` is called between blocks and while waiting, and is given what was written. `on_room` is called from
+    the thread when the loop had better call `room`, and take what differs: there is room again, a block is due, or
+    differs, or it failed. `known` are the hash blocks compared before, `hashes` theirs."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Probes <-> sealed datagrams of one session.
+"""Probes <-> sealed datagrams of one punching.
 
 A datagram is taken in this order: size, kind, tag, replay, seal, form. What a stranger sends ends at the tag, what he
 repeats at the replay window; one failed open is the most that anybody can cost.

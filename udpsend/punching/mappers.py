@@ -27,7 +27,7 @@ LIFETIME = 600  # seconds asked for: what a killed process leaves behind is gone
 RESENDS = (0.0, 0.15, 0.4, 0.8)  # a router on the local network answers in milliseconds
 PATIENCE = 1.2  # seconds for one exchange of datagrams
 HTTP_TIMEOUT = 2.0  # seconds
-MAX_PORT_TRIES = 4  # of other external ports, where a router does not choose itself
+MAX_PORT_TRIES = 4  # of external ports, where a router does not choose itself
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ class PcpMapper:
 
 
 class IgdMapper:
-    """UPnP. The service is looked for anew with each `obtain`: a router that restarts may move it."""
+    """UPnP. After a failure the service is looked for anew: a router that restarts may move it."""
 
     def __init__(self, gateway: Gateway, port: int, ports: RouterPorts) -> None:
         self._gateway = gateway

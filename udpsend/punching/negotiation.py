@@ -3,12 +3,12 @@
 All of it travels sealed over the mailboxes: in the hello of the handshake, and later in messages of their own, each a
 dictionary with some of these words:
 
-    candidates   [[type, host, port], ...]    addresses of the one who says it; more may follow
-    host         text                         the host token (`candidates.py`)
-    relay        true                         a relay was asked for, and may be found later
-    nat          [mapping, host, port, order] its NAT (`behaviour.py`)
-    opened       [[host, port], ...]          addresses of the other side that it knows and has sent openers to
-    punch        number                       which punching this is about; 0 if it is not said
+    candidates   [[type, host, port], ...]          addresses of the one who says it; more may follow
+    host         text                               the host token (`candidates.py`)
+    relay        true                               a relay was asked for, and may be found later
+    nat          [mapping, host, port, sequential]  its NAT (`behaviour.py`)
+    opened       [[host, port], ...]                addresses of the other side that it knows and has sent openers to
+    punch        number                             which punching this is about; 0 if it is not said
 
 1. `agreed`: the first puncher starts, with what the hello told.
 2. Own candidates that are found later are told, and so is the NAT once enough servers have answered.
@@ -162,6 +162,17 @@ class Negotiation:
     def is_punching(self) -> bool:
         return self._puncher is not None and self._puncher.unfinished
 
+    def counters(self) -> dict[str, float]:
+        drops, tally = self._probe_drops, self._earlier
+        if self._puncher is not None:
+            drops, tally = drops + self._puncher.drops, tally + self._puncher.tally
+        return {
+            "probes, sent": tally.sent,
+            "probes, bytes sent": tally.size,
+            "probes, most to one unheard": tally.to_one_unheard,
+            **{f"probes, {why}": n for why, n in drops.items()},
+        }
+
     # the five verbs
 
     def datagram_received(self, arrival: Arrival, now: float) -> None:
@@ -216,17 +227,6 @@ class Negotiation:
         )
         self._puncher.credit = 0
         self._puncher.add_local_candidates(self._candidates, now)
-
-    def counters(self) -> dict[str, float]:
-        drops, tally = self._probe_drops, self._earlier
-        if self._puncher is not None:
-            drops, tally = drops + self._puncher.drops, tally + self._puncher.tally
-        return {
-            "probes, sent": tally.sent,
-            "probes, bytes sent": tally.size,
-            "probes, most to one unheard": tally.to_one_unheard,
-            **{f"probes, {why}": n for why, n in drops.items()},
-        }
 
     def _take_events(self) -> None:
         while self._puncher is not None and (event := self._puncher.next_event()) is not None:

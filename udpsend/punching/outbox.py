@@ -50,7 +50,7 @@ class Outbox:
     def put(self, probe: Probe, address: Address, local: int, ttl: int = 0) -> bool:
         """Whether there was room for it."""
         if len(self._waiting) >= MAX_WAITING or self._sent >= MAX_SENT:
-            self._drops["too many answers"] += 1
+            self._drops["too many probes"] += 1
             return False
         datagram = self._channel.seal(probe)
         self._waiting.append(Transmit([datagram], len(datagram), len(datagram), address, local, ttl))

@@ -140,11 +140,6 @@ class Puncher:
         if self._method is None or not self._method.begun:
             self._method = choose_method(self._role, own, peer, self._main, self._start, self._random_bytes)
 
-    def _request_to(self, pair: Pair, ttl: int, now: float) -> None:
-        transaction = self._random_bytes(TRANSACTION_SIZE)
-        pair.request_sent(transaction, now)
-        self._send(pair, Probe(ProbeType.REQUEST, pair.validated, transaction=transaction), ttl)
-
     def sockets_opened(self, sockets: list[int], now: float) -> None:
         """The answer to SocketsWanted: the `local` of each, as many as there could be."""
         if self._method is not None:
@@ -193,6 +188,11 @@ class Puncher:
             # Its answer is not waited for: the peer's own request comes with it, and makes a pair.
             transaction = self._random_bytes(TRANSACTION_SIZE)
             self._outbox.put(Probe(ProbeType.REQUEST, transaction=transaction), *target)
+
+    def _request_to(self, pair: Pair, ttl: int, now: float) -> None:
+        transaction = self._random_bytes(TRANSACTION_SIZE)
+        pair.request_sent(transaction, now)
+        self._send(pair, Probe(ProbeType.REQUEST, pair.validated, transaction=transaction), ttl)
 
     @property
     def _method_due(self) -> float:
