@@ -133,7 +133,6 @@ class HashingThread:
         self.blocks = BlockHashes(size, known)
         for index, digest in hashes:  # before the thread starts: from then on all that is there is the thread's
             self.blocks.put(index, digest)
-        self._size = size
         self._end = end
         self._scratch = memoryview(b"")
         self._finished = threading.Event()
@@ -189,7 +188,7 @@ class HashingThread:
         self._wake.clear()
 
     def _buffer_for_hash(self) -> memoryview:
-        self._scratch = self._scratch or memoryview(bytearray(min(BLOCK_SIZE, max(self._size, 1))))
+        self._scratch = self._scratch or memoryview(bytearray(min(BLOCK_SIZE, max(self.blocks.size, 1))))
         return self._scratch
 
 
