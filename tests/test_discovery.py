@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+import udpsend
 from tests.servers import wait_until
 from udpsend import discovery as discovery_module
 from udpsend import relaying
@@ -20,6 +24,8 @@ from udpsend.punching import portmap as portmap_module
 from udpsend.punching.behaviour import NatBehaviour
 from udpsend.punching.gateway import Gateway
 from udpsend.punching.mappers import PortMapping
+from udpsend.rendezvous.code import generate_code
+from udpsend.rendezvous.multicast import MulticastMailbox
 from udpsend.wire.candidate import Candidate, CandidateType
 
 
@@ -109,11 +115,28 @@ def test_an_address_that_came_just_now_is_told(
     """However short ago the servers were asked."""
     monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: [HOME])
     if word == "refresh":
-        lone.discovery.refresh(lone.discovery._asked_stun)
+        assert lone.discovery.refresh(lone.discovery._asked_stun)
     else:
         lone.discovery.again()
     assert lone.candidates == [[HOME]]
     assert len(asked) == 1
+
+
+def test_who_has_moved_when_the_other_side_comes_reaches_the_mailboxes_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connections to them may be those of the network that was left."""
+    renewed: list[MulticastMailbox] = []
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    monkeypatch.setattr(Discovery, "refresh", lambda discovery, now: True)
+    monkeypatch.setattr(MulticastMailbox, "renew", lambda mailbox: renewed.append(mailbox))
+    (tmp_path / "there").mkdir()
+    code, config = generate_code(secrets.token_bytes), Config(bind="127.0.0.1", brokers=(), stun_servers=(), timeout=20)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(udpsend.send, text="moved", code=code, config=config)
+        udpsend.receive(code, tmp_path / "there", config=config)
+        sent.result(20)
+    assert len(set(renewed)) == 2
 
 
 def test_another_port_is_no_other_network(
@@ -135,7 +158,7 @@ def test_a_system_that_cannot_be_asked_does_not_end_the_session(
 
     monkeypatch.setattr(discovery_module, "gather_host_candidates", exhausted)
     assert not lone.discovery.look_around(lone.discovery._looked + 5)
-    lone.discovery.refresh(lone.discovery._asked_stun)
+    assert not lone.discovery.refresh(lone.discovery._asked_stun)
     lone.discovery.again()
     assert asked == []
 

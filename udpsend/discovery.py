@@ -95,22 +95,23 @@ class Discovery:
 
     def look_around(self, now: float) -> bool:
         """While the other side is waited for: whether this host has moved."""
-        if now - self._looked < LOOK_INTERVAL:
-            return False
+        return now - self._looked >= LOOK_INTERVAL and self._has_moved(now)
+
+    def refresh(self, now: float) -> bool:
+        """The other side is there: is what it is told still true? Whether this host has moved."""
+        if self._has_moved(now):
+            return True
+        if now - self._asked_stun > STUN_FRESH:
+            self._ask_stun_servers()
+        return False
+
+    def _has_moved(self, now: float) -> bool:
         self._looked = now
         hosts = self._look()
-        has_moved = not self._is_here(hosts)
-        if has_moved:
-            self._start_over(hosts)
-        return has_moved
-
-    def refresh(self, now: float) -> None:
-        """The other side is there: is what it is told still true?"""
-        hosts = self._look()
-        if not self._is_here(hosts):
-            self._start_over(hosts)
-        elif now - self._asked_stun > STUN_FRESH:
-            self._ask_stun_servers()
+        if self._is_here(hosts):
+            return False
+        self._start_over(hosts)
+        return True
 
     def keep_alive(self, now: float) -> None:
         """While people carry texts: what they say of our addresses has to stay true."""

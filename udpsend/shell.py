@@ -197,7 +197,8 @@ class Shell:
             case events.PeerMet(phrase):
                 self.emit(event)
                 self._phrase = phrase
-                self._discovery.refresh(now)
+                if self._discovery.refresh(now):
+                    self._renew_mailboxes()
             case SocketsWanted(count):
                 self.session.sockets_opened(self._endpoint.open_more(count), now)
             case SocketChosen(local):
