@@ -145,7 +145,8 @@ def test_addresses_that_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "udpsend.serve.broker", raising=False)
     monkeypatch.setitem(sys.modules, "amqtt.broker", None)
-    with pytest.raises(UsageError, match=r"pip install 'udpsend\[serve\]'"):
+    monkeypatch.setattr(sys, "executable", "/my programs/udpsend/bin/python")
+    with pytest.raises(UsageError, match=r"\n'/my programs/udpsend/bin/python' -m pip install 'udpsend\[serve\]'$"):
         Server(LOOPBACK, 0, 0).start()
 
 

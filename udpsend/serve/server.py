@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import shlex
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -56,8 +58,10 @@ class Server:
         try:
             from udpsend.serve.broker import EmbeddedBroker  # amqtt is an extra
         except ImportError as error:
+            # By this Python's pip: the one in PATH is another's where udpsend has an environment of its own (pipx).
             raise UsageError(
-                "The rendezvous server needs the package amqtt, which is not installed:\npip install 'udpsend[serve]'"
+                "The rendezvous server needs the package amqtt, which is not installed:\n"
+                f"{shlex.quote(sys.executable)} -m pip install 'udpsend[serve]'"
             ) from error
         with ExitStack() as opened:
             listeners, self.mqtt_port = _open(self.host, self.mqtt_port, socket.SOCK_STREAM, "--mqtt-port")
