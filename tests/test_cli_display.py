@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import shlex
+import struct
+import sys
+import termios
 
 import pytest
 from hypothesis import given
@@ -14,7 +20,7 @@ from udpsend.cli import main, terminal
 from udpsend.cli.display import Display
 from udpsend.cli.escape import LONGEST_NAME, escape
 from udpsend.cli.invitation import command_for_other_side, qr_rows
-from udpsend.cli.progress import SECONDS_BETWEEN_LINES, ProgressLines
+from udpsend.cli.progress import SECONDS_BETWEEN_LINES, ProgressBar, ProgressLines, open_progress
 from udpsend.cli.quantity import duration_text, rate_text, round_trip_text, size_text
 from udpsend.cli.terminal import Terminal
 from udpsend.config import DEFAULT_BROKERS, DEFAULT_STUN_SERVERS, Config, Role
@@ -433,3 +439,20 @@ def test_progress_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str
     lines.close()
     assert SECONDS_BETWEEN_LINES == 5
     assert capsys.readouterr().err == "60.0 MB of 110.0 MB, 54 %, 10 MB/s, 5.00 s left\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "view"),
+    [(24, 80, ProgressBar), (0, 0, ProgressLines), (0, 80, ProgressLines), (24, 0, ProgressLines)],
+)
+def test_a_terminal_without_a_size_shows_lines(
+    rows: int, columns: int, view: type[ProgressBar | ProgressLines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with os.fdopen(theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        progress = open_progress(Terminal(), "file", 0, 100)
+        assert isinstance(progress, view)
+        progress.close()
+    os.close(ours)

@@ -1,4 +1,5 @@
-"""How far the transfer is: a tqdm bar where standard error is a terminal, a plain line now and then where it is not."""
+"""How far the transfer is: a tqdm bar where standard error is a terminal that has a size, else a plain line now and
+then. (In a terminal without one tqdm draws nothing.)"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def open_progress(terminal: Terminal, name: str, already: int, total: int | None
     """The view that fits where standard error goes; None if nothing is to be shown (-q, or no bytes to wait for)."""
     if terminal.verbosity < 0 or total == 0:
         return None
-    if terminal.err.is_terminal:
+    if terminal.err.has_size:
         return ProgressBar(terminal, name, already, total)
     return ProgressLines(terminal, already, total)
 

@@ -67,6 +67,14 @@ class OutputStream:
             return False
 
     @property
+    def has_size(self) -> bool:
+        """Whether it is a terminal that says how wide and high it is. Serial consoles do not."""
+        try:
+            return 0 not in os.get_terminal_size(self.fileno())
+        except (OSError, ValueError):  # no terminal, closed
+            return False
+
+    @property
     def encoding(self) -> str:
         return getattr(self._stream, "encoding", None) or "ascii"
 
