@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_a_peak_is_the_commands_own_and_not_its_starters(tmp_path: Path) -> None
 
 
 def test_usage_includes_children_that_were_waited_for(tmp_path: Path) -> None:
-    child = f"{sys.executable} -c 'bytearray(100_000_000)'"
+    child = f"{shlex.quote(sys.executable)} -c 'bytearray(100_000_000)'"
     running = Running(["sh", "-c", f"{child}; true"], tmp_path / "log")
     (used,) = wait_for_all([running], time.monotonic() + PATIENCE)
     assert used.peak > 100_000_000

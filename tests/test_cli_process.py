@@ -251,7 +251,7 @@ def test_a_process_without_standard_streams_ends_as_others_do(closed: str) -> No
 @pytest.mark.parametrize(("words", "closed"), [("recv 1234-marble-otter -o -", ">&-"), ("send -", "<&-")])
 def test_a_stream_that_is_closed_is_no_pipe(words: str, closed: str) -> None:
     """What came was written into a socket that had got the number."""
-    command = ["sh", "-c", f"exec {sys.executable} -m udpsend {words} --broker none --no-lan --manual {closed}"]
+    command = ["sh", "-c", f'exec "$0" -m udpsend {words} --broker none --no-lan --manual {closed}', sys.executable]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
     assert finished.returncode == 2
     assert "is closed" in finished.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trees import compare, make_tree, move, open_source, over_the_wire
+from tests.trees import compare, make_tree, move, open_source, over_the_wire, remove
 from udpsend.errors import UdpsendError
 from udpsend.files.existing import Policy
 from udpsend.files.sink import Sink, open_sink
@@ -157,7 +157,7 @@ def test_never_a_false_verified(tmp_path: Path, run: int) -> None:
         verified, kept = attempt(rng, root, here, faults=True, kept=kept)
         if verified or (here / "tree").exists():  # or some of it, which is not removed from what comes next
             kept = 0
-            shutil.rmtree(here if verified or rng.random() < 0.5 else here / "tree")
+            remove(here if verified or rng.random() < 0.5 else here / "tree")
             here.mkdir(exist_ok=True)
         if rng.random() < 0.4:
             kept = 0

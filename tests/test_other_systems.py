@@ -15,6 +15,7 @@ from udpsend.files.opening import open_own_file
 
 MACOS = """
 import errno, fcntl, os, select, selectors, socket, sys
+import ifaddr  # on macOS it takes ctypes.macholib, which Debian's Python is without
 
 sys.platform = "darwin"
 for module, names in (

@@ -23,7 +23,9 @@ from tests.trees import (
     open_source,
     over_the_wire,
     picture,
+    remove,
     transfer,
+    unlock,
 )
 from udpsend.errors import LocalFileError
 from udpsend.files import disk, existing, placing
@@ -449,7 +451,9 @@ def test_a_read_only_directory_is_named_before_the_first_byte(tmp_path: Path, he
     make_read_only(root)
     transfer([root], here)
     transfer([root], here, Policy(skip=True))
+    unlock(root)
     (root / "ro/deep/x").touch()
+    close(root)
     before = picture(here)
     for policy in (Policy(), Policy(skip=True)):
         with pytest.raises(LocalFileError) as refusal:
@@ -1027,15 +1031,8 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def unlock(directory: Path) -> None:
-    for path in [directory, *directory.rglob("*")]:
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o700)
-
-
 def empty(directory: Path) -> None:
-    unlock(directory)
-    shutil.rmtree(directory)
+    remove(directory)
     directory.mkdir()
 
 

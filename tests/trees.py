@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import stat
 import threading
 import time
@@ -175,3 +176,15 @@ def picture(root: Path) -> dict[str, object]:
         else:
             seen[name] = (oct(status.st_mode), status.st_mtime_ns, path.read_bytes())
     return seen
+
+
+def unlock(directory: Path) -> None:
+    """Read-only directories can be written to again."""
+    for path in [directory, *directory.rglob("*")]:
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+
+
+def remove(directory: Path) -> None:
+    unlock(directory)
+    shutil.rmtree(directory)
