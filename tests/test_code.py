@@ -74,7 +74,7 @@ def test_a_code_can_be_typed_in_many_ways(typed: str) -> None:
 
 
 @given(st.integers(0, 2**64), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_generated_code_survives_case_and_separators(number: int, data: st.DataObject) -> None:
     text = generate_code(Random(number).randbytes)
     separators = st.text("-_ ", min_size=1, max_size=3)
@@ -83,7 +83,7 @@ def test_a_generated_code_survives_case_and_separators(number: int, data: st.Dat
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_normalising_twice_changes_nothing(text: str) -> None:
     # With a nameplate in front, so that no Argon2id is computed.
     try:

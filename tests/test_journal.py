@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from udpsend.errors import LocalFileError
@@ -39,7 +39,6 @@ def test_golden_lines() -> None:
     assert make_line("present 0 67108864") == b"0a554b96 present 0 67108864\n"
 
 
-@settings(deadline=None, print_blob=True)
 @given(ranges_strategy)
 def test_reads_what_was_written(ranges: list[tuple[int, int]]) -> None:
     data = written(ranges)
@@ -47,7 +46,6 @@ def test_reads_what_was_written(ranges: list[tuple[int, int]]) -> None:
     assert (found.present, found.sound) == (RangeSet(ranges), len(data))
 
 
-@settings(deadline=None, print_blob=True)
 @given(ranges_strategy, st.data())
 def test_a_torn_journal_vouches_for_its_whole_lines(ranges: list[tuple[int, int]], data: st.DataObject) -> None:
     whole = written(ranges)
@@ -60,7 +58,6 @@ def test_a_torn_journal_vouches_for_its_whole_lines(ranges: list[tuple[int, int]
     assert present == RangeSet(ranges[: max(0, lines - 1)])
 
 
-@settings(deadline=None, print_blob=True)
 @given(ranges_strategy.filter(bool), st.data())
 def test_a_damaged_byte_costs_the_lines_from_there_on(ranges: list[tuple[int, int]], data: st.DataObject) -> None:
     whole = bytearray(written(ranges))
@@ -71,7 +68,6 @@ def test_a_damaged_byte_costs_the_lines_from_there_on(ranges: list[tuple[int, in
     assert present == RangeSet(ranges[: max(0, before - 1)])
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.binary(max_size=300))
 def test_never_raises(data: bytes) -> None:
     found = parse_journal(data, IDENTITY, SIZE)

@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -60,7 +60,6 @@ def test_golden_form() -> None:
     assert Manifest((ENTRY,)).identity == "cb38827f4270a65670ef185385d5e2db2207f2e780e0db6c69b40e03ddfa5992"
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.integers(0, MAX_SIZE), st.integers(0, 0o777), st.integers(-(1 << 62), 1 << 62), st.integers(0, MAX_VERSION))
 def test_round_trip(size: int, mode: int, mtime_ns: int, version: int) -> None:
     manifest = Manifest((File("é.txt", size, mode, mtime_ns, version),), [Skipped("x", "is a pipe")], 3)
@@ -286,7 +285,6 @@ def test_a_set_of_entries_against_a_model(steps: list[tuple[bool, int]]) -> None
     assert bool(entries) == bool(model)
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.data())
 def test_byte_space(sizes: list[int], data: st.DataObject) -> None:
     manifest = Manifest(File(f"{n}", size, 0, 0, 0) for n, size in enumerate(sizes))

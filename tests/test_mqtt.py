@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.servers import (
@@ -585,7 +585,6 @@ def test_errors_do_not_show_passwords() -> None:
     assert "secret" not in str(caught.value)
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.text(max_size=60), st.sampled_from(["mqtt://", "wss://", "ws://u:p@", ""]))
 def test_parsing_a_url_raises_usage_errors_only(text: str, prefix: str) -> None:
     with contextlib.suppress(UsageError):
@@ -620,7 +619,6 @@ def publish_packet(payload: bytes) -> bytes:
             return b"\x30" + encoded + rest
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.lists(st.integers(0, 3 * MAX_PACKET_SIZE), max_size=6), st.integers(1, 20_000))
 def test_packets_pass_whole_or_not_at_all(sizes: list[int], step: int) -> None:
     packets = [publish_packet(bytes(size)) for size in sizes]
@@ -650,7 +648,6 @@ def test_too_many_messages_are_skipped() -> None:
     assert len(passed) == 10 * len(publish_packet(b"x"))
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.binary(max_size=200))
 def test_any_bytes_raise_bad_packet_only(data: bytes) -> None:
     with contextlib.suppress(BadPacket):

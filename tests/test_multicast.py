@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.servers import LOOPBACK, Mailman, wait_until
@@ -134,7 +134,6 @@ def test_golden_frame() -> None:
     assert parse_frame_untrusted("udpsend/1/0000", frame("udpsend/1/0000", b"hi")) == b"hi"
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.binary(max_size=60), st.booleans())
 def test_any_datagram_raises_bad_packet_only(data: bytes, has_magic: bool) -> None:
     with contextlib.suppress(BadPacket):

@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket, LocalFileError
@@ -51,7 +51,6 @@ def test_what_is_no_text_is_refused(value: object) -> None:
         check_path_untrusted(value)
 
 
-@settings(deadline=None, print_blob=True)
 @given(texts)
 def test_what_is_taken_stays_below_the_directory(name: str) -> None:
     try:
@@ -68,7 +67,6 @@ def test_what_is_taken_stays_below_the_directory(name: str) -> None:
         assert all(unicodedata.category(c) not in ("Cc", "Cs") for c in component)
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.lists(st.sampled_from(["..", ".", "", "a", "b", "con", "x "]), min_size=1, max_size=6))
 def test_no_mixture_of_components_leads_out(components: list[str]) -> None:
     harmless = all(component in ("a", "b") for component in components)
@@ -80,7 +78,6 @@ def test_no_mixture_of_components_leads_out(components: list[str]) -> None:
         assert harmless
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.text(st.characters(exclude_characters="/", exclude_categories=["C"]), min_size=1, max_size=255))
 def test_own_files_fit_beside_any_name(name: str) -> None:
     name = name.encode()[:255].decode(errors="ignore")
@@ -108,7 +105,6 @@ def test_the_sender_hears_of_a_bad_name_first() -> None:
             check_own_name(name)
 
 
-@settings(deadline=None, print_blob=True)
 @given(texts)
 def test_quoted_text_is_safe_to_print(text: str) -> None:
     quoted = quote(text)
@@ -133,7 +129,6 @@ def test_many_names_at_once_are_judged_as_each_of_them() -> None:
     assert are_ordinary([])
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.lists(st.text(st.sampled_from("aCoNuUlLpt19.-_ \n\0é$~"), max_size=6), max_size=5))
 def test_what_is_ordinary_is_allowed(names: list[str]) -> None:
     if are_ordinary(names):

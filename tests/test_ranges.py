@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from udpsend.wire.ranges import RangeSet
@@ -35,7 +35,6 @@ def check_form(ranges: RangeSet, model: set[int]) -> None:
         assert (i in ranges) == (i in model)
 
 
-@settings(deadline=None, print_blob=True)
 @given(operations)
 def test_behaves_as_a_set_of_integers(steps: list[tuple[str, int, int]]) -> None:
     ranges, model = RangeSet(), set[int]()

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from aioice import stun
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.servers import LOOPBACK, Mailman, accepts_tcp, wait_until
@@ -88,7 +88,6 @@ def test_what_gets_no_answer(datagram: bytes) -> None:
     assert respond_untrusted(datagram, V4) is None
 
 
-@settings(deadline=None, print_blob=True)
 @given(body=st.binary(max_size=100), head=st.sampled_from([CLASSIC, MODERN]), source=st.sampled_from([V4, V6]))
 def test_any_request_is_answered_by_at_most_three_times_its_size(
     body: bytes, head: bytes, source: tuple[str, int]

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import aioice.stun
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.servers import LOOPBACK, UdpServer, coturn, slow_look_ups
@@ -276,7 +276,6 @@ def test_hostile_answers_cost_time_only(driver: Driver, what: str) -> None:
         ask(driver, server.port, timeout=0.3)
 
 
-@settings(deadline=None, print_blob=True)
 @given(data=st.binary(max_size=120), is_response=st.booleans())
 def test_any_answer_raises_bad_packet_only(data: bytes, is_response: bool) -> None:
     if is_response:
@@ -286,7 +285,6 @@ def test_any_answer_raises_bad_packet_only(data: bytes, is_response: bool) -> No
             stun_module._read_answer_untrusted(data, True, family)
 
 
-@settings(deadline=None, print_blob=True)
 @given(attributes=st.lists(st.tuples(st.sampled_from([1, 4, 5, 32, 0x8022, 77]), st.binary(max_size=12)), max_size=6))
 def test_pystun3_survives_what_it_is_given(attributes: list[tuple[int, bytes]]) -> None:
     """Whatever passes for readable gives an address or a StunError."""

@@ -8,7 +8,7 @@ import struct
 import zlib
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from udpsend.errors import BadPacket
@@ -35,7 +35,6 @@ def check(manifest: Manifest) -> None:
         assert "/".join(check_path_untrusted(entry.path)) == entry.path
 
 
-@settings(deadline=None, print_blob=True)
 @given(values | offers)
 def test_any_value_is_a_manifest_or_a_bad_packet(value: Any) -> None:
     with contextlib.suppress(BadPacket):
@@ -45,7 +44,6 @@ def test_any_value_is_a_manifest_or_a_bad_packet(value: Any) -> None:
             assert parse_manifest_untrusted(json.loads(json.dumps(manifest.to_json()))) == manifest
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.integers(0, 6), values)
 def test_one_field_of_a_good_manifest_exchanged(index: int, value: Any) -> None:
     form: dict[str, Any] = Manifest((File("a", 5, 0o644, 1, 0),)).to_json()
@@ -56,7 +54,6 @@ def test_one_field_of_a_good_manifest_exchanged(index: int, value: Any) -> None:
         check(manifest)
 
 
-@settings(deadline=None, print_blob=True)
 @given(
     st.lists(st.binary(max_size=30) | st.lists(entries, max_size=3).map(lambda e: json.dumps(e).encode()), max_size=3)
 )
@@ -67,7 +64,6 @@ def test_any_bytes_are_pages_or_a_bad_packet(texts: list[bytes]) -> None:
             check(Manifest.unpack_untrusted(damaged))
 
 
-@settings(deadline=None, print_blob=True)
 @given(st.text() | values)
 def test_any_value_is_a_path_or_a_bad_packet(value: Any) -> None:
     try:
@@ -78,7 +74,6 @@ def test_any_value_is_a_path_or_a_bad_packet(value: Any) -> None:
     assert not {"", ".", ".."} & set(components)
 
 
-@settings(deadline=None, print_blob=True)
 @given(
     st.lists(
         st.one_of(

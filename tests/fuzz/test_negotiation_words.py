@@ -32,7 +32,7 @@ WORDS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 @given(st.lists(WORDS, max_size=8), st.sampled_from(list(Role)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_words_of_any_kind_do_no_harm(words: list[dict[str, Any]], role: Role) -> None:
     own = [Candidate(CandidateType.HOST, ("192.168.1.7", 4000))]
     negotiation = Negotiation(role, bytes, own, "token", Counter())

@@ -82,7 +82,7 @@ def parse_or_refuse(data: bytes) -> Message | None:
 
 
 @given(st.binary(max_size=400) | st.text(max_size=200).map(str.encode) | values.map(lambda v: json.dumps(v).encode()))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_any_bytes(data: bytes) -> None:
     parse_or_refuse(data)
     with suppress(BadPacket):
@@ -90,7 +90,7 @@ def test_any_bytes(data: bytes) -> None:
 
 
 @given(almost_messages)
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 def test_almost_messages(data: bytes) -> None:
     message = parse_or_refuse(data)
     if message is None:
@@ -110,7 +110,7 @@ def test_almost_messages(data: bytes) -> None:
 
 
 @given(true_messages, st.integers(0, 10_000), st.integers(1, 255))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_messages_with_one_byte_changed(message: Message, place: int, change: int) -> None:
     data = bytearray(message.pack())
     data[place % len(data)] ^= change
@@ -139,7 +139,7 @@ def test_a_corpus_of_unpleasant_json(data: bytes) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["versions", "key", "hello"]), values | encoded))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_sealed_hello(payload: dict[str, Any]) -> None:
     try:
         versions, key, hello = parse_hello_untrusted(payload)
@@ -151,7 +151,7 @@ def test_any_sealed_hello(payload: dict[str, Any]) -> None:
 
 
 @given(st.binary(min_size=32, max_size=33), st.sampled_from(Role), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_element(data: bytes, role: Role, has_side: bool) -> None:
     """Either it is refused and the run goes on, or there is a key that nothing of ours opens with."""
     random = Random(1)
@@ -166,7 +166,7 @@ def test_any_element(data: bytes, role: Role, has_side: bool) -> None:
 
 
 @given(st.integers(0, MAX_NUMBER), st.binary(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_channel_takes_nothing_forged(number: int, body: bytes) -> None:
     channel = Channel(bytes(32), Role.SENDER, RECEIVER)
     with pytest.raises(BadPacket):
@@ -177,7 +177,7 @@ def test_a_channel_takes_nothing_forged(number: int, body: bytes) -> None:
 
 
 @given(st.sampled_from(Role), st.lists(almost_messages | st.binary(max_size=100), max_size=30))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_machine_raises_nothing(role: Role, messages: list[bytes]) -> None:
     instances = {Role.SENDER: SENDER, Role.RECEIVER: RECEIVER}
     random = Random(1)
@@ -192,7 +192,7 @@ def test_a_machine_raises_nothing(role: Role, messages: list[bytes]) -> None:
 
 
 @given(st.lists(almost_messages, max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_machine_that_agreed_raises_nothing(messages: list[bytes]) -> None:
     room = Mailroom(1)
     sender, receiver = room.join(Role.SENDER, CODE), room.join(Role.RECEIVER, CODE)
@@ -211,7 +211,7 @@ def test_a_machine_that_agreed_raises_nothing(messages: list[bytes]) -> None:
 
 
 @given(st.text(max_size=140))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_text_is_a_code_or_refused(text: str) -> None:
     try:
         code = parse_code("1234 x" + text)

@@ -134,7 +134,7 @@ def settle(connection: Connection, now: float) -> None:
 
 
 @given(st.sampled_from(Role), st.lists(framelike | st.binary(max_size=60), max_size=8), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_peer_that_seals_anything(role: Role, records: list[bytes], offered: bool) -> None:
     """Never an exception, never a stop: it goes on or ends with an error."""
     connection = Connection(role, SECRET, PEER, 0.0, Random(1).randbytes)
