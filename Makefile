@@ -18,7 +18,8 @@ $(STAMP): pyproject.toml
 	  echo "udpsend needs Python 3.11 or newer; '$(PYTHON)' is not that. Choose another: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "'$(PYTHON)' has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@# What is there may be another Python's (an editor's, another clone's), which would stay the one that is used.
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
