@@ -76,6 +76,12 @@ def test_in_order_growth_is_one_range() -> None:
     assert list(ranges) == [(0, 1000)]
 
 
+def test_no_gap_is_empty() -> None:
+    ranges = RangeSet([(3, 5), (8, 9)])
+    assert list(ranges.gaps(3, 9)) == [(5, 8)]
+    assert list(ranges.gaps(5, 8)) == [(5, 8)]
+
+
 def test_joins_across_many_gaps() -> None:
     ranges = RangeSet((i, i + 1) for i in range(0, 1000, 2))
     assert (len(ranges), ranges.total) == (500, 500)

@@ -81,7 +81,10 @@ def test_what_is_not_understood_is_named() -> None:
         MODERN[:3] + b"\x02" + MODERN[4:] + b"\x80\x22",  # half an attribute
         MODERN[:3] + b"\x08" + MODERN[4:] + bytes.fromhex("8028 0004 00000000"),  # a wrong fingerprint
         MODERN[:3] + b"\x40" + MODERN[4:] + bytes.fromhex("80ff 0000") * 16 + b"\x80\x22\x00\x00",
-        struct.pack("!HH", 1, MAX_REQUEST_SIZE) + MODERN[4:] + bytes(MAX_REQUEST_SIZE),
+        struct.pack("!HH", 1, MAX_REQUEST_SIZE - 16)
+        + MODERN[4:]  # too long, and nothing else is wrong with it
+        + struct.pack("!HH", 0x80FF, MAX_REQUEST_SIZE - 20)
+        + bytes(MAX_REQUEST_SIZE - 20),
     ],
 )
 def test_what_gets_no_answer(datagram: bytes) -> None:
