@@ -49,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         *(({"paths": "content", "exclude": exclude}, "exclude") for exclude in (None, b"*", [5])),
         ({"paths": "content", "config": {}}, "config"),
         ({"paths": "content", "config": Config}, "config"),
-        *(({"paths": "content", name: 5}, name) for name in ("on_event", "confirm", "read_text")),
+        *(({"paths": "content", name: 5}, name) for name in ("on_event", "confirm", "read_text", "cancel")),
     ],
 )
 def test_send(given: dict[str, Any], name: str) -> None:
@@ -64,7 +64,7 @@ def test_send(given: dict[str, Any], name: str) -> None:
         *(({"code": code}, "code") for code in (None, b"code", 4821)),
         *(({"directory": directory}, "directory") for directory in (None, b".", 5, Raw())),
         *(({"stream": stream}, "stream") for stream in (io.BytesIO(), "1")),
-        *(({name: 5}, name) for name in ("on_event", "confirm", "read_text", "accept", "config")),
+        *(({name: 5}, name) for name in ("on_event", "confirm", "read_text", "accept", "config", "cancel")),
     ],
 )
 def test_receive(given: dict[str, Any], name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def send(
     on_event: OnEvent | None = None,
     confirm: Confirm | None = None,
     read_text: ReadText | None = None,
+    cancel: threading.Event | None = None,
 ) -> events.Verified:
     """Send files and directories to whoever comes with the same code; returns when all is verified there. Or, in their
     place, what the descriptor `stream` gives until its end (`name` is for whoever makes a file of it), or a `text` of
@@ -52,10 +54,11 @@ def send(
     comes as the first event, CodeReady. `confirm(phrase)` is asked before anything moves whether the other side shows
     the same phrase. What cannot be sent (sockets, what may not be read) comes as the event Skipped, and is counted in
     what is returned. With `read_text` there is no meeting place: people carry the texts of the events TextToCarry to
-    the other side, and `read_text(number)` is asked for those from there. Raises a subclass of UdpsendError."""
+    the other side, and `read_text(number)` is asked for those from there. Setting `cancel`, from any thread, ends it
+    within a second: the other side is told, and Cancelled is raised. Raises a subclass of UdpsendError."""
     code = generate_code(secrets.token_bytes) if code is None else code
     check_types(stream=stream, name=name, text=text, code=code, config=config)
-    check_types(on_event=on_event, confirm=confirm, read_text=read_text)
+    check_types(on_event=on_event, confirm=confirm, read_text=read_text, cancel=cancel)
     given, patterns = one_or_several_paths(paths), one_or_several_patterns(exclude)
     if bool(given) + (stream is not None) + (text is not None) != 1:
         what = "Nothing to send: name a file or a directory." if not given else "Send paths, or a stream, or a text."
@@ -73,7 +76,7 @@ def send(
             sending = Sending(parsed, config, on_event, confirm, source)
         else:
             sending = Streaming(parsed, config, on_event, confirm, source)
-        sending.read_text = read_text
+        sending.read_text, sending.cancel = read_text, cancel
         with limits_told():
             return sending.run()
     finally:
@@ -111,16 +114,18 @@ def receive(
     on_event: OnEvent | None = None,
     confirm: Confirm | None = None,
     read_text: ReadText | None = None,
+    cancel: threading.Event | None = None,
 ) -> events.Verified:
     """Receive into `directory`; returns when all is verified and in place. Or write a file's content, in order, to the
     descriptor `stream`, which is not closed: what was written there before an error cannot be taken back.
 
     `accept(offered)` is asked whether to take what is offered; None takes it. Files that exist are an error, unless
     `overwrite` replaces them, `rename` gives what is received another name, or `skip_existing` leaves out those of the
-    same size and time; `delta` replaces them, and has only those parts sent that differ. `confirm` and `read_text` are
-    as with `send`. Raises a subclass of UdpsendError."""
+    same size and time; `delta` replaces them, and has only those parts sent that differ. `confirm`, `read_text` and
+    `cancel` as with `send`. What has arrived when it ends by an error or by `cancel` is kept, and is not sent again
+    where the same is received into the same directory. Raises a subclass of UdpsendError."""
     check_types(code=code, stream=stream, accept=accept, config=config)
-    check_types(on_event=on_event, confirm=confirm, read_text=read_text)
+    check_types(on_event=on_event, confirm=confirm, read_text=read_text, cancel=cancel)
     check_directory(directory)
     if stream is not None and (overwrite or rename or skip_existing or delta):
         raise UsageError("What goes to a stream meets no files that exist: leave out what to do with them.")
@@ -133,6 +138,6 @@ def receive(
     policy = Policy(overwrite or delta, rename, skip_existing, delta)
     where = Path(directory)
     receiving = Receiving(parse_code(code), config or Config(), on_event, confirm, where, policy, accept, stream)
-    receiving.read_text = read_text
+    receiving.read_text, receiving.cancel = read_text, cancel
     with limits_told():
         return receiving.run()

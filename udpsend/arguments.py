@@ -4,6 +4,7 @@ side has come."""
 from __future__ import annotations
 
 import os
+import threading  # noqa: TID251 - a type of what may be given
 from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Any, TypeGuard
@@ -24,6 +25,7 @@ _KINDS: dict[str, tuple[type | UnionType, str]] = {
     "confirm": _FUNCTION,
     "accept": _FUNCTION,
     "read_text": _FUNCTION,
+    "cancel": (threading.Event | None, "a threading.Event, or None"),
 }
 
 

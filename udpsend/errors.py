@@ -71,6 +71,6 @@ class LocalFileError(UdpsendError):
 
 
 class Cancelled(UdpsendError):
-    """The user of this side stopped it (Ctrl-C)."""
+    """The user of this side stopped it (Ctrl-C), or a caller of the library (`cancel`)."""
 
     exit_code = 130

@@ -53,7 +53,8 @@ class Shell:
 
     role: Role
     read_text: ReadText | None = None
-    """Set before `run` where people carry texts in place of mailboxes."""
+    cancel: threading.Event | None = None
+    """Set before `run`: where people carry texts in place of mailboxes; what ends it from another thread."""
     after_stopping = "What has arrived is kept: the same commands go on from there."
 
     def __init__(self, code: Code, config: Config, on_event: OnEvent | None, confirm: Confirm | None) -> None:
@@ -71,8 +72,7 @@ class Shell:
         self.started = self._progress_time = 0.0
 
     def run(self) -> events.Verified:
-        """The whole session. Raises a subclass of UdpsendError, and what `on_event` or another function of the
-        caller's raised."""
+        """Raises a subclass of UdpsendError, and what `on_event` or another function of the caller's raised."""
         try:
             verified = self._run()
         except KeyboardInterrupt:
@@ -165,6 +165,9 @@ class Shell:
 
     def turn(self, now: float) -> None:
         self._reporter.check()
+        if self.cancel is not None and self.cancel.is_set():
+            self.cancel = None
+            self.interrupted()
         self._discovery.turn(now, self.session.datagram_received)
         if (connection := self.session.connection) is not None and connection.receiver is not None:
             opening = connection.opening if self.driver.comes_fast else None
@@ -220,8 +223,7 @@ class Shell:
             case events.WrongGuess():
                 self.emit(event)
             case Closed(error):
-                self._error = error
-                self._ended = True
+                self._error, self._ended = error, True
                 self.driver.stop()
 
     def _ask_phrase(self) -> None:
@@ -271,7 +273,7 @@ class Shell:
         self.session.end(error, clock.now())
 
     def interrupted(self) -> None:
-        """Ctrl-C, in the loop."""
+        """Ctrl-C or `cancel`, in the loop."""
         self.end(Cancelled(f"Stopped. {self.after_stopping}" if self.started else "Stopped."))
 
     def _say_why(self, error: BaseException) -> None:
