@@ -129,6 +129,8 @@ def test_verify_sums_that_others_wrote(
     a = sum_of("a")
     Path("sums.b3").write_bytes(f"{a}  a\n{a} *a\n{a} a".encode())
     assert main(["verify", "sums.b3"]) == 0
+    Path("sums.b3").write_bytes(f"{a}  a\r\n\\{a}  a\r\n{a}  a\r".encode())  # of Windows, or through an editor there
+    assert main(["verify", "sums.b3"]) == 0
     Path("sums.b3").write_bytes(f"{a}  a\0b".encode())
     assert main(["verify", "sums.b3"]) == 1
     assert "no file can have this name" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """BLAKE3 sums of files, one line each, as `b3sum` writes and reads them: 64 hex digits, two spaces, the path.
 
-A path with a backslash or a line feed in it is escaped, and its line then begins with a backslash.
+A path with a backslash, a line feed or a carriage return in it is escaped, and its line then begins with a backslash. A
+carriage return at the end of a line is part of the line end.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from udpsend.files.disk import BEGIN_ANEW, DIRECTORY_FLAGS, FLAGS, local_error, 
 from udpsend.files.names import ENCODING, OWN_MARK, quote
 
 MAX_SUMS = 1 << 30  # bytes of a file of sums
-_LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *]?(.+)")
-_ESCAPED = re.compile(r"\\[\\n]")
+_LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *]?(.+?)\r?")
+_MEANINGS = {r"\\": "\\", r"\n": "\n", r"\r": "\r"}
+_ESCAPES = str.maketrans({character: escape for escape, character in _MEANINGS.items()})
+_ESCAPED = re.compile(r"\\[\\nr]")
 
 
 OnSkipped = Callable[[str, str], None]
@@ -66,7 +69,7 @@ def _check_is_file(status: os.stat_result) -> None:
 
 
 def sum_line(digest: str, path: str) -> str:
-    escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
+    escaped = path.translate(_ESCAPES)
     mark = "\\" if escaped != path else ""
     return f"{mark}{digest}  {escaped}\n"
 
@@ -87,7 +90,7 @@ def check(sums: str | os.PathLike[str]) -> Iterator[Checked]:
             raise LocalFileError(
                 f"Line {number} of {quote(os.fspath(sums))} is no BLAKE3 sum: 64 hex digits, two spaces, a path."
             )
-        path = _ESCAPED.sub(lambda found: "\n" if found[0] == r"\n" else "\\", match[3]) if match[1] else match[3]
+        path = _ESCAPED.sub(lambda found: _MEANINGS[found[0]], match[3]) if match[1] else match[3]
         try:
             problem = None if sum_of(path) == match[2] else "its content is another"
         except OSError as error:
