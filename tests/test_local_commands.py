@@ -49,7 +49,7 @@ def test_partials_are_listed_and_removed(tmp_path: Path, capsys: pytest.CaptureF
     source = open_source(tmp_path / "y")
     sink = open_sink(source.manifest, here)
     assert main(["partials", "--clean", str(here)]) == 0
-    assert "y: " in capsys.readouterr().out.replace("being received", "")
+    assert ", being written\n" in capsys.readouterr().out
     assert sorted(os.listdir(here)) == [".y.udpsend-journal", ".y.udpsend-part", "mine"]
     sink.abandon()
     source.close()
@@ -182,9 +182,31 @@ def test_sums_are_not_of_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Nor of what a kill has left of them."""
     monkeypatch.chdir(tmp_path)
     Path("a").touch()
-    Path(".udpsend-0123456789abcdef").touch()
+    Path(".0123456789abcdef.udpsend-sums").touch()
     assert main(["verify", "--save", "sums.b3", "."]) == 0
     assert [line.split("  ")[1] for line in Path("sums.b3").read_text().splitlines()] == ["./a"]
+
+
+def test_what_a_kill_has_left_of_sums_is_listed_and_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    Path(".0123456789abcdef.udpsend-sums").touch()
+    listed = []
+
+    def look(path: str) -> str:
+        assert main(["partials", "--clean"]) == 0
+        listed.append(capsys.readouterr().out)
+        return "0" * 64
+
+    monkeypatch.setattr(sums, "sum_of", look)
+    assert main(["verify", "--save", "sums.b3", "a"]) == 0
+    assert sorted(listed[0].splitlines()) == [
+        "a list of sums: 0 bytes, being written",
+        "a list of sums: 0 bytes, removed",
+    ]
+    assert sorted(os.listdir()) == ["a", "sums.b3"]
 
 
 def test_nothing_is_not_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

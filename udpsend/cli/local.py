@@ -18,16 +18,16 @@ INCOMPLETE = 8
 
 @click.command()
 @click.argument("directory", type=TypedPath(), default=".")
-@click.option("--clean", is_flag=True, help="Remove them, but for those that are being received.")
+@click.option("--clean", is_flag=True, help="Remove them, but for those that are being written.")
 @click.pass_obj
 def partials(terminal: Terminal, /, directory: str, clean: bool) -> None:
-    """List what interrupted transfers have left in DIRECTORY (the current one if not given)."""
+    """List what interrupted commands have left in DIRECTORY (the current one if not given)."""
     from udpsend.files.leftovers import leftovers
 
     found = leftovers(Path(directory), clean)
     for leftover in found:
         state = "goes on with the same commands" if leftover.goes_on else "cannot go on, the same commands begin anew"
-        state = "being received" if leftover.in_use else "removed" if clean else state
+        state = "being written" if leftover.in_use else "removed" if clean else state
         terminal.result(f"{escape(leftover.name)}: {size_text(leftover.size)}, {state}")
     if not found:
         terminal.note("Nothing was left.")

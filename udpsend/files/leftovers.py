@@ -1,4 +1,4 @@
-"""What interrupted transfers have left in a directory: found, measured, and removed when nobody is receiving it."""
+"""What interrupted commands have left in a directory: found, measured, and removed when nobody is writing it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from msgspec import Struct
 from udpsend.errors import LocalFileError
 from udpsend.files.disk import DIRECTORY_FLAGS, FLAGS, local_error
 from udpsend.files.journal import NEW_SUFFIX, vouches_for_some
-from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, TREE_JOURNAL_SUFFIX, TREE_SUFFIX, quote
+from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, SUMS_SUFFIX, TREE_JOURNAL_SUFFIX, TREE_SUFFIX, quote
 
 JOURNALS = {PARTIAL_SUFFIX: JOURNAL_SUFFIX, TREE_SUFFIX: TREE_JOURNAL_SUFFIX}
 
 
 class Leftover(Struct, frozen=True):
-    """A partial, or a journal without one."""
+    """A partial, a journal without one, or what was to become a list of sums."""
 
     name: str
-    """Of what was being received; cut if it is very long."""
+    """Of what was being received, cut if it is very long; or what it is."""
     hidden: str
     """Of the file or directory that is left."""
     size: int
@@ -68,6 +68,8 @@ def _find(where: int) -> Iterator[Leftover]:
                 goes_on = suffix == TREE_SUFFIX or _is_vouched_for(where, stem)
                 yield Leftover(stem[1:], name, _size(where, name), _is_locked(where, name), goes_on)
     for name in names:
+        if name.endswith(SUMS_SUFFIX):
+            yield Leftover("a list of sums", name, _size(where, name), _is_locked(where, name), goes_on=False)
         journal = name.removesuffix(NEW_SUFFIX)
         for suffix in JOURNALS.values():
             if journal.endswith(suffix) and journal not in journals:

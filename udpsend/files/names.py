@@ -34,6 +34,7 @@ OTHER_LOCALE = "Set LC_ALL=C.UTF-8, or PYTHONUTF8=1, and try again."
 OWN_MARK = ".udpsend-"
 PARTIAL_SUFFIX = OWN_MARK + "part"
 TREE_SUFFIX = OWN_MARK + "tree"
+SUMS_SUFFIX = OWN_MARK + "sums"
 JOURNAL_SUFFIX = OWN_MARK + "journal"
 TREE_JOURNAL_SUFFIX = OWN_MARK + "treelog"  # as long as the other: names are cut alike beside both
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -18,7 +19,7 @@ from msgspec import Struct
 
 from udpsend.errors import LocalFileError
 from udpsend.files.disk import BEGIN_ANEW, DIRECTORY_FLAGS, FLAGS, local_error, rename_no_replace, status_of
-from udpsend.files.names import ENCODING, OWN_MARK, quote
+from udpsend.files.names import ENCODING, SUMS_SUFFIX, quote
 
 MAX_SUMS = 1 << 30  # bytes of a file of sums
 _LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *]?(.+?)\r?")
@@ -109,7 +110,7 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
     for one in named:
         _check_named(one)
     above, name = os.path.split(path)
-    hidden = f"{OWN_MARK}{secrets.token_hex(8)}"
+    hidden = f".{secrets.token_hex(8)}{SUMS_SUFFIX}"
     count = 0
     try:
         where = os.open(above or ".", DIRECTORY_FLAGS)
@@ -118,6 +119,8 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666, dir_fd=where)
             with open(fd, "w", encoding=ENCODING, errors="surrogateescape") as file:
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for line in _lines(named, on_skipped):
                     file.write(line)
                     count += 1
@@ -150,7 +153,7 @@ def _lines(paths: Iterable[str], on_skipped: OnSkipped) -> Iterator[str]:
     cannot be read and is among `paths`."""
     for named in paths:
         for path in _files(named, on_skipped):
-            if os.path.basename(path).startswith(OWN_MARK):
+            if path.endswith(SUMS_SUFFIX):
                 continue
             try:
                 digest = sum_of(path)
