@@ -603,6 +603,24 @@ def test_a_file_that_changed_since_it_was_offered(tmp_path: Path, here: Path, wh
         transfer([tmp_path / "d"], here, change=change)
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+@pytest.mark.parametrize("size", [1000, 2 * RECORD])
+def test_a_file_in_whose_place_is_something_else(
+    tmp_path: Path, here: Path, make: Callable[[Path], None], size: int
+) -> None:
+    """It was said that it became shorter, or that it grew."""
+    (tmp_path / "d").mkdir()
+    path = tmp_path / "d/x"
+    path.write_bytes(bytes(size))
+
+    def change() -> None:
+        path.unlink()
+        make(path)
+
+    with pytest.raises(LocalFileError, match="'d/x' was replaced by something that is no file while it was sent"):
+        transfer([tmp_path / "d"], here, change=change)
+
+
 # --- interrupted
 
 

@@ -206,6 +206,8 @@ class Source:
         return os.open(self._tops[name], DIRECTORY_FLAGS)
 
     def _compare(self, entry: File, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):  # of which a size says nothing
+            raise _changed(entry, "was replaced by something that is no file")
         if status.st_size != entry.size:
             raise _changed(entry, "grew" if status.st_size > entry.size else "became shorter")
         if time_of(status) != entry.mtime_ns or version_of(status) != entry.version:
