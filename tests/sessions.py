@@ -14,6 +14,7 @@ from udpsend.errors import UdpsendError
 from udpsend.events import PathFound, PeerMet
 from udpsend.punching.behaviour import judge_behaviour, search_apart
 from udpsend.punching.path import CandidatesWanted, SocketChosen, SocketsWanted
+from udpsend.rendezvous.mailbox import LOCAL_NETWORK
 from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.messages import Closed, ContentArrived, OfferAccepted, OfferReceived, PeerVerified
 from udpsend.wire.candidate import Candidate, CandidateType
@@ -70,7 +71,7 @@ class Side:
             timeout=600.0,
         )
         self._ask_stun()
-        self.session.mailbox_up(net.now)
+        self.session.mailbox_up(LOCAL_NETWORK, net.now)
 
     # the five verbs
 
@@ -163,7 +164,7 @@ class Side:
     def back_again(self) -> None:
         """The mailboxes can be reached again."""
         self.is_cut_off = False
-        self.session.mailbox_up(self.net.now)
+        self.session.mailbox_up(LOCAL_NETWORK, self.net.now)
         self.socket.drive()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.mailroom import CODE, read_code
 from tests.sessions import HOME, Sessions, two_homes
 from tests.sim import (
     FULL_CONE,
@@ -15,10 +16,13 @@ from tests.sim import (
     NatKind,
     Ports,
 )
-from udpsend.errors import NoDirectPath, TransferFailed
+from udpsend.config import Config, Role
+from udpsend.errors import NoDirectPath, PeerNeverCame, TransferFailed
 from udpsend.events import PathFound
 from udpsend.punching.behaviour import MappingBehaviour, NatBehaviour
-from udpsend.session import PathMoved
+from udpsend.rendezvous.mailbox import LOCAL_NETWORK
+from udpsend.session import PathMoved, Session
+from udpsend.transfer.messages import Closed
 
 SHORT_LIVED = NatKind(Depends.NOTHING, Depends.ADDRESS_AND_PORT, Ports.RANDOM, lifetime=5.0)
 SLACK = 150_000  # bytes that probe timeouts and the last round trip may repeat
@@ -47,6 +51,48 @@ def test_from_meeting_to_verified(seed: int, first: NatKind, second: NatKind, ba
         assert counters["probes, sent"] <= 4096
         assert counters["probes, bytes sent"] <= 1_000_000
         assert counters["probes, most to one unheard"] <= 32
+
+
+@pytest.mark.parametrize(
+    ("brokers", "up", "text"),
+    [
+        (1, [], "Nobody could come: within 30 s this side reached no broker, and no local network"),
+        (0, [], "Nobody could come: within 30 s this side reached no broker, and no local network"),
+        (1, [LOCAL_NETWORK], "This side reached no broker within 30 s, and nobody with this code came on the local"),
+        (0, [LOCAL_NETWORK], "Nobody with this code came within 30 s. Start the other side"),
+        (2, ["mqtt://127.0.0.1:2", LOCAL_NETWORK], "Nobody with this code came within 30 s. Start the other side"),
+    ],
+)
+def test_nobody_is_blamed_for_not_coming_where_there_was_no_place(brokers: int, up: list[str], text: str) -> None:
+    config = Config(brokers=tuple(f"mqtt://127.0.0.1:{n}" for n in range(1, brokers + 1)))
+    assert text in _of_waiting_in_vain(config, up)
+
+
+def test_without_a_place_to_meet_no_broker_is_spoken_of() -> None:
+    assert "No text of the other side" in _of_waiting_in_vain(Config(brokers=()), [], by_hand=True)
+
+
+def _of_waiting_in_vain(config: Config, up: list[str], *, by_hand: bool = False) -> str:
+    session = Session(
+        Role.SENDER,
+        read_code(CODE),
+        0.0,
+        bytes,
+        candidates=[],
+        host_token="",
+        max_datagram_size=lambda address: 1472,
+        receive_buffer=212_992,
+        timeout=30.0,
+        by_hand=by_hand,
+        config=config,
+    )
+    for name in up:
+        session.mailbox_up(name, 1.0)
+    session.timer_expired(30.0)
+    event = session.next_event()
+    assert isinstance(event, Closed)
+    assert isinstance(event.error, PeerNeverCame)
+    return str(event.error)
 
 
 def test_what_is_known_of_a_nat_too_late_leaves_no_socket_behind(seed: int) -> None:

@@ -28,7 +28,7 @@ from udpsend.punching.path import CandidatesWanted, Path, PathValidated, PunchFa
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.machine import Rendezvous
 from udpsend.rendezvous.manual import ManualRendezvous
-from udpsend.rendezvous.outcome import Agreed, Failed, SealedMessage, nobody_came, nothing_came
+from udpsend.rendezvous.outcome import Agreed, Failed, SealedMessage, no_text, nobody_came, nothing_came
 from udpsend.transfer.closing import close_of, peer_left
 from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import Closed, ConnectionEvent
@@ -88,6 +88,7 @@ class Session:
         self.manual = ManualRendezvous(role, code, now, random_bytes, hello) if by_hand else None
         self._rendezvous = self.manual or Rendezvous(role, code, now, random_bytes, hello)
         self._mailbox_timer = self._rendezvous.next_timer()
+        self._reached: set[str] = set()  # mailboxes, by their names
         self._secret: bytes | None = None
         self._watch_at = math.inf
         self.connection: Connection | None = None
@@ -115,7 +116,8 @@ class Session:
         """The answer to SocketsWanted: the `local` of each."""
         self._negotiation.sockets_opened(sockets, now)
 
-    def mailbox_up(self, now: float) -> None:
+    def mailbox_up(self, name: str, now: float) -> None:
+        self._reached.add(name)
         self._rendezvous.mailbox_up(now)
         self._mailbox_timer = now
 
@@ -192,7 +194,8 @@ class Session:
             self.connection.timer_expired(now)
             self._watch(self.connection, now)
         elif self._secret is None and now >= self._meet_by:
-            self._close(nobody_came(self._timeout))
+            brokers, is_by_hand = len(self._config.brokers), self.manual is not None
+            self._close(no_text(self._timeout) if is_by_hand else nobody_came(self._timeout, brokers, self._reached))
         self._advance(now)
 
     def next_event(self) -> SessionEvent | None:

@@ -155,7 +155,7 @@ class Shell:
     def _mailbox_changed(self, place: events.MeetingPlace) -> None:
         self.emit(place)
         if place.up:
-            self.session.mailbox_up(clock.now())
+            self.session.mailbox_up(place.name, clock.now())
 
     def _renew_mailboxes(self) -> None:
         for mailbox in self._mailboxes:

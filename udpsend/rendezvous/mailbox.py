@@ -14,6 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+LOCAL_NETWORK = "local network"
+"""The name of its mailbox; the others are called by their URL."""
+
 MAX_MESSAGES_PER_SECOND = 1000.0
 """What one mailbox hands on; the rest is dropped before it is parsed. A pair that meets needs about ten in all, but the
 limit falls on friend and stranger alike: at 200 per second a flood of 2,000 would leave one in ten of the peer's."""
@@ -34,7 +37,7 @@ OnState = Callable[[str, bool, str], None]
 
 class Mailbox(Protocol):
     name: str
-    """For the user: the URL without its password, or `local network`."""
+    """For the user: the URL without its password, or LOCAL_NETWORK."""
 
     def publish(self, message: bytes) -> None:
         """Leaves `message` to all readers of the topic. From any thread; never blocks, never raises; while the

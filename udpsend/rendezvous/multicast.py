@@ -32,6 +32,7 @@ from udpsend.errors import BadPacket
 from udpsend.rendezvous.mailbox import (
     BURST,
     CLOSE_TIMEOUT,
+    LOCAL_NETWORK,
     MAX_MESSAGES_PER_SECOND,
     OnMessage,
     OnState,
@@ -40,7 +41,6 @@ from udpsend.rendezvous.mailbox import (
 from udpsend.rendezvous.messages import MAX_MESSAGE_SIZE
 from udpsend.rendezvous.multicast_groups import Group, IPv4Group, IPv6Group, interfaces_by_version
 
-NAME = "local network"
 ENVIRONMENT = "UDPSEND_LAN_INTERFACES"
 
 MAGIC = b"UDPS\x01"
@@ -87,7 +87,7 @@ def _restricted(interfaces: Sequence[str] | None) -> frozenset[str] | None:
 
 class MulticastMailbox:
     def __init__(self, topic: str, on_message: OnMessage, on_state: OnState, allowed: frozenset[str] | None) -> None:
-        self.name = NAME
+        self.name = LOCAL_NETWORK
         self._topic = topic
         self._on_message = on_message
         self._on_state = on_state

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from udpsend.errors import PeerError, PeerNeverCame, UdpsendError, WrongCode
 from udpsend.events import WrongGuess
+from udpsend.rendezvous.mailbox import LOCAL_NETWORK
 from udpsend.wire.json import JSON
 
 
@@ -39,10 +40,28 @@ class Failed(Struct, frozen=True):
 RendezvousEvent = Agreed | SealedMessage | WrongGuess | Failed
 
 
-def nobody_came(timeout: float) -> PeerNeverCame:
+def nobody_came(timeout: float, brokers: int, reached: set[str]) -> PeerNeverCame:
+    """`brokers` is how many this side was to reach, and `reached` has the names of the mailboxes that it did."""
+    if not reached:
+        return PeerNeverCame(
+            f"Nobody could come: within {timeout:.0f} s this side reached no broker, and no local network. "
+            "See to its network ('udpsend doctor' says more), and try again."
+        )
+    if brokers and reached == {LOCAL_NETWORK}:
+        return PeerNeverCame(
+            f"This side reached no broker within {timeout:.0f} s, and nobody with this code came on the local network. "
+            "See to this side's network ('udpsend doctor' says more), and try again."
+        )
     return PeerNeverCame(
         f"Nobody with this code came within {timeout:.0f} s. "
         "Start the other side with the same code and the same brokers, and try again."
+    )
+
+
+def no_text(timeout: float) -> PeerNeverCame:
+    """Where texts are carried by hand."""
+    return PeerNeverCame(
+        f"No text of the other side with this code was given within {timeout:.0f} s. Begin again on both sides."
     )
 
 
