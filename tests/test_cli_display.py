@@ -70,7 +70,7 @@ def test_quiet_leaves_the_code(library: Library, capsys: pytest.CaptureFixture[s
 def test_verbose_shows_mailboxes_stun_and_counters(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
     library.telling[3:3] = [
         events.MeetingPlace("local network", False, "no interface"),
-        events.PublicAddress("127.0.0.1:9", None, "timed out"),
+        events.PublicAddress("127.0.0.1:9", None, "no answer"),
     ]
     assert main(["send", "f", "-v"]) == 0
     text = capsys.readouterr().err
@@ -78,7 +78,7 @@ def test_verbose_shows_mailboxes_stun_and_counters(library: Library, capsys: pyt
         "mailbox mqtt://127.0.0.1:1883: up",
         "mailbox local network: down (no interface)",
         "STUN 127.0.0.1:3478: 127.0.0.1:40000",
-        "STUN 127.0.0.1:9: no answer (timed out)",
+        "STUN 127.0.0.1:9: no answer",
         "counters: datagrams lost 3, drops: strangers 1",
         f"BLAKE3 {DIGEST}",
     ):

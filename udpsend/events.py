@@ -36,7 +36,7 @@ class MeetingPlace(Struct, frozen=True):
 
 
 class PublicAddress(Struct, frozen=True):
-    """A STUN server told this side's address as seen from the internet, or (`address` None) did not answer."""
+    """A STUN server told this side's address as seen from the internet, or (`address` None) why not is in `detail`."""
 
     server: str
     address: tuple[str, int] | None

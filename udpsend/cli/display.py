@@ -140,8 +140,9 @@ class Display:
         match event:
             case events.MeetingPlace(name, up, detail):
                 text = f"mailbox {name}: {'up' if up else 'down'}"
-            case events.PublicAddress(server, address, detail):
-                text = f"STUN {server}: {address_text(address) if address else 'no answer'}"
+            case events.PublicAddress(server, address, why_not):
+                detail = ""
+                text = f"STUN {server}: {address_text(address) if address else why_not}"
             case events.PortMapped(protocol, address, detail):
                 text = f"port mapping by {protocol}: {address_text(address)}" if address else "no port mapping"
             case events.Statistics(counters):
