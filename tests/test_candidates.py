@@ -9,6 +9,7 @@ import pytest
 
 from udpsend.errors import BadPacket
 from udpsend.events import PathKind
+from udpsend.punching import candidates as candidates_module
 from udpsend.punching.candidates import MAX_HOST_CANDIDATES, gather_host_candidates, path_kind, same_host_token
 from udpsend.wire.candidate import Candidate, CandidateType, parse_candidate_untrusted
 
@@ -35,6 +36,7 @@ def adapters(monkeypatch: pytest.MonkeyPatch) -> list[Adapter]:
         Adapter("lo", [Ip(("::1", 0, 0)), Ip("127.0.0.1"), Ip("127.0.1.1")]),
     ]
     monkeypatch.setattr(ifaddr, "get_adapters", lambda: found)
+    monkeypatch.setattr(candidates_module, "source_towards", lambda target: None)
     return found
 
 
@@ -103,6 +105,20 @@ def test_many_addresses_leave_room_for_what_stun_finds(adapters: list[Adapter]) 
     candidates = gather_host_candidates({4: 4000, 6: 6000})
     assert len(candidates) == MAX_HOST_CANDIDATES < 16
     assert hosts(candidates)[:3] == ["127.0.0.1", "::1", "192.168.1.10"]
+
+
+def test_what_the_default_routes_start_from_is_never_left_out(
+    adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first twelve in the order of the system were offered: of a host with many tunnels its address on the local
+    network was not among them, and none of IPv6."""
+    adapters.insert(0, Adapter("tun0", [Ip(f"10.0.0.{n}") for n in range(1, 100)]))
+    adapters[2].ips.append(Ip(("2001:db8::a", 0, 0)))
+    sources = {"192.0.2.1": "192.168.1.10", "2001:db8::1": "2001:db8::a"}
+    monkeypatch.setattr(candidates_module, "source_towards", sources.get)
+    assert hosts(gather_host_candidates({4: 4000, 6: 6000}))[:5] == [
+        *("127.0.0.1", "::1", "192.168.1.10", "2001:db8::a", "10.0.0.1"),
+    ]
 
 
 def test_families_are_ip_versions() -> None:

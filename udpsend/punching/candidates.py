@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import socket  # noqa: TID251 - to ask the system for a source
 import uuid
 from collections.abc import Container, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -22,6 +23,8 @@ from udpsend.wire.relayed import is_through_relay, through_relay
 # Of the candidates that a peer takes, some are left for what STUN and port mapping find.
 MAX_HOST_CANDIDATES = MAX_CANDIDATES - 4
 
+_ELSEWHERE = ("192.0.2.1", "2001:db8::1")  # addresses for documentation, which only a default route leads to
+
 # Python's is_private also counts the documentation and benchmark networks, which nobody's LAN uses.
 _LOCAL_NETWORKS = tuple(
     map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10"))
@@ -32,13 +35,15 @@ _VIRTUAL = ("docker", "br-", "veth", "virbr", "lxc", "lxd", "vmnet", "vboxnet", 
 
 def gather_host_candidates(ports: Mapping[int, int], bind: str | None = None) -> list[Candidate]:
     """Candidates of the interfaces, best first, at most MAX_HOST_CANDIDATES. `ports` gives the local port of each IP
-    version that is in use (keys 4 and 6). `bind` restricts to one address. IPv6 link-local ones are left out: a peer
-    cannot know our zone."""
+    version that is in use (keys 4 and 6). `bind` restricts to one address. Those that the default routes start from
+    come before others, of which there may be any number. IPv6 link-local ones are left out: a peer cannot know our
+    zone."""
     import ifaddr
 
     if not ports.keys() <= {4, 6}:
         raise ValueError("ports are given by IP version, 4 or 6")
     only = None if bind is None or ip_address(bind).is_unspecified else ip_address(bind)
+    sources = {source_towards(target) for target in _ELSEWHERE}
     found: dict[Address, tuple[int, Candidate]] = {}
     for adapter in ifaddr.get_adapters():
         for entry in adapter.ips:
@@ -47,7 +52,7 @@ def gather_host_candidates(ports: Mapping[int, int], bind: str | None = None) ->
             if port is None or not _usable(ip) or (only is not None and ip != only):
                 continue
             candidate = Candidate(CandidateType.LOOPBACK if ip.is_loopback else CandidateType.HOST, (str(ip), port))
-            found.setdefault(candidate.address, (_rank(ip, adapter.name), candidate))
+            found.setdefault(candidate.address, (_rank(ip, adapter.name, str(ip) in sources), candidate))
     ranked = sorted(found.values(), key=lambda entry: entry[0])
     return [candidate for _, candidate in ranked[:MAX_HOST_CANDIDATES]]
 
@@ -58,15 +63,29 @@ def _usable(ip: IPv4Address | IPv6Address) -> bool:
     return not ip.is_loopback or str(ip) in ("127.0.0.1", "::1")
 
 
-def _rank(ip: IPv4Address | IPv6Address, interface: str) -> int:
+def _rank(ip: IPv4Address | IPv6Address, interface: str, is_default: bool) -> int:
     """Lower goes first; what is beyond the cap is left out."""
     if ip.is_loopback:
         return ip.version - 4
+    if is_default:
+        return 3
     if interface.startswith(_VIRTUAL):
-        return 7
+        return 8
     if ip.version == 6:
-        return 5 if is_local(ip) else 4
-    return 6 if ip.is_link_local else 3
+        return 6 if is_local(ip) else 5
+    return 7 if ip.is_link_local else 4
+
+
+def source_towards(target: str, bind: str | None = None) -> str | None:
+    """The source of what goes to this address; nothing is sent for it."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((bind or "", 0))
+            probe.connect((target, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
 
 
 def same_host_token(salt: bytes) -> str:

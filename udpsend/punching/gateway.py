@@ -8,6 +8,8 @@ import struct
 
 from msgspec import Struct
 
+from udpsend.punching.candidates import source_towards
+
 ROUTES = "/proc/net/route"  # of this network namespace; other systems have none, and then no gateway is known
 _UP_AND_GATEWAY = 0x3
 # A host with a public address needs no port mapping, and its provider's router is not to be bothered.
@@ -30,7 +32,7 @@ def find_gateway(bind: str | None = None) -> Gateway | None:
             router = default_gateway(table.read())
     except (OSError, ValueError):
         return None
-    own = None if router is None else _own_address(router, bind)
+    own = None if router is None else source_towards(router, bind)
     return None if router is None or own is None or not is_behind_nat(own) else Gateway(router, own)
 
 
@@ -51,16 +53,3 @@ def default_gateway(table: str) -> str | None:
         if destination == mask == 0 and gateway and flags & _UP_AND_GATEWAY == _UP_AND_GATEWAY:
             routes.append((int(fields[6]), socket.inet_ntoa(struct.pack("=I", gateway))))
     return min(routes)[1] if routes else None
-
-
-def _own_address(router: str, bind: str | None) -> str | None:
-    """The source of what goes to `router`; nothing is sent for it."""
-    if bind is not None and ":" in bind:
-        return None
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((bind or "", 0))
-            probe.connect((router, 9))
-            return str(probe.getsockname()[0])
-    except OSError:
-        return None
