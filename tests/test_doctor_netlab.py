@@ -12,7 +12,7 @@ from tests.netlab_fixtures import MQTT_PORT, STUN_PORT, laboratory, start_coturn
 from tools.netlab import NAT_KINDS, Lab, internet
 from tools.netlab.topology import layers
 
-KINDS = ("none", "firewall", "full-cone", "address-restricted", "masquerade", "symmetric-random")
+KINDS = ("none", "firewall", "full-cone", "address-restricted", "masquerade", "hairpin", "symmetric-random")
 
 
 def options(lab: Lab) -> tuple[str, ...]:
@@ -36,6 +36,7 @@ def test_kinds_of_nat(tmp_path: Path, kind: str) -> None:
         found = examine(lab, tmp_path)
     assert found["ipv4"]["mapping"] == NAT_KINDS[kind].mapping.value
     assert found["ipv4"]["filtering"] == NAT_KINDS[kind].filtering.value
+    assert found["ipv4"]["hairpin"] is (NAT_KINDS[kind].hairpin if NAT_KINDS[kind].translates else None)
     assert found["direct_path"] is True
     assert found["mtu"] == {"interface": 1500, "path": 1500}
     assert all(place["seconds"] is not None for place in found["brokers"] + found["stun_servers"])

@@ -4,7 +4,7 @@
    different addresses are compared, since address-dependent mapping does not show between two ports of one.
 2. A server with a second address (most have none) also tells the rest: whether the port alone makes a difference, and,
    by answering a fresh socket from there, what is filtered.
-3. A second socket writes to the first one's outside address: hairpinning.
+3. Two sockets write to each other's outside addresses: hairpinning. The first has to, or its NAT may filter the other.
 4. On request: sockets that stay idle for a while, each for another time, and are then written to by the server at the
    request of another socket (RESPONSE-PORT): the lifetime of a mapping.
 """
@@ -35,7 +35,7 @@ TRIES = 3
 def examine_nat(
     family: socket.AddressFamily, servers: Sequence[Address], bind: str | None
 ) -> tuple[Nat, list[Answer | None]]:
-    """What the servers tell, and their answers in the same order. Takes about 7 s at the most."""
+    """What the servers tell, and their answers in the same order. Takes about 8 s at the most."""
     if not servers:
         return Nat(), []
     try:
@@ -58,7 +58,7 @@ def examine_nat(
             ports += more
         nat = replace(nat, mapping=mapping, ports=_ports(probe.port, ports))
         filtering = _filtering(family, teachers[0][0], bind, nat) if teachers else Behaviour.NOT_TOLD
-        hairpin = None if mapping is Behaviour.NONE else _hairpin(probe, first.mapped, bind)
+        hairpin = None if mapping is Behaviour.NONE else _hairpin(probe, first.mapped, server, bind)
         return replace(nat, filtering=filtering, hairpin=hairpin), answers
 
 
@@ -118,9 +118,13 @@ def _ports(own: int, seen: list[int]) -> Ports:
     return Ports.SEQUENTIAL if all(0 < step <= NEIGHBOURS for step in steps) else Ports.RANDOM
 
 
-def _hairpin(probe: StunProbe, public: Address, bind: str | None) -> bool:
+def _hairpin(probe: StunProbe, public: Address, server: Address, bind: str | None) -> bool | None:
     token = secrets.token_bytes(16)
     with StunProbe(probe.family, bind) as other:
+        answer = other.ask([Question(server)])[0]
+        if answer is None:
+            return None
+        probe.send(token, answer.mapped)
         other.send(token, public)
         return probe.hears(token, HAIRPIN_TIMEOUT)
 
