@@ -350,6 +350,20 @@ def test_a_channel_that_ran_out_keeps_its_number() -> None:
     assert [request.attributes.get("CHANNEL-NUMBER") for request in server.requests()] == [0x4000]
 
 
+def test_a_channel_that_is_bound_when_it_has_run_out_refreshes_no_allocation() -> None:
+    """The host slept meanwhile. The allocation, of which the answer says nothing, would have expired."""
+    server = Server()
+    server.allocate()
+    server.client.wrap(b"x", PEER, 0.0)
+    (request,) = server.requests()
+    server.now = 250.0
+    server.client.timer_expired(server.now)
+    server.requests()
+    server.grant(request)
+    server.run_to(300.0)
+    assert [request.message_method.name for request in server.requests()] == ["REFRESH"]
+
+
 def test_a_stale_nonce_is_replaced() -> None:
     server = Server()
     server.allocate()

@@ -244,8 +244,9 @@ class TurnClient:
 
     def _succeeded_untrusted(self, request: _Request, answer: Message, now: float) -> None:
         method = request.message.message_method.name
-        if method == "CHANNEL_BIND" and request.peer is not None and request.peer in self._channels:
-            self._channels[request.peer].is_bound = True
+        if method == "CHANNEL_BIND":
+            if request.peer in self._channels:  # it may have run out meanwhile, while this host slept
+                self._channels[request.peer].is_bound = True
             return
         lifetime = answer.attributes.get("LIFETIME", LIFETIME)
         self._refresh_at = now + min(max(lifetime, 60), LIFETIME) / 2
