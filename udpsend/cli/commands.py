@@ -212,7 +212,8 @@ def recv(
     chosen = chosen_code(terminal, code, code_option)
 
     import udpsend
-    from udpsend.cli.display import Display, ask_for
+    from udpsend.cli.display import Display
+    from udpsend.cli.offer import ask_for
 
     def accept(offer: Offered) -> bool:
         return ask_for(terminal, offer, "" if to_stdout else directory)

@@ -6,18 +6,17 @@ The order in which a person sees things: the code, who came, by which path, what
 from __future__ import annotations
 
 import shutil
-from itertools import islice
 from urllib.parse import urlsplit
 
 from udpsend import events
 from udpsend.cli.escape import escape
 from udpsend.cli.invitation import PASSWORD_PLACEHOLDER, command_for_other_side, qr_rows
+from udpsend.cli.offer import offer_text, sizes_text
 from udpsend.cli.progress import ProgressView, open_progress
 from udpsend.cli.quantity import address_text, duration_text, rate_text, round_trip_text, size_text
 from udpsend.cli.terminal import Terminal
 from udpsend.config import Config, Role
 
-FIRST_NAMES = 10
 SKIPPED_LINES = 10
 
 WHERE = {
@@ -234,54 +233,8 @@ class Display:
         self._terminal.debug(f"BLAKE3 {event.digest}")
         self._terminal.result(
             f"{what} {escape(event.name)}{more}{where}: "
-            f"{_sizes_text(event.size, event.holes)} in {duration_text(event.seconds)}{rate}, {proof}"
+            f"{sizes_text(event.size, event.holes)} in {duration_text(event.seconds)}{rate}, {proof}"
         )
-
-
-def ask_for(terminal: Terminal, offer: events.Offered, directory: str) -> bool:
-    """Whether the user takes it into `directory`, or to standard output if that is empty; of several files the first
-    names are shown, and all of them for the answer 'l'."""
-    where = f"into {directory}" if directory else "to standard output"
-    if offer.is_text and directory:
-        where = "to be shown here"
-    question = f"Receive {offer_text(offer)}, {where}?"
-    if offer.files == 1 and not offer.directories and not offer.links:
-        return terminal.confirm(question)
-    entries = iter(offer.listing)
-    for path, size in islice(entries, FIRST_NAMES):
-        terminal.note(f"    {_entry_text(path, size)}")
-    rest = offer.files + offer.directories + offer.links - FIRST_NAMES
-    if rest > 0:
-        terminal.note(f"    and {rest} more")
-
-    def show() -> None:
-        for path, size in offer.listing:
-            terminal.note(f"    {_entry_text(path, size)}")
-
-    return terminal.confirm(question, show)
-
-
-def _entry_text(path: str, size: int | None) -> str:
-    return escape(path) if size is None else f"{escape(path)}, {size_text(size)}"
-
-
-def offer_text(offer: events.Offered) -> str:
-    """`name, 268.4 MB`, the name escaped; of several files also how many."""
-    if offer.size is None:
-        return f"{escape(offer.name)}, a stream of unknown size"
-    size = _sizes_text(offer.size, offer.holes)
-    if offer.files == 1 and not offer.directories and not offer.links:
-        return f"{escape(offer.name)}, {size}"
-    parts = [f"{offer.files} file{'s' if offer.files != 1 else ''}"]
-    if offer.directories:
-        parts.append(f"{offer.directories} director{'ies' if offer.directories != 1 else 'y'}")
-    if offer.links:
-        parts.append(f"{offer.links} link{'s' if offer.links != 1 else ''}")
-    return f"{escape(offer.name)} ({', '.join(parts)}), {size}"
-
-
-def _sizes_text(size: int, holes: int) -> str:
-    return f"{size_text(size)} ({size_text(size - holes)} and holes)" if holes else size_text(size)
 
 
 def _host(url: str) -> str | None:
