@@ -451,3 +451,11 @@ def test_a_pair_of_one(config: Config) -> None:
     alone = Config(brokers=config.brokers, stun_servers=(), lan=False, bind=LOOPBACK, timeout=0.5)
     with pytest.raises(PeerNeverCame):
         doctor.try_pair(CODE, alone)
+
+
+def test_of_a_pair_nobody_is_called_the_sender(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """What of it sends is not known, and nothing is sent."""
+    assert main(["doctor", "--code", "4821-marble-otter", "--timeout", "0.5", *options(config)]) == 3
+    told = capsys.readouterr().err
+    assert "Trying the pair: run the same command on the other machine" in told
+    assert "sender" not in told

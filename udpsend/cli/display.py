@@ -31,6 +31,8 @@ WHERE = {
 class Display:
     """Called with each event, from whatever thread the library uses; one at a time."""
 
+    waiting = "Waiting for the sender (Ctrl-C stops) ..."
+
     def __init__(
         self, terminal: Terminal, role: Role, config: Config, *, qr: bool = False, by_hand: bool = False
     ) -> None:
@@ -110,7 +112,7 @@ class Display:
             terminal.warning(event.weak)
         if self._role is Role.RECEIVER:
             if not self._by_hand:
-                terminal.note("Waiting for the sender (Ctrl-C stops) ...")
+                terminal.note(self.waiting)
             return
         if terminal.verbosity < 0:
             terminal.result(event.code, even_if_quiet=True)

@@ -91,8 +91,8 @@ def _try_pair(terminal: Terminal, code: str, config: Config, as_json: bool) -> t
     from udpsend.cli.quantity import duration_text
     from udpsend.events import PathKind
 
-    terminal.note("Trying the pair: run the same command on the other machine (Ctrl-C stops) ...")
     display = Display(terminal, Role.RECEIVER, config)
+    display.waiting = "Trying the pair: run the same command on the other machine (Ctrl-C stops) ..."
     try:
         report = library.try_pair(code, config, display)
     except NoDirectPath as error:
