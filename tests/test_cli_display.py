@@ -58,6 +58,11 @@ def test_what_a_receiver_sees(library: Library, capsys: pytest.CaptureFixture[st
     assert "Offered: file.bin, 268.4 MB" in captured.err
 
 
+def test_the_other_side_is_to_compare_the_phrase_too(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "f", "--verify"]) == 0
+    assert "    udpsend recv --verify 4821-marble-otter\n" in capsys.readouterr().out
+
+
 def test_quiet_leaves_the_code(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["send", "f", "-q"]) == 0
     captured = capsys.readouterr()
@@ -305,6 +310,7 @@ def test_verify_asks_on_both_sides(
 
 def test_the_command_for_the_other_side() -> None:
     assert command_for_other_side("4821-marble-otter", Config()) == ("udpsend recv 4821-marble-otter", False)
+    assert command_for_other_side("x", Config(), verify=True) == ("udpsend recv --verify x", False)
     config = Config(brokers=("mqtt://10.0.0.1:1883", "mqtt://b"), stun_servers=("10.0.0.1:3478",), lan=False, timeout=1)
     words = shlex.split(command_for_other_side("it's a secret", config)[0])
     assert words == [

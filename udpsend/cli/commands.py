@@ -130,7 +130,7 @@ def send(
     from udpsend.cli.display import Display
 
     text = asked_text(terminal, text)
-    display = Display(terminal, Role.SENDER, config, qr=not no_qr, by_hand=manual)
+    display = Display(terminal, Role.SENDER, config, qr=not no_qr, by_hand=manual, verify=verify)
     library_send = udpsend.send  # imports all that a transfer needs
     collect_rarely()
     try:

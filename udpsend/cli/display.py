@@ -34,13 +34,21 @@ class Display:
     waiting = "Waiting for the sender (Ctrl-C stops) ..."
 
     def __init__(
-        self, terminal: Terminal, role: Role, config: Config, *, qr: bool = False, by_hand: bool = False
+        self,
+        terminal: Terminal,
+        role: Role,
+        config: Config,
+        *,
+        qr: bool = False,
+        by_hand: bool = False,
+        verify: bool = False,
     ) -> None:
         self._terminal = terminal
         self._role = role
         self._config = config
         self._qr = qr
         self._by_hand = by_hand
+        self._verify = verify
         self._name = ""
         self._already = 0
         self._is_relayed = False
@@ -119,7 +127,9 @@ class Display:
             return
         terminal.result(f"Code: {event.code}")
         self._show_qr(event.code)
-        command, hides_password = command_for_other_side(event.code, self._config, by_hand=self._by_hand)
+        command, hides_password = command_for_other_side(
+            event.code, self._config, by_hand=self._by_hand, verify=self._verify
+        )
         terminal.result("On the other machine:")
         terminal.result(f"    {command}")
         if hides_password:

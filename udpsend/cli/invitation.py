@@ -11,16 +11,20 @@ from udpsend.config import Config
 PASSWORD_PLACEHOLDER = "PASSWORD"  # noqa: S105  # stands where the password is not shown
 
 
-def command_for_other_side(code: str, config: Config, *, by_hand: bool = False) -> tuple[str, bool]:
+def command_for_other_side(
+    code: str, config: Config, *, by_hand: bool = False, verify: bool = False
+) -> tuple[str, bool]:
     """What to type on the other machine, and whether a broker's password was left out of it.
 
-    Only options that decide where the two meet are in it, and only where they are not the default.
+    Only options that both sides have to name are in it, and only where they are not the default.
     """
     default = Config()
     words = ["udpsend", "recv"]
     hides_password = False
     if by_hand:
         words.append("--manual")
+    if verify:
+        words.append("--verify")
     if config.brokers != default.brokers and not by_hand:
         for url in config.brokers or ("none",):
             shown = _without_password(url)
