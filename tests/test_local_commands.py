@@ -207,6 +207,7 @@ def test_what_a_kill_has_left_of_sums_is_listed_and_removed(
         "a list of sums: 0 bytes, removed",
     ]
     assert sorted(os.listdir()) == ["a", "sums.b3"]
+    assert capsys.readouterr().out == "1 sum is in sums.b3.\n"
 
 
 def test_nothing_is_not_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,5 +72,5 @@ def _save(terminal: Terminal, sums: Path, paths: list[Path]) -> int:
 
     count = save_sums(sums, paths, skip)
     more = f"; {skipped} could not be read" if skipped else ""
-    terminal.result(f"{count} sums are in {sums}{more}.")
+    terminal.result(f"{count} sum{'s are' if count != 1 else ' is'} in {sums}{more}.")
     return INCOMPLETE if skipped else 0
