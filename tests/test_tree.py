@@ -27,7 +27,7 @@ from tests.trees import (
     transfer,
     unlock,
 )
-from udpsend.errors import LocalFileError
+from udpsend.errors import LocalFileError, UsageError
 from udpsend.files import disk, existing, placing
 from udpsend.files.entries import MAX_TIME, Directory, File
 from udpsend.files.existing import Policy, free_name, look_first
@@ -163,6 +163,17 @@ def test_exclude_and_gitignore(tmp_path: Path) -> None:
     assert list(offered(root, exclude=["*.o", "keep/", ".git*", "/d/sub/c.c"])) == [
         *("d", "d/b.c", "d/build", "d/sub", "d/build/x"),
     ]
+
+
+def test_what_is_named_can_be_excluded_too(tmp_path: Path) -> None:
+    """A shell makes names of `*`."""
+    for name in ("cache/x", "d/a", "a.tmp", "b.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    paths = sorted(tmp_path.iterdir())
+    assert list(offered(*paths, exclude=["*.tmp", "cache/"])) == ["b.txt", "d", "d/a"]
+    with pytest.raises(UsageError, match="Nothing is left to send: --exclude"):
+        open_source(tmp_path / "a.tmp", tmp_path / "cache", exclude=["*.tmp", "cache"])
 
 
 def test_a_time_that_no_entry_can_say_becomes_the_nearest(tmp_path: Path, here: Path) -> None:

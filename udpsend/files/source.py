@@ -48,9 +48,9 @@ class Source:
         exclude: Sequence[str] = (),
         gitignore: bool = False,
     ) -> None:
-        """Raises LocalFileError for what can be said at once."""
+        """Raises LocalFileError and UsageError for what can be said at once."""
         self.manifest = Manifest()
-        self._tops = top_names(paths)
+        self._tops = top_names(paths, exclude)
         self._flags = FLAGS if follow else FLAGS | os.O_NOFOLLOW
         self._pinned: dict[str, int] = {}
         self._walk = Walk(self._tops, self._pinned, follow, exclude, gitignore)

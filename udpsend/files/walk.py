@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct, field
 
-from udpsend.errors import BadPacket, LocalFileError
+from udpsend.errors import BadPacket, LocalFileError, UsageError
 from udpsend.files.disk import DIRECTORY_FLAGS, local_error
 from udpsend.files.entries import (
     LONG_PATH,
@@ -80,9 +80,10 @@ def file_entry(path: str, status: os.stat_result) -> File:
     return File(path, status.st_size, status.st_mode & MODE_BITS, time_of(status), version_of(status))
 
 
-def top_names(paths: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
-    """The name under which each path is offered. Raises LocalFileError: not there, no name that a receiver takes, or
-    two of the same name."""
+def top_names(paths: Sequence[str | os.PathLike[str]], exclude: Sequence[str] = ()) -> dict[str, str]:
+    """The name under which each path is offered; a shell's `*` names what is excluded, too. Raises LocalFileError: not
+    there, no name that a receiver takes, or two of the same name; UsageError where nothing is left."""
+    ignore = Ignore(exclude, False)
     tops: dict[str, str] = {}
     for given in paths:
         path = os.fspath(given)
@@ -95,6 +96,8 @@ def top_names(paths: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
             raise local_error(error, "read", path) from error
         except ValueError as error:
             raise LocalFileError(f"Cannot read {quote(path)}: there is no such file.") from error
+        if ignore.matches(name, stat.S_ISDIR(status.st_mode)):
+            continue
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise LocalFileError(
                 f"{quote(name)} is a device, a pipe or a socket: only files and directories can be sent."
@@ -103,6 +106,8 @@ def top_names(paths: Sequence[str | os.PathLike[str]]) -> dict[str, str]:
         if name in tops:
             raise LocalFileError(f"Two of the paths are called {quote(name)}: send them one after the other.")
         tops[name] = path
+    if paths and not tops:
+        raise UsageError("Nothing is left to send: --exclude (or UDPSEND_EXCLUDE) matches all of the paths.")
     return tops
 
 
