@@ -69,6 +69,17 @@ def test_a_file_of_the_name_of_standard_input(library: Library) -> None:
     assert library.keywords["stream"] is None
 
 
+@pytest.mark.parametrize("text", ["-5 degrees", "--", "-q", "- milk\n- eggs", "x", ""])
+def test_a_text_may_begin_with_a_dash(library: Library, text: str) -> None:
+    assert main(["send", f"--text={text}", "--no-lan"]) == 0
+    assert library.keywords["text"] == text
+
+
+def test_a_file_whose_name_looks_like_a_text(library: Library) -> None:
+    assert main(["send", "--", "--text=-x"]) == 0
+    assert library.calls[0][1] == (("--text=-x",),)
+
+
 OPTIONS: list[tuple[list[str], str, str, str, Any]] = [
     (["--broker", "mqtt://a", "--broker", "wss://b"], "UDPSEND_BROKER", "mqtt://a wss://b", "brokers", ("mqtt://a", "wss://b")),
     (["--broker", "none"], "UDPSEND_BROKER", "none", "brokers", ()),

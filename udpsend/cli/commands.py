@@ -13,7 +13,16 @@ from udpsend.cli.doctor import doctor
 from udpsend.cli.local import INCOMPLETE, partials, verify
 from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
 from udpsend.cli.paths import TypedPath
-from udpsend.cli.pipes import DASH, STDIN, STDOUT, asked_text, check_what_to_send, give_up_stdout, no_file_options
+from udpsend.cli.pipes import (
+    DASH,
+    STDIN,
+    STDOUT,
+    TakesText,
+    asked_text,
+    check_what_to_send,
+    give_up_stdout,
+    no_file_options,
+)
 from udpsend.cli.questions import chosen_code, phrase_question, text_question
 from udpsend.cli.terminal import Terminal
 from udpsend.config import Role
@@ -73,7 +82,7 @@ def cli(context: click.Context) -> None:
         context.exit(2)
 
 
-@cli.command()
+@cli.command(cls=TakesText)
 @click.argument("paths", metavar="PATH...", nargs=-1, type=TypedPath(allow_dash=True))
 @no_file_options
 @click.option(

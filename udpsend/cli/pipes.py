@@ -28,15 +28,25 @@ def no_file_options(function: Function) -> Function:
         is_flag=False,
         flag_value=ASK,
         metavar="TEXT",
-        help="Send a message in place of files: it is shown on the other side. Without TEXT it is asked for.",
+        help="Send a message in place of files: it is shown on the other side. Without TEXT it is asked for; one that "
+        "begins with a dash is given as --text=TEXT.",
     )
     return text(name(function))
+
+
+class TakesText(click.Command):
+    """click takes what begins with a dash for the next option, even behind `--text=`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        marked = [word.replace("=", f"={ASK}", 1) if word.startswith("--text=-") else word for word in args[:end]]
+        return super().parse_args(ctx, marked + args[end:])
 
 
 def asked_text(terminal: Terminal, text: str | None) -> str | None:
     """What --text gives, asked for where it gives nothing. Raises UsageError."""
     if text != ASK:
-        return text
+        return text and text.removeprefix(ASK)
     answer = terminal.ask("Text:")
     if not answer:
         raise UsageError("No text was given.")
