@@ -105,9 +105,10 @@ def test_from_pipe_to_directory(start: Start, seed: int, tmp_path: Path) -> None
 
 def test_a_file_that_exists_is_not_replaced_by_a_stream(start: Start, tmp_path: Path) -> None:
     (tmp_path / "stdin").write_bytes(b"old")
-    sender = start("send", "-")
-    assert "exists already" in ended(start("recv", "-y", "-o", str(tmp_path)), 7)[1]
-    ended(sender, 1)
+    for policy, says in ((), "exists already: "), (("--skip-existing",), "leaves out only what has the same size"):
+        sender = start("send", "-")
+        assert says in ended(start("recv", "-y", "-o", str(tmp_path), *policy), 7)[1]
+        ended(sender, 1)
     assert (tmp_path / "stdin").read_bytes() == b"old"
 
 

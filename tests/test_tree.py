@@ -331,7 +331,7 @@ def test_skip_existing_leaves_out_the_same_and_refuses_the_changed(
     assert (here / "tree/fresh").read_bytes() == b"fresh"
     assert {path: path.lstat().st_ino for path in here.rglob("*") if path.name != "fresh"} == inodes
     (root / "fresh").write_bytes(b"changed")
-    with pytest.raises(LocalFileError, match="'tree/fresh' exists already"):
+    with pytest.raises(LocalFileError, match="'tree/fresh' exists already, and --skip-existing leaves out only what"):
         transfer([root], here, Policy(skip=True))
     transfer([root], here, Policy(skip=True, overwrite=True))
     assert (here / "tree/fresh").read_bytes() == b"changed"

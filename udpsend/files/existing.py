@@ -93,7 +93,7 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
                 continue
             elif not policy.overwrite or isinstance(entry, Directory) or stat.S_ISDIR(status.st_mode):
                 count += 1
-                refused = refused or [refusal(entry, status)]
+                refused = refused or [refusal(entry, status, policy)]
                 continue
             parent = parent_of(entry)
             if parent != takes_names and not refused:
@@ -124,13 +124,18 @@ def is_same(entry: Entry, status: os.stat_result, fd: int, name: str) -> bool:
     return status.st_mtime_ns == entry.mtime_ns
 
 
-def refusal(entry: Entry, status: os.stat_result) -> str:
+def refusal(entry: Entry, status: os.stat_result, policy: Policy) -> str:
     if stat.S_ISDIR(status.st_mode):
         return (
             f"A directory named {quote(entry.path)} is there already: receive into another directory, or use --rename."
         )
     if isinstance(entry, Directory):
         return f"{quote(entry.path)} is there already, and is no directory: receive into another one, or use --rename."
+    if policy.skip:
+        return (
+            f"{quote(entry.path)} exists already, and --skip-existing leaves out only what has the same size and time: "
+            "receive into another directory, or use --overwrite."
+        )
     return (
         f"{quote(entry.path)} exists already: receive into another directory, "
         "or use --overwrite, --rename or --skip-existing."

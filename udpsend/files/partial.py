@@ -67,7 +67,7 @@ class Partial:
         if self._policy.rename:
             self.name = free_name(self._where, self.name)
         elif stat.S_ISDIR(status.st_mode) or not self._policy.overwrite:
-            raise LocalFileError(refusal(self._entry, status))
+            raise LocalFileError(refusal(self._entry, status, self._policy))
 
     def _check_present(self) -> None:
         """Believe the journal only with a partial that is long enough; without anything to believe, start empty."""
@@ -158,7 +158,7 @@ class Partial:
                 disk.rename_no_replace(self._where, self._hidden, self.name)
         except (FileExistsError, IsADirectoryError) as error:
             status = os.stat(self.name, dir_fd=self._where, follow_symlinks=False)
-            raise LocalFileError(refusal(self._entry, status)) from error
+            raise LocalFileError(refusal(self._entry, status, self._policy)) from error
         except PermissionError as error:
             raise disk.local_error(error, "write into the directory", self._directory) from error
         if not disk.is_same_file(self._where, self.name, self._fd):

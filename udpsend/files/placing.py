@@ -164,7 +164,8 @@ def _move(old: Directories, new: Directories, entry: Entry, destination: Destina
             with _writable(to):
                 move()
     except (FileExistsError, IsADirectoryError) as error:
-        raise LocalFileError(refusal(entry, os.stat(new_name, dir_fd=to, follow_symlinks=False))) from error
+        status = os.stat(new_name, dir_fd=to, follow_symlinks=False)
+        raise LocalFileError(refusal(entry, status, policy)) from error
     return False
 
 
