@@ -46,6 +46,11 @@ def offer(size: int, mode: int = 0o640, mtime_ns: int = MTIME, name: str = NAME)
     return Manifest((File(name, size, mode, mtime_ns, 0),))
 
 
+def offer_two() -> Manifest:
+    """What is received into a directory."""
+    return Manifest((*offer(3), *offer(0, name="b.bin")))
+
+
 def view(data: bytes) -> memoryview:
     return memoryview(bytearray(data))
 
@@ -690,13 +695,27 @@ def test_planted_partials_are_not_written_through(tmp_path: Path) -> None:
     assert victim.read_bytes() == b"precious"
 
 
+def test_what_arrived_counts_with_and_without_skip_existing(tmp_path: Path) -> None:
+    """It was received anew into a directory, and what had arrived stayed for good."""
+    content = bytes(range(200))
+    for stop, policy in ((50, Policy()), (100, Policy(skip=True)), (200, Policy())):
+        receiver = open_sink(offer(200), tmp_path, policy)
+        at = receiver.received
+        assert at in (0, stop // 2)
+        put(receiver, at, view(content[at:stop]))
+        if stop < 200:
+            receiver.abandon()
+    receiver.finish(content_digest(content))
+    assert os.listdir(tmp_path) == [NAME]
+
+
 def test_what_has_the_name_of_a_staging_directory_is_named(tmp_path: Path) -> None:
     staging = tmp_path / tree_name(NAME)
     (tmp_path / "elsewhere").mkdir()
     for target in ("elsewhere", "nowhere"):
         staging.symlink_to(target)
         with pytest.raises(LocalFileError, match=r"^'\.a\.bin\.udpsend-tree' is in the way, and is not a directory of"):
-            open_sink(offer(3), tmp_path, Policy(skip=True))
+            open_sink(offer_two(), tmp_path)
         staging.unlink()
     assert os.listdir(tmp_path / "elsewhere") == []
 
@@ -726,7 +745,7 @@ def test_what_another_user_left_and_does_not_let_us_open_is_named(
 
     monkeypatch.setattr(os, "open", deny)
     with pytest.raises(LocalFileError, match=rf"^'\{name}' is in the way, and is not a (file|directory) of yours"):
-        open_sink(offer(3), tmp_path, Policy(skip="tree" in name))
+        open_sink(offer_two() if "tree" in name else offer(3), tmp_path)
 
 
 def test_a_link_swapped_in_while_writing_is_not_followed(tmp_path: Path) -> None:
@@ -926,15 +945,15 @@ def test_a_bad_directory_is_told(tmp_path: Path, where: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(("flags", "text"), [(0, "permission denied"), (os.ST_RDONLY, "is read-only")])
-@pytest.mark.parametrize("policy", [Policy(), Policy(skip=True)], ids=["file", "tree"])
+@pytest.mark.parametrize("offered", [offer(1), offer_two()], ids=["file", "tree"])
 def test_a_directory_that_takes_nothing_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Policy, flags: int, text: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offered: Manifest, flags: int, text: str
 ) -> None:
     """As it is for all but root."""
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
     monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_flag=flags))
     with pytest.raises(LocalFileError, match=f"^Cannot write into the directory '{tmp_path}': .*{text}"):
-        open_sink(offer(1), tmp_path, policy)
+        open_sink(offered, tmp_path)
     assert os.listdir(tmp_path) == []
 
 

@@ -124,6 +124,16 @@ def is_same(entry: Entry, status: os.stat_result, fd: int, name: str) -> bool:
     return status.st_mtime_ns == entry.mtime_ns
 
 
+def is_here(directory: str | os.PathLike[str], entry: Entry) -> bool:
+    """Whether the same is in `directory` already. Raises LocalFileError, OSError."""
+    fd = disk.open_directory(directory)
+    try:
+        status = disk.status_of(fd, entry.path)
+        return status is not None and is_same(entry, status, fd, entry.path)
+    finally:
+        os.close(fd)
+
+
 def refusal(entry: Entry, status: os.stat_result, policy: Policy) -> str:
     if stat.S_ISDIR(status.st_mode):
         return (

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
 from udpsend.files import disk
-from udpsend.files.existing import Policy
+from udpsend.files.existing import Policy, is_here
 from udpsend.files.hashing import hash_block_size
 from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
@@ -49,7 +49,8 @@ def open_sink(manifest: Manifest, directory: str | os.PathLike[str], policy: Pol
     partial: Partial | Staging
     try:
         # One file needs no directory, unless it has holes, or is there already and is to be left out.
-        if manifest.is_single_file and not manifest.data and not policy.skip:
+        is_plain = manifest.is_single_file and not manifest.data
+        if is_plain and not (policy.skip and is_here(directory, manifest[0])):
             partial = Partial(directory, manifest.file(0), manifest.identity, policy)
         else:
             partial = Staging(directory, manifest, policy)
