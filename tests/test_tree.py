@@ -165,6 +165,24 @@ def test_exclude_and_gitignore(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("line", ["!", "x\\", "[z-a]"])
+def test_what_is_no_pattern(tmp_path: Path, line: str) -> None:
+    """As `git` takes it in a file that others wrote; who types it is told."""
+    (tmp_path / "d").mkdir()
+    for name in ("a.o", "b.c"):
+        (tmp_path / "d" / name).touch()
+    (tmp_path / "d/.gitignore").write_text(f"{line}\n*.o\n")
+    assert list(offered(tmp_path / "d", gitignore=True)) == ["d", "d/.gitignore", "d/b.c"]
+    with pytest.raises(UsageError, match="is not a pattern"):
+        open_source(tmp_path / "d", exclude=[line])
+
+
+def test_a_set_of_a_bracket_is_a_pattern_without_warnings(tmp_path: Path) -> None:
+    for name in ("[a", "a"):
+        (tmp_path / name).touch()
+    assert list(offered(*sorted(tmp_path.iterdir()), exclude=["[[]a"])) == ["a"]
+
+
 def test_what_is_named_can_be_excluded_too(tmp_path: Path) -> None:
     """A shell makes names of `*`."""
     for name in ("cache/x", "d/a", "a.tmp", "b.txt"):

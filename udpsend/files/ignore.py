@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from udpsend.errors import UsageError
 from udpsend.files.disk import FLAGS
+from udpsend.files.names import quote
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 MAX_FILE = 1 << 20  # bytes of a .gitignore that are read
 
@@ -38,7 +43,7 @@ class Ignore:
             os.close(file)
         more = Ignore((), True)
         more._user = self._user
-        more._specs = (*self._specs, (len(path) + 1, _spec(lines)))
+        more._specs = (*self._specs, (len(path) + 1, _spec(lines, others_match_nothing=True)))
         return more
 
     def __bool__(self) -> bool:
@@ -60,7 +65,17 @@ class Ignore:
         return False
 
 
-def _spec(patterns: Sequence[str]) -> GitIgnoreSpec:
+def _spec(lines: Iterable[str], *, others_match_nothing: bool = False) -> GitIgnoreSpec:
+    """Raises UsageError for what is no pattern, unless it is to match nothing, as it does for git."""
     from pathspec import GitIgnoreSpec
 
-    return GitIgnoreSpec.from_lines(patterns)
+    patterns: list[GitIgnoreSpecPattern] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of `re`, about '[[]'
+        for line in lines:
+            try:
+                patterns += GitIgnoreSpec.from_lines([line]).patterns
+            except (ValueError, re.error) as error:
+                if not others_match_nothing:
+                    raise UsageError(f"{quote(line)} is not a pattern that a .gitignore could have.") from error
+    return GitIgnoreSpec(patterns)
