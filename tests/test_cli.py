@@ -135,6 +135,26 @@ def test_a_word_beats_the_environment(library: Library, monkeypatch: pytest.Monk
     assert library.keywords["code"] == "from-word"
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_word_beats_its_opposite_in_the_environment(
+    library: Library, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shown: bool
+) -> None:
+    monkeypatch.setenv("UDPSEND_QUIET" if shown else "UDPSEND_VERBOSE", "1")
+    assert main(["send", "f", "-v" if shown else "-q"]) == 0
+    assert ("STUN 127.0.0.1" in capsys.readouterr().err) is shown
+
+
+@pytest.mark.parametrize("words", [["send", "f", "-v", "-q"], ["send", "f"]])
+def test_verbose_and_quiet_are_wrong_usage(
+    library: Library, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.setenv("UDPSEND_QUIET", "1")
+    monkeypatch.setenv("UDPSEND_VERBOSE", "1")
+    assert main(words) == 2
+    assert "together say nothing" in capsys.readouterr().err
+    assert not library.calls
+
+
 @pytest.mark.parametrize(
     ("words", "variable", "typed", "expected"),
     [

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from udpsend.cli.terminal import Terminal
 from udpsend.config import (
@@ -256,9 +257,11 @@ def set_verbosity(terminal: Terminal, verbose: int, quiet: bool) -> None:
     import logging
 
     if verbose and quiet:
-        raise UsageError(
-            "-v and -q together say nothing.\nLeave out one; UDPSEND_VERBOSE and UDPSEND_QUIET count, too."
-        )
+        source = click.get_current_context().get_parameter_source
+        typed = [name for name in ("verbose", "quiet") if source(name) is ParameterSource.COMMANDLINE]
+        if len(typed) != 1:
+            raise UsageError("-v and -q (or UDPSEND_VERBOSE and UDPSEND_QUIET) together say nothing.\nLeave out one.")
+        quiet = typed == ["quiet"]
     terminal.verbosity = -1 if quiet else min(verbose, 2)
 
     class ToTerminal(logging.Handler):
