@@ -244,6 +244,8 @@ def test_a_text_into_a_pipe_comes_as_it_is(start: Start) -> None:
         (["send"], "Nothing to send"),
         (["send", "-", "f"], "goes alone"),
         (["send", "f", "--text", "t"], "goes alone"),
+        (["send", "-", "--exclude", "*.tmp"], "--exclude is for files"),
+        (["send", "--text", "x", "--gitignore"], "--gitignore is for files"),
         (["send", "-", "--verify"], "nothing can be asked"),
         (["send", "-", "--manual"], "nothing can be asked"),
         (["send", "f", "--name", "n"], "--name is for standard input"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import UsageError
@@ -70,6 +71,10 @@ def check_what_to_send(paths: Sequence[str], text: str | None, name: str | None,
         )
     if name is not None and not is_stream:
         raise UsageError("--name is for standard input (-): files keep their names.")
+    source = click.get_current_context().get_parameter_source
+    for option in ("follow", "exclude", "gitignore"):
+        if (is_stream or text is not None) and source(option) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{option} is for files and directories, which are named in place of - or --text.")
     return is_stream
 
 
