@@ -169,7 +169,8 @@ _OPTIONS = (
         is_flag=True,
         envvar="UDPSEND_BACKGROUND",
         show_envvar=True,
-        help="Send or receive with what others leave of the path: for long transfers that must not disturb.",
+        help="Send or receive with what others leave of the path: for long transfers that must not disturb. "
+        "It takes the place of --congestion.",
     ),
 )
 
