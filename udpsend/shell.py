@@ -227,11 +227,10 @@ class Shell:
                 self.driver.stop()
 
     def _ask_phrase(self) -> None:
-        if self._confirm is None:
+        if (confirm := self._confirm) is None:
             self.path_confirmed()
-            return
-        confirm, phrase = self._confirm, self._phrase
-        self.ask(lambda: confirm(phrase), self._phrase_answered)
+        else:
+            self.ask(lambda: confirm(self._phrase), self._phrase_answered)
 
     def _phrase_answered(self, same: bool) -> None:
         if same:
