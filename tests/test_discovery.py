@@ -157,7 +157,7 @@ def test_a_system_that_cannot_be_asked_does_not_end_the_session(
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(discovery_module, "gather_host_candidates", exhausted)
-    assert not lone.discovery.look_around(lone.discovery._looked + 5)
+    assert not lone.discovery.look_around(lone.discovery._looked + 6)
     assert not lone.discovery.refresh(lone.discovery._asked_stun)
     lone.discovery.again()
     assert asked == []
@@ -183,13 +183,13 @@ def test_another_router_is_asked_for_a_mapping_and_the_old_one_is_told_no_more(
     monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: list(here))
     discovery = lone.discovery
     discovery._config = replace(discovery._config, port_mapping=True)
-    discovery.look_around(discovery._looked + 5)
+    discovery.look_around(discovery._looked + 6)
     discovery._port_mapped(PortMapping("PCP", ("203.0.113.1", 7000), 600))
     here.append(AWAY)
-    discovery.look_around(discovery._looked + 5)
+    discovery.look_around(discovery._looked + 6)
     assert Candidate(CandidateType.MAPPED, ("203.0.113.1", 7000)) in lone.candidates[-1]
     gateway[0], here[:] = Gateway("10.2.0.65", "10.2.0.70"), [AWAY]
-    discovery.look_around(discovery._looked + 5)
+    discovery.look_around(discovery._looked + 6)
     assert lone.candidates[-1] == [AWAY]
     assert [one.address for one in mappers] == ["10.1.0.65", "10.2.0.65"]
     wait_until(lambda: [one.address for one in closed] == ["10.1.0.65"])
@@ -217,13 +217,13 @@ def test_a_relay_is_connected_to_anew_where_the_old_one_is_of_no_use(
     monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: list(here))
     discovery = lone.discovery
     discovery._config = replace(discovery._config, relay="turn:a:b@relay.example")
-    discovery.look_around(discovery._looked + 5)
+    discovery.look_around(discovery._looked + 6)
     made[0].tell(("203.0.113.9", 5000), "")
     discovery._asked_stun -= discovery_module.STUN_FRESH + 1
     discovery.again()
     assert len(made) == 1
     here[:] = [AWAY]
-    discovery.look_around(discovery._looked + 5)
+    discovery.look_around(discovery._looked + 6)
     assert [relay.is_over for relay in made] == [True, False]
     assert lone.candidates[-1] == [AWAY]
     made[1].tell(("203.0.113.9", 6000), "")
