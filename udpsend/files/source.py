@@ -25,6 +25,7 @@ from udpsend.files.directories import Directories
 from udpsend.files.disk import DIRECTORY_FLAGS, local_error
 from udpsend.files.entries import MAX_RANGES, File, Sparse
 from udpsend.files.holes import data_ranges
+from udpsend.files.ignore import Ignore
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 from udpsend.files.read_ahead import ReadAhead
@@ -50,10 +51,11 @@ class Source:
     ) -> None:
         """Raises LocalFileError and UsageError for what can be said at once."""
         self.manifest = Manifest()
-        self._tops = top_names(paths, exclude)
+        ignore = Ignore(exclude, gitignore)
+        self._tops = top_names(paths, ignore)
         self._flags = FLAGS if follow else FLAGS | os.O_NOFOLLOW
         self._pinned: dict[str, int] = {}
-        self._walk = Walk(self._tops, self._pinned, follow, exclude, gitignore)
+        self._walk = Walk(self._tops, self._pinned, follow, ignore)
         self._directories = Directories(-1, top=self._open_top, follow=follow)
         self._open: OrderedDict[int, int] = OrderedDict()
         self._in_pieces: set[int] = set()

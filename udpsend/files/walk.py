@@ -80,10 +80,9 @@ def file_entry(path: str, status: os.stat_result) -> File:
     return File(path, status.st_size, status.st_mode & MODE_BITS, time_of(status), version_of(status))
 
 
-def top_names(paths: Sequence[str | os.PathLike[str]], exclude: Sequence[str] = ()) -> dict[str, str]:
+def top_names(paths: Sequence[str | os.PathLike[str]], ignore: Ignore) -> dict[str, str]:
     """The name under which each path is offered; a shell's `*` names what is excluded, too. Raises LocalFileError: not
     there, no name that a receiver takes, or two of the same name; UsageError where nothing is left."""
-    ignore = Ignore(exclude, False)
     tops: dict[str, str] = {}
     for given in paths:
         path = os.fspath(given)
@@ -123,9 +122,8 @@ class Walk(Struct):
     tops: dict[str, str]
     opened: dict[str, int]
     """Descriptors of those among them that are open already."""
-    follow: bool = False
-    exclude: Sequence[str] = ()
-    gitignore: bool = False
+    follow: bool
+    ignore: Ignore
     skipped: list[Skipped] = field(default_factory=list)
     skipped_count: int = 0
     _user: int = field(default_factory=os.geteuid)
@@ -134,7 +132,6 @@ class Walk(Struct):
 
     def entries(self) -> Iterator[Entry]:
         """Raises LocalFileError when a path that the user named is gone."""
-        ignore = Ignore(self.exclude, self.gitignore)
         for name, path in self.tops.items():
             try:
                 fd = self.opened.get(name)
@@ -144,7 +141,7 @@ class Walk(Struct):
             except OSError as error:
                 raise local_error(error, "read", path) from error
             if stat.S_ISDIR(status.st_mode):
-                yield self._directory(name, status, frozenset(), ignore)
+                yield self._directory(name, status, frozenset(), self.ignore)
             elif stat.S_ISREG(status.st_mode):
                 yield self._file(name, status, path, None)
         while self._queue:
