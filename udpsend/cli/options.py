@@ -253,16 +253,19 @@ def _servers(given: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...
     return tuple(server for server in given if server.lower() != NO_SERVER)
 
 
+def is_typed(name: str) -> bool:
+    """Whether this parameter stands on the command line, and is not from a variable or the default."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
 def set_verbosity(terminal: Terminal, verbose: int, quiet: bool) -> None:
     """Tell the terminal; also catch what libraries log, which must never reach the screen unescaped."""
     import logging
 
     if verbose and quiet:
-        source = click.get_current_context().get_parameter_source
-        typed = [name for name in ("verbose", "quiet") if source(name) is ParameterSource.COMMANDLINE]
-        if len(typed) != 1:
+        if is_typed("verbose") == is_typed("quiet"):
             raise UsageError("-v and -q (or UDPSEND_VERBOSE and UDPSEND_QUIET) together say nothing.\nLeave out one.")
-        quiet = typed == ["quiet"]
+        quiet = is_typed("quiet")
     terminal.verbosity = -1 if quiet else min(verbose, 2)
 
     class ToTerminal(logging.Handler):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
+from udpsend.cli.options import is_typed
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import UsageError
 
@@ -71,9 +71,8 @@ def check_what_to_send(paths: Sequence[str], text: str | None, name: str | None,
         )
     if name is not None and not is_stream:
         raise UsageError("--name is for standard input (-): files keep their names.")
-    source = click.get_current_context().get_parameter_source
     for option in ("follow", "exclude", "gitignore"):
-        if (is_stream or text is not None) and source(option) is ParameterSource.COMMANDLINE:
+        if (is_stream or text is not None) and is_typed(option):
             raise UsageError(f"--{option} is for files and directories, which are named in place of - or --text.")
     return is_stream
 

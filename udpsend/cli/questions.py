@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import click
-from click.core import ParameterSource
-
+from udpsend.cli.options import is_typed
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import UsageError
 
@@ -14,8 +12,7 @@ from udpsend.errors import UsageError
 def chosen_code(terminal: Terminal, argument: str | None, option: str | None) -> str:
     """The code from the argument, `--code`, the environment or the user, in this order."""
     if argument is not None:
-        source = click.get_current_context().get_parameter_source("code_option")
-        if source is ParameterSource.COMMANDLINE:
+        if is_typed("code_option"):
             raise UsageError("The code was given twice, as an argument and with --code.\nLeave out one.")
         code: str | None = argument
     elif option is not None:
