@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,20 @@ def here(tmp_path: Path) -> Path:
     """Where files are received."""
     (tmp_path / "here").mkdir()
     return tmp_path / "here"
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """A process that embeds the library may have more open than the 1,023 that select takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip("no more than 1,023 descriptors may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
+    yield
+    for descriptor in held:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import select
 import socket
@@ -122,19 +121,11 @@ def test_where_descriptors_run_out_some_are_left(endpoint: UdpEndpoint) -> None:
     assert len(endpoint.sockets) == len(opened) + 1
 
 
+@pytest.mark.usefixtures("many_descriptors")
 def test_where_many_descriptors_are_open() -> None:
-    """A process that embeds the library may have more than the 1,023 that select takes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 1200:
-        pytest.skip("no more than 1,023 descriptors may be open here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
-    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
     endpoint = UdpEndpoint(LOOPBACK)
     try:
         assert endpoint.open_more(3) == [1, 2, 3]
         assert endpoint.spare() is not None
     finally:
         endpoint.close()
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
-import resource
 import select
 import socket
 import sys
@@ -475,25 +473,15 @@ def test_bad_bind(bind: str, text: str) -> None:
         UdpEndpoint(bind)
 
 
+@pytest.mark.usefixtures("many_descriptors")
 def test_waiting_beyond_what_select_takes() -> None:
-    """A process that embeds the library may have more than 1,023 descriptors open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 1200:
-        pytest.skip("no more than 1,023 descriptors may be open here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
-    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
-    try:
-        here, there = socket.socketpair()
-        with here, there:
-            assert here.fileno() > 1023
-            assert wait_readable([here], 0.0) == []
-            there.send(b"x")
-            assert wait_readable([here], 10.0) == [here]
-            wait_writable(here, 10.0)
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    here, there = socket.socketpair()
+    with here, there:
+        assert here.fileno() > 1023
+        assert wait_readable([here], 0.0) == []
+        there.send(b"x")
+        assert wait_readable([here], 10.0) == [here]
+        wait_writable(here, 10.0)
 
 
 def test_lone_datagrams_are_taken_many_at_once() -> None:
