@@ -185,6 +185,35 @@ def test_what_others_impose_for_long_counts_as_the_path() -> None:
     assert small.model.imposed == 0, "windows of ten datagrams lose that much to Reno"
 
 
+@pytest.mark.parametrize(
+    ("lost", "every", "is_imposed"), [(3, 4, True), (9, 8, True), (1, 10, False), (100, 60, False)]
+)
+def test_what_is_lost_to_bbr_is_imposed_and_what_is_lost_to_cubic_is_not(
+    lost: int, every: int, is_imposed: bool
+) -> None:
+    """0.75 and 1.1 % in a quarter and an eighth of the rounds; 0.1 % in a tenth; bursts of a whole round."""
+    losses = Losses()
+    for i in range(181):
+        losses.round(lost if i % every == 0 else 0, rtt=0.09, cruise=100 * SIZE)
+    assert (losses.model.imposed > 0) == is_imposed
+
+
+@pytest.mark.parametrize(
+    ("quiet", "min_rtt", "imposed", "left"),
+    [(True, 0.05, 0.0, 30_000), (False, 0.05, 0.0, 40_000), (False, 0.08, 0.0, 20_000), (False, 0.05, 0.02, 0)],
+    ids=["nobody there", "a queue", "one that stays", "who does not answer losses"],
+)
+def test_the_room_that_is_left_to_others(quiet: bool, min_rtt: float, imposed: float, left: int) -> None:
+    model = Model(SIZE, 1)
+    assert model.inflight_with_headroom == inf
+    for at in range(12):  # the shortest of ten seconds is a longer one
+        model.path.on_round_trip(min_rtt if at else 0.05, float(at))
+    assert model.path.min_rtt == min_rtt
+    model.inflight_long = 100_000
+    model.loss.quiet, model.loss.imposed = quiet, imposed
+    assert model.inflight_with_headroom == 100_000 - left
+
+
 def test_losses_bound_rate_and_window_until_the_queue_is_empty() -> None:
     losses = Losses()
     model = losses.model

@@ -51,18 +51,19 @@ def test_a_path_that_holds_less_than_a_datagram_and_loses_many(seed: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("rtt", "buffer", "seeds", "low"),
+    ("rtt", "buffer", "seeds"),
     [
-        (0.020, 1, 1, 0.35),
-        (0.040, 4, 2, 0.35),
-        (0.020, 4, 3, 0.28),  # the aim is 35 %, too: 33 in the mean of twelve seeds
+        (0.020, 1, 1),
+        (0.040, 1, 1),  # what is lost at the start is not taken for imposed: with that 85 %
+        (0.040, 4, 2),
+        (0.020, 4, 3),
     ],
 )
-def test_share_with_cubic(rtt: float, buffer: float, seeds: int, low: float) -> None:
-    """In the mean: next to a deep buffer single runs are 25 to 39 %."""
+def test_share_with_cubic(rtt: float, buffer: float, seeds: int) -> None:
+    """In the mean: next to a deep buffer single runs are 33 to 42 %."""
     cell = Cell(10, rtt, 0, buffer)
     runs = [share(cell, BBR, seed=seed) for seed in range(1, seeds + 1)]
-    assert low <= mean(ours for ours, _ in runs) <= 0.65
+    assert 0.35 <= mean(ours for ours, _ in runs) <= 0.65
     assert min(both for _, both in runs) >= 0.95
 
 

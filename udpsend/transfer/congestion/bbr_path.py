@@ -33,6 +33,8 @@ class PathModel:
         """The sample that was taken last began a round trip."""
         self.max_bandwidth = 0.0
         self.min_rtt = inf
+        self.lowest_rtt = inf
+        """Ever, where `min_rtt` is that of the last ten seconds."""
         self.extra_acked = 0.0
         self.full_now = False
         self.full_reached = False
@@ -89,6 +91,7 @@ class PathModel:
             self._recent_min_rtt_time = self._min_rtt_time = now
         self.probe_rtt_expired = now > self._recent_min_rtt_time + PROBE_RTT_INTERVAL
         if sample is not None:
+            self.lowest_rtt = min(self.lowest_rtt, sample)
             if sample < self._recent_min_rtt or self.probe_rtt_expired:
                 self._recent_min_rtt = sample
                 self._recent_min_rtt_time = now
