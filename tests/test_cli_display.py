@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import os
 import pty
 import shlex
@@ -24,6 +26,7 @@ from udpsend.cli.progress import SECONDS_BETWEEN_LINES, ProgressBar, ProgressLin
 from udpsend.cli.quantity import duration_text, rate_text, round_trip_text, size_text
 from udpsend.cli.terminal import Terminal
 from udpsend.config import DEFAULT_BROKERS, DEFAULT_STUN_SERVERS, Config, Role
+from udpsend.errors import LocalFileError
 
 __all__ = ["replaced_library"]
 
@@ -436,6 +439,37 @@ def test_round_trips() -> None:
 # --- progress
 
 
+class Refusing(io.StringIO):
+    """A standard output that takes nothing."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self._code = code
+
+    def write(self, text: str) -> int:
+        raise OSError(self._code, os.strerror(self._code))
+
+
+def test_a_message_that_nobody_can_see_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Refusing(errno.ENOSPC))
+    with pytest.raises(LocalFileError, match="No space left"):
+        Terminal().message("the keys are under the mat")
+
+
+def test_a_message_whose_reader_went_away_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Refusing(errno.EPIPE))
+    Terminal().message("the keys are under the mat")
+
+
+def test_a_line_has_an_end_and_a_message_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    shown, long = Terminal(), 10 * terminal.LONGEST_OUTPUT * "x"
+    shown.note(long)
+    shown.message(long)
+    captured = capsys.readouterr()
+    assert len(captured.err) <= terminal.LONGEST_OUTPUT + 1
+    assert captured.out == long + "\n"
+
+
 def test_progress_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     clock = 100.0
     lines = ProgressLines(Terminal(), 10_000_000, 110_000_000, clock=lambda: clock)
@@ -462,3 +496,24 @@ def test_a_terminal_without_a_size_shows_lines(
         assert isinstance(progress, view)
         progress.close()
     os.close(ours)
+
+
+def test_nothing_draws_the_bar_once_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with os.fdopen(theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        shown = Terminal()
+        progress = open_progress(shown, "file", 0, 100)
+        assert progress is not None
+        progress.advance(50)
+        progress.close()
+        shown.note("over")
+        stream.write("end\n")
+        stream.flush()
+        seen = b""
+        while not seen.endswith(b"end\r\n"):
+            seen += os.read(ours, 10_000)
+    os.close(ours)
+    assert b"file" in seen
+    assert seen.endswith(b"\nover\r\nend\r\n")

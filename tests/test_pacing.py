@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udpsend.transfer.pacing import BURST_TIME, Pacer
+from udpsend.transfer.pacing import BURST_TIME, SLACK, Pacer
 from udpsend.transfer.record_length import FIRST_OVER, LOSS_BUDGET, MEASURED_OVER, SINGLES_AFTER_DAMAGE, RecordLength
 
 
@@ -68,6 +68,17 @@ def test_a_new_rate_counts_from_then_on() -> None:
     pacer.on_sent(10_000)
     pacer.set_rate(1e5, when + 0.005)  # 5,000 of the debt were worked off
     assert pacer.next_send_time(when + 0.005) == pytest.approx(when + 0.055)
+
+
+def test_there_is_no_sleep_shorter_than_the_slack() -> None:
+    pacer = Pacer()
+    pacer.set_rate(1e6, 0.0)
+    burst(pacer, 0.0)
+    pacer.on_sent(10_000)
+    when = pacer.next_send_time(0.0)
+    assert when is not None
+    assert pacer.next_send_time(when - 2 * SLACK) == pytest.approx(when)
+    assert pacer.next_send_time(when - SLACK / 2) is None
 
 
 # record length

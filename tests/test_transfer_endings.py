@@ -11,7 +11,7 @@ from tests.transfers import Transfer, transfer
 from udpsend.errors import Cancelled, LocalFileError, PeerError, Refused, TransferFailed
 from udpsend.rendezvous.messages import check_payload
 from udpsend.transfer.closing import close_of
-from udpsend.transfer.liveness import IDLE_TIMEOUT, LINGER, LINGER_UNHEARD
+from udpsend.transfer.liveness import IDLE_TIMEOUT, LINGER, LINGER_UNHEARD, Liveness
 from udpsend.wire.frames import Close, CloseCode
 
 CLEAN: dict[str, Any] = {"delay": 0.01, "rate": 10e6, "queue": 200e3}
@@ -116,6 +116,12 @@ def test_the_receiver_vanishes_after_everything_arrived(seed: int) -> None:
     running.run(2 * IDLE_TIMEOUT)
     error, _ = running.errors()
     assert isinstance(error, TransferFailed)
+
+
+def test_who_was_asked_nothing_is_not_silent() -> None:
+    alive = Liveness(10.0)
+    assert alive.silence(9.0, 100.0) == 0
+    assert alive.silence(11.0, 100.0) == 90
 
 
 @pytest.mark.parametrize(("is_acked", "seconds"), [(True, LINGER), (False, LINGER_UNHEARD)])
