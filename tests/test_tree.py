@@ -329,7 +329,13 @@ def test_rename_gives_another_name(tmp_path: Path, here: Path, rng: random.Rando
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    [("a", "a (1)"), (".hidden", ".hidden (1)"), ("a.tar.gz", "a.tar (1).gz"), ("x" * 255, "x" * 251 + " (1)")],
+    [
+        ("a", "a (1)"),
+        (".hidden", ".hidden (1)"),
+        ("a.tar.gz", "a.tar (1).gz"),
+        ("Mr. Smith", "Mr. Smith (1)"),
+        ("x" * 255, "x" * 251 + " (1)"),
+    ],
 )
 def test_free_names(here: Path, name: str, other: str) -> None:
     root = os.open(here, os.O_RDONLY)

@@ -155,7 +155,7 @@ def refusal(entry: Entry, status: os.stat_result, policy: Policy) -> str:
 def free_name(root: int, name: str, taken: Container[str] = ()) -> str:
     """`a (1).txt`, or with the first number that is free; none of those `taken`."""
     stem, dot, suffix = name.rpartition(".")
-    if not stem.strip(".") or len(suffix) > 10:
+    if not stem.strip(".") or len(suffix) > 10 or " " in suffix:  # no suffix: '.bashrc', 'Mr. Smith'
         stem, dot, suffix = name, "", ""
     for number in range(1, MAX_RENAMES):
         end = f" ({number}){dot}{suffix}"
