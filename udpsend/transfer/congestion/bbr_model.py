@@ -28,8 +28,8 @@ TINY_PATH_PACING_MARGIN = 0.96
 MIN_PIPE_DATAGRAMS = 4
 # With the draft's 0.15, or 0.2, seven tenths of the path are kept from the kernel's CUBIC for a minute where the buffer
 # holds one BDP: it finds no room to grow in. Where round trips show a queue that is not from a probe there is somebody
-# to take the room, and more is left: 66 to 72 % with 0.3, 61 to 63 with 0.4. (That much in any case would leave a tenth
-# of a path empty whose buffer holds half a BDP.)
+# to take the room, and more is left: 66 to 72 % with 0.3, 61 to 64 with 0.4. (Half of it in any case leaves a tenth of
+# a path empty whose buffer holds half a BDP.)
 HEADROOM = 0.3
 SHARED_HEADROOM = 0.4
 # Where not even ProbeRTT has emptied the queue the buffer is deep: there is room in it to grow in, and what is left to
