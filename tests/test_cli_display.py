@@ -11,6 +11,9 @@ import shlex
 import struct
 import sys
 import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 import pytest
 from hypothesis import given
@@ -481,6 +484,17 @@ def test_progress_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "60.0 MB of 110.0 MB, 54 %, 10 MB/s, 5.00 s left\n"
 
 
+@contextmanager
+def errors_on_a_terminal(monkeypatch: pytest.MonkeyPatch, rows: int, columns: int) -> Iterator[tuple[TextIO, int]]:
+    """Standard error, a terminal of that size, and the descriptor that gives what is written there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with os.fdopen(theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        yield stream, ours
+    os.close(ours)
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "view"),
     [(24, 80, ProgressBar), (0, 0, ProgressLines), (0, 80, ProgressLines), (24, 0, ProgressLines)],
@@ -488,21 +502,14 @@ def test_progress_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str
 def test_a_terminal_without_a_size_shows_lines(
     rows: int, columns: int, view: type[ProgressBar | ProgressLines], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with os.fdopen(theirs, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
+    with errors_on_a_terminal(monkeypatch, rows, columns):
         progress = open_progress(Terminal(), "file", 0, 100)
         assert isinstance(progress, view)
         progress.close()
-    os.close(ours)
 
 
 def test_nothing_draws_the_bar_once_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    with os.fdopen(theirs, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
+    with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
         shown = Terminal()
         progress = open_progress(shown, "file", 0, 100)
         assert progress is not None
@@ -514,6 +521,5 @@ def test_nothing_draws_the_bar_once_it_is_closed(monkeypatch: pytest.MonkeyPatch
         seen = b""
         while not seen.endswith(b"end\r\n"):
             seen += os.read(ours, 10_000)
-    os.close(ours)
     assert b"file" in seen
     assert seen.endswith(b"\nover\r\nend\r\n")
