@@ -23,7 +23,7 @@ MAX_RESIDUAL = 0.15
 MIN_IMPOSED = 0.005
 RENO_LOSS = 5.0  # and where windows of n datagrams are small about 1.5 / n² (RFC 5348, 3.1)
 # In so many rounds at least: the overshoot of a start is lost in one or two, and stands out for dozens where they are
-# small (10 Mbit/s x 40 ms beside CUBIC: 85 % of the path if that counts). Next to BBR one in ten to nine in ten lose.
+# small (10 Mbit/s x 40 ms beside CUBIC: 85 % of the path if that counts). Next to BBR 6 to 90 % of them lose.
 IMPOSED_ROUNDS = 0.05
 IMPOSED_PEAK = 2.0  # single rounds, times the mean
 QUIET_MEMORY = 7 / 8  # for each quiet round
