@@ -254,6 +254,32 @@ def test_many_small_files(tmp_path: Path, here: Path) -> None:
     assert picture(here / "many") == picture(root)
 
 
+def test_a_directory_tells_of_what_was_there_when_it_was_opened(
+    tmp_path: Path, here: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on btrfs; the names that have come since show once it has been read to its end."""
+    told: dict[int, list[str]] = {}
+    real_open, real_list = os.open, os.listdir
+
+    def opened(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        fd = real_open(path, flags, mode, dir_fd=dir_fd)
+        if flags & os.O_DIRECTORY:
+            told[fd] = real_list(fd)
+        return fd
+
+    def listed(directory: int) -> list[str]:
+        then, told[directory] = told[directory], real_list(directory)
+        return [name for name in then if name in told[directory]]
+
+    root = make_tree(tmp_path / "tree", rng)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", opened)
+        patch.setattr(os, "listdir", listed)
+        transfer([root], here)
+    assert picture(here / "tree") == picture(root)
+    assert os.listdir(here) == ["tree"]
+
+
 # --- what is there already
 
 

@@ -80,6 +80,16 @@ def status_of(directory: int, name: str) -> os.stat_result | None:
         return None
 
 
+def names_in(directory: int) -> list[str]:
+    """Of what is in it now. A descriptor tells of what was there when it was opened, or read to its end the last time:
+    more need not show (POSIX, readdir), and on btrfs does not. Raises OSError."""
+    fd = os.open(".", DIRECTORY_FLAGS, dir_fd=directory)
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
+
+
 def free_bytes(fd: int) -> int | None:
     """What this user may still write there, or None where the file system does not say."""
     status = os.fstatvfs(fd)

@@ -61,7 +61,7 @@ class OldTree:
         self._present = present
         self._offer = load_offer(root) if present else None
         self.remove()
-        names = os.listdir(root)
+        names = disk.names_in(root)
         if names:
             os.mkdir(OLD, 0o700, dir_fd=root)
             aside = os.open(OLD, disk.DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=root)

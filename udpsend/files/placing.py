@@ -108,7 +108,7 @@ def check_complete(staging: int, manifest: Manifest, destination: Destination) -
             left_out = (
                 sum(number in destination.left_out for number in range(first, end)) if destination.left_out else 0
             )
-            names = os.listdir(directories.descriptor(path))
+            names = disk.names_in(directories.descriptor(path))
             own = sum(name in (OFFER, PLACING) for name in names) if not path else 0
             if len(names) - own < end - first - left_out:
                 raise LocalFileError("Somebody removed some of what has arrived while it was received: try again.")

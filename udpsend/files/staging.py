@@ -109,7 +109,7 @@ class Staging:
     def _empty(self) -> None:
         """Nothing of what is there is believed."""
         self._directories.close()
-        for name in sorted(os.listdir(self._root), key=PLACING.__eq__):  # what says that all was moved comes last
+        for name in sorted(disk.names_in(self._root), key=PLACING.__eq__):  # what says that all was moved comes last
             if stat.S_ISDIR(os.stat(name, dir_fd=self._root, follow_symlinks=False).st_mode):
                 shutil.rmtree(name, dir_fd=self._root)
             else:
