@@ -915,6 +915,7 @@ def content(root: Path) -> bytes:
 def test_delta_copies_only_what_there_is_room_for(changed: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "free_bytes", lambda _: 9_000_000)
     with monkeypatch.context() as patch:
+        patch.setattr(disk, "shares_blocks", lambda *_: False)
         patch.setattr(disk, "copy_content", lambda *_: pytest.fail("copied"))
         with pytest.raises(LocalFileError, match="Not enough space"):
             resumed(changed, here, DELTA)
