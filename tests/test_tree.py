@@ -387,15 +387,24 @@ def test_skip_existing_leaves_out_the_same_and_refuses_the_changed(
     assert (here / "tree/fresh").read_bytes() == b"changed"
 
 
-def test_skip_existing_where_only_whole_seconds_are_kept(tmp_path: Path, here: Path, rng: random.Random) -> None:
+@pytest.mark.parametrize(
+    ("kept", "changed"),
+    [
+        pytest.param(5_712_345_600, 5_712_345_500, id="NTFS"),
+        pytest.param(5_710_000_000, 5_720_000_000, id="exFAT"),
+        pytest.param(5_000_000_000, 6_000_000_000, id="seconds"),
+        pytest.param(4_000_000_000, 8_000_000_000, id="FAT"),
+    ],
+)
+def test_skip_existing_where_times_are_coarse(tmp_path: Path, here: Path, kept: int, changed: int) -> None:
     root = tmp_path / "tree"
     root.mkdir()
     (root / "a").write_bytes(b"a")
-    os.utime(root / "a", ns=(0, 5_700_000_000))
+    os.utime(root / "a", ns=(0, 5_712_345_678))
     transfer([root], here)
-    os.utime(here / "tree/a", ns=(0, 5_000_000_000))
+    os.utime(here / "tree/a", ns=(0, kept))
     transfer([root], here, Policy(skip=True))
-    os.utime(here / "tree/a", ns=(0, 6_000_000_000))
+    os.utime(here / "tree/a", ns=(0, changed))
     with pytest.raises(LocalFileError, match="exists already"):
         transfer([root], here, Policy(skip=True))
 

@@ -20,6 +20,8 @@ from udpsend.files.opening import check_takes_names, is_own_read_only, open_dest
 from udpsend.wire.ranges import MAX_LEFT_OUT
 
 MAX_RENAMES = 10_000
+# What times are multiples of, ns: most file systems; NTFS and SMB; UDF; exFAT; sshfs; FAT.
+TIME_STEPS = (1, 100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
 
 
 class Policy(Struct, frozen=True):
@@ -114,14 +116,12 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
 
 
 def is_same(entry: Entry, status: os.stat_result, fd: int, name: str) -> bool:
-    """By size and time; a file system that keeps whole seconds only is given the benefit of the doubt."""
+    """By size and time; a file system that keeps coarser times is given the benefit of the doubt."""
     if isinstance(entry, Link):
         return stat.S_ISLNK(status.st_mode) and os.readlink(name, dir_fd=fd) == entry.target
     if not isinstance(entry, File) or not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
         return False
-    if status.st_mtime_ns % 1_000_000_000 == 0:
-        return status.st_mtime_ns == entry.mtime_ns // 1_000_000_000 * 1_000_000_000
-    return status.st_mtime_ns == entry.mtime_ns
+    return any(status.st_mtime_ns == entry.mtime_ns // step * step for step in TIME_STEPS)
 
 
 def is_here(directory: str | os.PathLike[str], entry: Entry) -> bool:
