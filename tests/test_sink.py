@@ -647,6 +647,23 @@ def test_each_way_to_rename_falls_back_to_the_next(tmp_path: Path, monkeypatch: 
     os.close(where)
 
 
+def test_a_link_may_be_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on sshfs, as far as can be told."""
+    monkeypatch.setattr(disk, "WAYS_TO_RENAME", disk.WAYS_TO_RENAME[1:])
+
+    def link(old: str, new: str, *, src_dir_fd: int, **_: object) -> None:
+        content = os.open(old, os.O_RDONLY, dir_fd=src_dir_fd)
+        (tmp_path / new).write_bytes(os.read(content, 100))
+        os.close(content)
+
+    monkeypatch.setattr(os, "link", link)
+    receiver = open_sink(offer(3), tmp_path)
+    put(receiver, 0, view(b"new"))
+    receiver.finish(content_digest(b"new"))
+    assert (tmp_path / NAME).read_bytes() == b"new"
+    assert os.listdir(tmp_path) == [NAME]
+
+
 def test_a_directory_of_that_name_is_told(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     for overwrite in (False, True):

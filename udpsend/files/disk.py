@@ -244,6 +244,11 @@ def _by_link(directory: int, old: str, new: str, to: int) -> None:
         if error.errno in _NO_SUCH_WAY | {errno.EPERM, errno.EMLINK}:
             raise _Unsupported from error
         raise
+    places = ((old, directory), (new, to))
+    if not os.path.samestat(*(os.stat(name, dir_fd=fd, follow_symlinks=False) for name, fd in places)):
+        # sshfs: the file that is open would have lost its name, and nobody could tell whose the new one is.
+        os.unlink(new, dir_fd=to)
+        raise _Unsupported
     os.unlink(old, dir_fd=directory)
 
 
