@@ -119,6 +119,30 @@ def test_a_change_is_told(tmp_path: Path, change: Callable[[Path], object], text
     opened.close()
 
 
+def test_another_inode_is_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was forgotten since, and numbered anew (sshfs, exFAT); what can be resumed is bound to it, all the same."""
+    root = tmp_path / "tree"
+    root.mkdir()
+    data = make(root / "a", 1000)
+    opened = open_source(root)
+    real = os.fstat
+
+    def renumbered(fd: int) -> os.stat_result:
+        status = real(fd)
+        times = {name: getattr(status, name) for name in ("st_mtime_ns", "st_ctime_ns")}
+        return os.stat_result((status[0], status[1] + 1, *status[2:]), times)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", renumbered)
+        start(opened)
+        assert opened.digest() == content_digest(data)
+        opened.check_unchanged()
+    opened.close()
+    status = os.stat(root / "a")
+    other = os.stat_result((status[0], status[1] + 1, *status[2:]), {"st_ctime_ns": status.st_ctime_ns})
+    assert walk.version_of(status) == opened.manifest.file(1).version != walk.version_of(other)
+
+
 def test_removed_or_renamed_is_no_change(tmp_path: Path) -> None:
     data = make(tmp_path / "a", 1000)
     opened = open_source(tmp_path / "a")

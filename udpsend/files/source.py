@@ -29,7 +29,7 @@ from udpsend.files.ignore import Ignore
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 from udpsend.files.read_ahead import ReadAhead
-from udpsend.files.walk import Walk, time_of, top_names, version_of
+from udpsend.files.walk import INODE_BITS, Walk, time_of, top_names, version_of
 from udpsend.wire.ranges import RangeSet
 
 STOP_TIMEOUT = 2.0  # seconds
@@ -212,7 +212,8 @@ class Source:
             raise _changed(entry, "was replaced by something that is no file")
         if status.st_size != entry.size:
             raise _changed(entry, "grew" if status.st_size > entry.size else "became shorter")
-        if time_of(status) != entry.mtime_ns or version_of(status) != entry.version:
+        # FAT, and much that is mounted by FUSE, forgets inodes that nobody has open, and numbers them anew.
+        if time_of(status) != entry.mtime_ns or (version_of(status) ^ entry.version) >> INODE_BITS:
             raise _changed(entry, "changed")
 
     def _check_end(self, number: int) -> None:

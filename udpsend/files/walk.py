@@ -55,6 +55,7 @@ _KINDS = {
     stat.S_IFBLK: "is a device",
 }
 
+INODE_BITS = 16
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 OWN_FILE = stat.S_IFREG | stat.S_IRUSR  # and the bits that say so:
@@ -64,8 +65,9 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 
 def version_of(status: os.stat_result) -> int:
     """Differs when the file may have changed, also where somebody has set its time back: a change sets st_ctime, which
-    nobody can set."""
-    return (status.st_ino * 0x9E3779B97F4A7C15 + status.st_ctime_ns * 0xC2B2AE3D27D4EB4F) >> 16 & MAX_VERSION
+    nobody can set. The last INODE_BITS tell files apart that have no such time."""
+    change = status.st_ctime_ns * 0xC2B2AE3D27D4EB4F >> 16 << INODE_BITS
+    return (change | status.st_ino * 0x9E3779B97F4A7C15 >> 16 & (1 << INODE_BITS) - 1) & MAX_VERSION
 
 
 def time_of(status: os.stat_result) -> int:
