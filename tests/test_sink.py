@@ -745,6 +745,28 @@ def test_a_partial_of_another_user_is_refused(tmp_path: Path) -> None:
         open_sink(offer(3), tmp_path)
 
 
+@pytest.mark.parametrize("entries", [offer(3), offer_two()], ids=["file", "tree"])
+def test_a_file_system_where_all_is_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: Manifest
+) -> None:
+    """FAT, NTFS or SMB that root has mounted for everybody."""
+
+    def refuse(fd: int, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1 << 20)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    size = entries.size
+    receiver = open_sink(entries, tmp_path)
+    put(receiver, 0, view(bytes(size // 2)))
+    receiver.abandon()
+    again = open_sink(entries, tmp_path)
+    assert again.present == [(0, size // 2)]
+    put(again, size // 2, view(bytes(size - size // 2)))
+    again.finish(content_digest(bytes(size)))
+    assert sorted(os.listdir(tmp_path)) == sorted({entry.path.split("/")[0] for entry in entries})
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a file of another user")
 @pytest.mark.parametrize("name", [PARTIAL, JOURNAL, tree_name(NAME), tree_journal_name(NAME)])
 def test_what_another_user_left_and_does_not_let_us_open_is_named(

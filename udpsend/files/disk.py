@@ -150,6 +150,12 @@ def write_all(fd: int, view: memoryview, offset: int) -> None:
         view = view[count:]
 
 
+def set_mode(fd: int, mode: int) -> None:
+    """As far as the file system has modes, and ours to set. Raises OSError."""
+    with contextlib.suppress(PermissionError):  # not ours, by its owner (opening.py), or no mode for FAT
+        os.fchmod(fd, mode)
+
+
 def set_time(what: int | str, mtime_ns: int, directory: int | None = None) -> None:
     """The modification time of what is open, or of the name `what` in `directory`, where a link is not followed; as far
     as the file system can keep it. The access time is now: by that, cleaners decide what nobody needs any more."""

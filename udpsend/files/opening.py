@@ -57,7 +57,7 @@ def open_own_file(directory: int, name: str) -> int:
         fd = open_writable(directory, name, flags)
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        if not stat.S_ISREG(status.st_mode) or not _is_ours(directory, status):
             raise _in_the_way(name)
         if status.st_nlink <= 1:
             return fd
@@ -76,10 +76,27 @@ def open_own_directory(directory: int, name: str) -> int:
         os.mkdir(name, 0o700, dir_fd=directory)
     with _no_others(directory, name, "a directory"):
         fd = os.open(name, disk.DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=directory)
-    if os.fstat(fd).st_uid != os.geteuid():
+    try:
+        if not _is_ours(directory, os.fstat(fd)):
+            raise _in_the_way(name, "a directory")
+    except BaseException:
         os.close(fd)
-        raise _in_the_way(name, "a directory")
+        raise
     return fd
+
+
+def _is_ours(directory: int, status: os.stat_result) -> bool:
+    """Whether it may be something that we have made in `directory`. File systems without owners give all that is in
+    them one (FAT, NTFS and SMB, as they are mounted), and NFS gives what root makes to nobody. Raises OSError."""
+    if status.st_uid == os.geteuid():
+        return True
+    probe = f".udpsend-{os.getpid()}-owner"
+    fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.FLAGS, 0o600, dir_fd=directory)
+    try:
+        return os.fstat(fd).st_uid == status.st_uid
+    finally:
+        os.close(fd)
+        os.unlink(probe, dir_fd=directory)
 
 
 def open_writable(directory: int, name: str, flags: int) -> int:

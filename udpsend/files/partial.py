@@ -143,7 +143,7 @@ class Partial:
         """Give it its mode and time and, durably, its name, which is returned."""
         entry = self._entry
         # What its owner could not even read could not be resumed if the rename below fails.
-        os.fchmod(self._fd, (entry.mode & MODE_BITS & ~disk.current_umask()) | stat.S_IRUSR)
+        disk.set_mode(self._fd, (entry.mode & MODE_BITS & ~disk.current_umask()) | stat.S_IRUSR)
         disk.set_time(self._fd, entry.mtime_ns)
         os.fsync(self._fd)
         # What came in order was hashed in memory and never read back.

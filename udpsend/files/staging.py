@@ -52,7 +52,7 @@ class Staging:
             opened.callback(os.close, self._where)
             self._root = open_locked(self._where, self._hidden, self.name, open_own_directory)
             opened.callback(os.close, self._root)
-            os.fchmod(self._root, 0o700)
+            disk.set_mode(self._root, 0o700)
             opened.callback(self._remove_if_empty)  # who is refused leaves nothing
             begun = load_begun(self._where, self._root, manifest)
             self.placing = begun is not None
@@ -168,7 +168,7 @@ class Staging:
     def _finish_file(self, fd: int, entry: File) -> None:
         if isinstance(entry, Sparse):
             os.ftruncate(fd, entry.size)  # a hole at its end
-        os.fchmod(fd, (entry.mode & MODE_BITS & ~self._umask) | stat.S_IRUSR)
+        disk.set_mode(fd, (entry.mode & MODE_BITS & ~self._umask) | stat.S_IRUSR)
         disk.set_time(fd, entry.mtime_ns)
 
     def read_into(self, offset: int, view: memoryview) -> None:
