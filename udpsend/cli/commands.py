@@ -11,7 +11,14 @@ import click
 from udpsend.cli.collector import collect_rarely
 from udpsend.cli.doctor import doctor
 from udpsend.cli.local import INCOMPLETE, partials, verify
-from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity, verbosity_options
+from udpsend.cli.options import (
+    CODE_HELP,
+    config_from,
+    option_or_variable,
+    peer_options,
+    set_verbosity,
+    verbosity_options,
+)
 from udpsend.cli.paths import TypedPath
 from udpsend.cli.pipes import (
     DASH,
@@ -85,25 +92,17 @@ def cli(context: click.Context) -> None:
 @cli.command(cls=TakesText)
 @click.argument("paths", metavar="PATH...", nargs=-1, type=TypedPath(allow_dash=True))
 @no_file_options
-@click.option(
-    "--code",
-    metavar="WORD",
-    envvar="UDPSEND_CODE",
-    show_envvar=True,
-    help=CODE_HELP.format(other="a generated code (the default)"),
-)
+@option_or_variable("--code", metavar="WORD", help=CODE_HELP.format(other="a generated code (the default)"))
 @click.option("--follow", is_flag=True, help="Send what symbolic links point to in their place.")
-@click.option(
+@option_or_variable(
     "--exclude",
     multiple=True,
     metavar="GLOB",
-    envvar="UDPSEND_EXCLUDE",
-    show_envvar=True,
     help="Do not send what matches, as in a .gitignore: '*.tmp', 'build/', '/photos/raw'. Repeatable.",
 )
 @click.option("--gitignore", is_flag=True, help="Do not send what .gitignore files say, nor .git itself.")
 @click.option("--manual", is_flag=True, help="Meet by two texts that are copied by hand, without broker or multicast.")
-@click.option("--no-qr", is_flag=True, envvar="UDPSEND_NO_QR", show_envvar=True, help="Do not draw the code as QR.")
+@option_or_variable("--no-qr", is_flag=True, help="Do not draw the code as QR.")
 @click.option("--verify", is_flag=True, help="Show a phrase to compare with the other side before anything moves.")
 @peer_options
 @click.pass_obj
@@ -164,23 +163,19 @@ def send(
 
 @cli.command()
 @click.argument("code", required=False)
-@click.option(
+@option_or_variable(
     "--code",
     "code_option",
     metavar="WORD",
-    envvar="UDPSEND_CODE",
-    show_envvar=True,
     help=CODE_HELP.format(other="the question for it (the default)"),
 )
-@click.option(
+@option_or_variable(
     "-o",
     "--output",
     "directory",
     type=TypedPath(allow_dash=True),
     default=".",
     metavar="DIR",
-    envvar="UDPSEND_OUTPUT",
-    show_envvar=True,
     help="Directory to put it into, or - for one file to standard output. [default: the current one]",
 )
 @click.option("--manual", is_flag=True, help="Meet by two texts that are copied by hand, without broker or multicast.")
@@ -251,31 +246,28 @@ def recv(
 
 
 @cli.command()
-@click.option(
+@option_or_variable(
     "--host",
     default="",
     metavar="ADDRESS",
-    envvar="UDPSEND_SERVE_HOST",
-    show_envvar=True,
+    prefix="UDPSEND_SERVE_",
     help="Local address to listen on. [default: all]",
 )
-@click.option(
+@option_or_variable(
     "--mqtt-port",
     type=click.IntRange(0, 65535),
     default=1883,
     metavar="PORT",
-    envvar="UDPSEND_SERVE_MQTT_PORT",
-    show_envvar=True,
+    prefix="UDPSEND_SERVE_",
     show_default=True,
     help="TCP port of the MQTT broker; 0 for any free one.",
 )
-@click.option(
+@option_or_variable(
     "--stun-port",
     type=click.IntRange(0, 65535),
     default=3478,
     metavar="PORT",
-    envvar="UDPSEND_SERVE_STUN_PORT",
-    show_envvar=True,
+    prefix="UDPSEND_SERVE_",
     show_default=True,
     help="UDP port of the STUN responder; 0 for any free one.",
 )

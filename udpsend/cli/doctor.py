@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from udpsend.cli.options import CODE_HELP, config_from, peer_options, set_verbosity
+from udpsend.cli.options import CODE_HELP, config_from, option_or_variable, peer_options, set_verbosity
 from udpsend.cli.terminal import Terminal
 from udpsend.config import Config, Role
 from udpsend.errors import NoDirectPath, UsageError
@@ -33,11 +33,9 @@ def _lifetime(context: click.Context, parameter: click.Parameter, value: float |
     metavar="[SECONDS]",
     help=f"Also measure how long an idle mapping lives; takes SECONDS, {LIFETIME:.0f} if left out.",
 )
-@click.option(
+@option_or_variable(
     "--code",
     metavar="WORD",
-    envvar="UDPSEND_CODE",
-    show_envvar=True,
     help="Try a pair: run the same command on the other machine, too. Nothing is sent. "
     + CODE_HELP.format(other="no option"),
 )

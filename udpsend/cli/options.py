@@ -64,147 +64,111 @@ def _hosts(urls: tuple[str, ...]) -> str:
     return ", ".join(dict.fromkeys(url.partition("://")[2].rpartition(":")[0] for url in urls))
 
 
+def option_or_variable(*names: str, prefix: str = "UDPSEND_", **attributes: Any) -> Callable[[Function], Function]:
+    """An option that an environment variable gives, too: `prefix`, and its long name."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = prefix + long.removeprefix("--").replace("-", "_").upper()
+    return click.option(*names, envvar=variable, show_envvar=True, **attributes)
+
+
 CODE_HELP = (
     "The code. Others on this machine can see it here, in the list of processes; "
     "UDPSEND_CODE and {other} do not show it there."
 )
 
 _OPTIONS = (
-    click.option(
+    option_or_variable(
         "--broker",
         "brokers",
         multiple=True,
         metavar="URL",
-        envvar="UDPSEND_BROKER",
-        show_envvar=True,
         help="MQTT broker to meet at: mqtts://, mqtt://, wss:// or ws://, with user:password@ where needed, "
         "?ca=FILE for certificates of your own. "
         f"Repeatable; '{NO_SERVER}' for no broker. [default: {_hosts(DEFAULT_BROKERS)}]",
     ),
-    click.option(
+    option_or_variable(
         "--stun",
         "stun_servers",
         multiple=True,
         metavar="HOST:PORT",
-        envvar="UDPSEND_STUN",
-        show_envvar=True,
         help="STUN server that tells the public address. "
         f"Repeatable; '{NO_SERVER}' for no server. [default: {', '.join(DEFAULT_STUN_SERVERS)}]",
     ),
-    click.option(
+    option_or_variable(
         "--no-lan",
         is_flag=True,
-        envvar="UDPSEND_NO_LAN",
-        show_envvar=True,
         help="Do not look for the other side by multicast on the local network and on this host.",
     ),
-    click.option(
+    option_or_variable(
         "--no-port-mapping",
         is_flag=True,
-        envvar="UDPSEND_NO_PORT_MAPPING",
-        show_envvar=True,
         help="Do not ask the router for a port mapping (PCP, NAT-PMP, UPnP).",
     ),
-    click.option(
+    option_or_variable(
         "--relay",
         metavar="URL",
-        envvar="UDPSEND_RELAY",
-        show_envvar=True,
         help="TURN server to go through where there is no direct path: turn:USER:PASSWORD@HOST[:PORT], turns: for TLS, "
         "?secret=... in place of a password, ?ca=FILE. Others on this machine can see it here. [default: none]",
     ),
-    click.option(
-        "--bind",
-        metavar="ADDRESS",
-        callback=_ip_address,
-        envvar="UDPSEND_BIND",
-        show_envvar=True,
-        help="Use this local IP address only.",
-    ),
-    click.option(
+    option_or_variable("--bind", metavar="ADDRESS", callback=_ip_address, help="Use this local IP address only."),
+    option_or_variable(
         "--timeout",
         type=float,
         default=Config().timeout,
         metavar="SECONDS",
         callback=_seconds,
-        envvar="UDPSEND_TIMEOUT",
-        show_envvar=True,
         show_default=True,
         help="How long to wait for the other side to come.",
     ),
-    click.option(
+    option_or_variable(
         "--no-offload",
         is_flag=True,
-        envvar="UDPSEND_NO_OFFLOAD",
-        show_envvar=True,
         help="Do not use UDP segmentation offload (UDP_SEGMENT, UDP_GRO).",
     ),
-    click.option(
+    option_or_variable(
         "--max-datagram",
         type=click.IntRange(SMALLEST_DATAGRAM, LARGEST_DATAGRAM),
         metavar="BYTES",
-        envvar="UDPSEND_MAX_DATAGRAM",
-        show_envvar=True,
         help="Send no larger UDP payloads, whatever the path carries.",
     ),
-    click.option(
+    option_or_variable(
         "--congestion",
         type=click.Choice(("bbr", "cubic")),
         default=Config().congestion,
-        envvar="UDPSEND_CONGESTION",
-        show_envvar=True,
         show_default=True,
         help="How the sender finds its rate: by a model of the path (bbr), or by losses as TCP does (cubic).",
     ),
-    click.option(
+    option_or_variable(
         "--limit",
         metavar="RATE",
         callback=_rate,
-        envvar="UDPSEND_LIMIT",
-        show_envvar=True,
         help="Send or receive no faster than so many bytes per second: 5M, 500k. [default: no limit]",
     ),
-    click.option(
+    option_or_variable(
         "--background",
         is_flag=True,
-        envvar="UDPSEND_BACKGROUND",
-        show_envvar=True,
         help="Send or receive with what others leave of the path: for long transfers that must not disturb. "
         "It takes the place of --congestion.",
     ),
 )
 
 _VERBOSITY = (
-    click.option(
-        "-v",
-        "--verbose",
-        count=True,
-        envvar="UDPSEND_VERBOSE",
-        show_envvar=True,
-        help="Show mailboxes, STUN and counters; -vv also tracebacks.",
-    ),
-    click.option(
-        "-q",
-        "--quiet",
-        is_flag=True,
-        envvar="UDPSEND_QUIET",
-        show_envvar=True,
-        help="Show the code, questions, warnings and errors only.",
-    ),
+    option_or_variable("-v", "--verbose", count=True, help="Show mailboxes, STUN and counters; -vv also tracebacks."),
+    option_or_variable("-q", "--quiet", is_flag=True, help="Show the code, questions, warnings and errors only."),
 )
 
 
 def verbosity_options(function: Function) -> Function:
-    for option in reversed(_VERBOSITY):
-        function = option(function)
+    for decorate in reversed(_VERBOSITY):
+        function = decorate(function)
     return function
 
 
 def peer_options(function: Function) -> Function:
     """The options of `send`, `recv` and `doctor`; they arrive as keywords, for `config_from` and `set_verbosity`."""
     function = verbosity_options(function)
-    for option in reversed(_OPTIONS):
-        function = option(function)
+    for decorate in reversed(_OPTIONS):
+        function = decorate(function)
     return function
 
 
