@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
 from udpsend import events
@@ -19,24 +20,23 @@ def ask_for(terminal: Terminal, offer: events.Offered, directory: str) -> bool:
     if offer.is_text and directory:
         where = "to be shown here"
     question = f"Receive {offer_text(offer)}, {where}?"
-    if offer.files == 1 and not offer.directories and not offer.links:
+    if _is_one_file(offer):
         return terminal.confirm(question)
-    entries = iter(offer.listing)
-    for path, size in islice(entries, FIRST_NAMES):
-        terminal.note(f"    {_entry_text(path, size)}")
+    _list(terminal, islice(offer.listing, FIRST_NAMES))
     rest = offer.files + offer.directories + offer.links - FIRST_NAMES
     if rest > 0:
         terminal.note(f"    and {rest} more")
-
-    def show() -> None:
-        for path, size in offer.listing:
-            terminal.note(f"    {_entry_text(path, size)}")
-
-    return terminal.confirm(question, show)
+    return terminal.confirm(question, lambda: _list(terminal, offer.listing))
 
 
-def _entry_text(path: str, size: int | None) -> str:
-    return escape(path) if size is None else f"{escape(path)}, {size_text(size)}"
+def _is_one_file(offer: events.Offered) -> bool:
+    """Its name says all. So it is with a stream, and with a text."""
+    return offer.files == 1 and not offer.directories and not offer.links
+
+
+def _list(terminal: Terminal, entries: Iterable[tuple[str, int | None]]) -> None:
+    for path, size in entries:
+        terminal.note(f"    {escape(path)}" if size is None else f"    {escape(path)}, {size_text(size)}")
 
 
 def offer_text(offer: events.Offered) -> str:
@@ -44,7 +44,7 @@ def offer_text(offer: events.Offered) -> str:
     if offer.size is None:
         return f"{escape(offer.name)}, a stream of unknown size"
     size = sizes_text(offer.size, offer.holes)
-    if offer.files == 1 and not offer.directories and not offer.links:
+    if _is_one_file(offer):
         return f"{escape(offer.name)}, {size}"
     parts = [f"{offer.files} file{'s' if offer.files != 1 else ''}"]
     if offer.directories:
