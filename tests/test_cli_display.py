@@ -453,6 +453,7 @@ class Refusing(io.StringIO):
         raise OSError(self._code, os.strerror(self._code))
 
 
+@pytest.mark.usefixtures("no_leaks")
 def test_a_message_that_nobody_can_see_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Refusing(errno.ENOSPC))
     with pytest.raises(LocalFileError, match="No space left"):

@@ -112,8 +112,9 @@ class OutputStream:
     def _give_up(stream: IO[str]) -> None:
         """Point the descriptor to nowhere: otherwise the flush at the interpreter's end fails once more, aloud."""
         with contextlib.suppress(OSError, ValueError):
+            descriptor = stream.fileno()  # which a stream in memory has not
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
+            os.dup2(nowhere, descriptor)
             os.close(nowhere)
 
 
