@@ -209,7 +209,21 @@ def test_all_that_differs_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, {}, "00", [1], [[1]], [[1, 2, 3]], [[2, 1]], [[1, 1.5]], [[True, 21]], [[0, 21]]]
+    "value",
+    [
+        None,
+        {},
+        "00",
+        [1],
+        [[1]],
+        [[1, 2, 3]],
+        [[2, 1]],
+        [[1, 1.5]],
+        [[True, 21]],
+        [[0, 21]],
+        [[5, 6], [1, 2]],
+        [[1, 5], [4, 6]],
+    ],
 )
 def test_present_ranges_that_cannot_be(value: Any) -> None:
     with pytest.raises(BadPacket):

@@ -201,14 +201,16 @@ def parse_size_untrusted(message: Message) -> int:
 
 
 def parse_ranges_untrusted(value: JSON, size: int) -> RangeSet:
-    """Ranges of [0, size). Raises BadPacket."""
+    """Ranges of [0, size), ascending. Raises BadPacket."""
     if not isinstance(value, list) or len(value) > MAX_TOLD:
         raise BadPacket("list of ranges")
     ranges = RangeSet()
+    end = 0
     for item in value:
         match item:
-            case [int(start), int(stop)] if 0 <= start < stop <= size:
+            case [int(start), int(stop)] if end <= start < stop <= size:
                 ranges.add(start, stop)
+                end = stop
             case _:
                 raise BadPacket("range")
     return ranges
