@@ -49,10 +49,11 @@ def test_behaves_as_a_set_of_integers(steps: list[tuple[str, int, int]]) -> None
                 model -= asked
             case "pop":
                 limit = start + 1
-                taken = ranges.pop_first(limit)
-                if taken is None:
-                    assert not model
+                if not model:
+                    with pytest.raises(IndexError):
+                        ranges.pop_first(limit)
                 else:
+                    taken = ranges.pop_first(limit)
                     assert taken[0] == min(model)
                     assert 0 < taken[1] - taken[0] <= limit
                     assert set(range(*taken)) <= model
@@ -89,7 +90,8 @@ def test_joins_across_many_gaps() -> None:
     assert list(ranges) == [(0, 1000)]
     ranges.clear()
     assert not ranges
-    assert ranges.pop_first(5) is None
+    with pytest.raises(IndexError):
+        ranges.pop_first(5)
 
 
 def test_large_numbers() -> None:

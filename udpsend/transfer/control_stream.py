@@ -57,18 +57,14 @@ class ControlSender:
         """The next piece to send, as (offset, bytes)."""
         if not self.pending:
             return None
-        piece = self._unsent.pop_first(min(limit, self._base + _AHEAD - self._unsent.first))
-        if piece is None:
-            return None
-        start, stop = piece
+        start, stop = self._unsent.pop_first(min(limit, self._base + _AHEAD - self._unsent.first))
         return start, bytes(self._buffer[start - self._base : stop - self._base])
 
     def on_acked(self, start: int, stop: int) -> None:
         self._acked.add(start, stop)
         self._unsent.subtract(start, stop)  # it had been taken for lost
-        ranges = list(self._acked)
-        if ranges and ranges[0][0] == 0:
-            done = ranges[0][1]
+        first, done = next(iter(self._acked))
+        if first == 0:
             del self._buffer[: done - self._base]
             self._base = done
 

@@ -59,7 +59,7 @@ class Outbound:
         self.ping = False
         self.last_eliciting = now
         self.wake: float | None = None
-        """When pacing lets the next data record leave, if that is what it waits for."""
+        """When to be asked again: where pacing holds the next data record, or there was too much for one turn."""
         self._train = TrainWriter(keys, BASE)
         self._acks = acks
         self._assembly = assembly

@@ -164,9 +164,9 @@ class Receiver:
 
     def check_untrusted(self, offset: int, size: int) -> None:
         """Raises BadPacket for data outside of what was offered."""
-        limit = self._base + self.total if self._sink is not None else self._base
         if self._is_open:
             return  # the sink bounds it
+        limit = self._base + self.total if self._sink is not None else self._base
         if offset + size > limit or offset < self._base < offset + size:
             raise BadPacket("data outside of the transfer")
 

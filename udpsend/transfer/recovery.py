@@ -15,7 +15,7 @@ from operator import attrgetter
 from msgspec import Struct, field
 
 from udpsend.errors import BadPacket
-from udpsend.transfer.rtt import MINIMUM, RttEstimator
+from udpsend.transfer.rtt import RttEstimator
 from udpsend.transfer.sent_records import SentRecord, SentRecords
 from udpsend.wire.frames import Ack
 
@@ -72,8 +72,8 @@ class Recovery:
             self.probe_count = 0
             outcome.newest = newest = max(outcome.acked, key=_number)
             if newest.number == largest and largest > self.largest_acked:
-                outcome.rtt_sample = max(now - newest.time, MINIMUM)
-                self.rtt.update(outcome.rtt_sample, ack.delay)
+                self.rtt.update(now - newest.time, ack.delay)
+                outcome.rtt_sample = self.rtt.latest
         self.largest_acked = max(self.largest_acked, largest)
         for late in outcome.spurious:
             self._learn_reordering(late, now)

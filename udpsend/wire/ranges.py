@@ -83,10 +83,8 @@ class RangeSet:
         start = self._starts[0]
         return start, min(self._stops[0], start + limit)
 
-    def pop_first(self, limit: int) -> tuple[int, int] | None:
-        """Take at most `limit` integers off the first range, or None if the set is empty."""
-        if not self._starts:
-            return None
+    def pop_first(self, limit: int) -> tuple[int, int]:
+        """Take at most `limit` integers off the first range. Raises IndexError if the set is empty."""
         start, stop = self._starts[0], self._stops[0]
         if stop - start > limit:
             stop = start + limit

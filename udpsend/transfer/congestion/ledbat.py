@@ -170,7 +170,7 @@ class Ledbat:
             return
         self._recovery_start = sample.now
         self.window = float(self._minimum) if sample.persistent else max(self.window / 2, self._minimum)
-        self._threshold = min(self._threshold, max(self.window, self._minimum))
+        self._threshold = min(self._threshold, self.window)
         if self._first_slow_start or self._slowdown_start < inf:
             self._leave_slow_start(sample.now)
 
