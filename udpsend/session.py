@@ -44,7 +44,7 @@ WATCH_INTERVAL = 1.0  # seconds between two looks at that
 class PathMoved(Struct, frozen=True):
     """The old path was dead; the transfer goes on here."""
 
-    path: Path
+    found: PathFound
 
 
 SessionEvent = (
@@ -272,9 +272,10 @@ class Session:
     def _path_validated(self, path: Path, now: float) -> None:
         if self._secret is None or self._closed:
             return
+        found = PathFound(path.kind, peer_behind_relay(path.address), path.round_trip)
         if self.connection is not None:
             self.connection.move(path.address, self._max_datagram_size(path.address), now)
-            self._events.append(PathMoved(path))
+            self._events.append(PathMoved(found))
             return
         self.connection = Connection(
             self._role,
@@ -288,7 +289,7 @@ class Session:
             config=self._config,
         )
         self._watch_at = now + WATCH_INTERVAL
-        self._events.append(PathFound(path.kind, peer_behind_relay(path.address), path.round_trip))
+        self._events.append(found)
 
     def _close(self, error: UdpsendError | None) -> None:
         if not self._closed:

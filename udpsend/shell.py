@@ -38,7 +38,6 @@ from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.closing import INTERVAL, REPEATS, unconfirmed
 from udpsend.transfer.messages import Closed
 from udpsend.wire.datagram import Address
-from udpsend.wire.relayed import peer_behind_relay
 
 PROGRESS_INTERVAL = 0.1  # seconds
 GOODBYE_TIMEOUT = 1.0  # to leave a last word in the mailboxes
@@ -169,13 +168,14 @@ class Shell:
             self.cancel = None
             self.interrupted()
         self._discovery.turn(now, self.session.datagram_received)
-        if (connection := self.session.connection) is not None and connection.receiver is not None:
-            opening = connection.opening if self.driver.comes_fast else None
-            connection.receive_buffer = self._endpoint.room(connection.address, opening)
-        if self._exchange is not None and self.session.connection is None:
+        if (connection := self.session.connection) is not None:
+            if connection.receiver is not None:
+                opening = connection.opening if self.driver.comes_fast else None
+                connection.receive_buffer = self._endpoint.room(connection.address, opening)
+        elif self._exchange is not None:
             self._exchange.turn(now, self._discovery.is_complete)
             self._discovery.keep_alive(now)
-        elif self.session.connection is None and self._discovery.look_around(now):
+        elif self._discovery.look_around(now):
             self._renew_mailboxes()
         while (event := self.session.next_event()) is not None:
             self.session_event(event, now)
@@ -214,9 +214,9 @@ class Shell:
                 self._discovery.again()
                 if not by_peer:
                     self._renew_mailboxes()
-            case PathMoved(path):
+            case PathMoved(found):
                 self._is_path_lost = False
-                self.emit(events.PathFound(path.kind, peer_behind_relay(path.address), path.round_trip))
+                self.emit(found)
             case events.PathFound():
                 self.emit(event)
                 self._ask_phrase()
