@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from udpsend.config import Config
 from udpsend.doctor.diagnosis import Diagnosis, Mtu, Nat, Place
 from udpsend.doctor.nat import examine_nat, measure_lifetime
-from udpsend.doctor.places import NoAnswer, examine_broker, examine_relay, has_way, resolve
+from udpsend.doctor.places import NoAnswer, examine_broker, examine_relay, resolve
 from udpsend.doctor.stun_probe import Answer
 from udpsend.doctor.system import examine_mtu, examine_port_mapping, examine_system
+from udpsend.punching.candidates import source_towards
 from udpsend.punching.hops import routers_that_translate
 from udpsend.punching.relay_url import parse_relay_url
 from udpsend.rendezvous.broker_url import parse_broker_url
@@ -69,7 +70,7 @@ def _examine_family(
     nat, answers = examine_nat(family, [address for _, address in there], config.bind)
     found: list[Answer | NoAnswer] = [one if isinstance(one, NoAnswer) else NoAnswer.SILENT for one in addresses]
     for (index, address), answer in zip(there, answers, strict=True):
-        found[index] = answer or (NoAnswer.SILENT if has_way(address, config.bind) else NoAnswer.NO_WAY)
+        found[index] = answer or (NoAnswer.SILENT if source_towards(address[0], config.bind) else NoAnswer.NO_WAY)
     server = _first(addresses, found)
     mtu = examine_mtu(server, config.bind)
     if lifetime is not None and server is not None:

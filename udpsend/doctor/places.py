@@ -75,7 +75,7 @@ def examine_relay(url: str, bind: str | None) -> Place:
 
 def resolve(servers: Sequence[str], family: socket.AddressFamily) -> list[Address | NoAnswer]:
     """The address of each STUN server, in order, or why there is none in this family within RESOLVE_TIMEOUT."""
-    found = [NoAnswer.NO_ADDRESS if _is_numeric(parse_stun_server(one)[0]) else NoAnswer.NO_NAME for one in servers]
+    wanted = [parse_stun_server(server) for server in servers]
     resolved: dict[int, Address] = {}
 
     def find(index: int, host: str, port: int) -> None:
@@ -84,27 +84,16 @@ def resolve(servers: Sequence[str], family: socket.AddressFamily) -> list[Addres
             resolved[index] = address
 
     threads = [
-        threading.Thread(target=find, args=(index, *parse_stun_server(server)), daemon=True)
-        for index, server in enumerate(servers)
+        threading.Thread(target=find, args=(index, host, port), daemon=True)
+        for index, (host, port) in enumerate(wanted)
     ]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + RESOLVE_TIMEOUT
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    return [resolved.get(index, why_not) for index, why_not in enumerate(found)]
-
-
-def has_way(address: Address, bind: str | None) -> bool:
-    """Whether the system knows a route there. Nothing is sent for it."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as route:
-            route.bind((bind or "", 0))
-            route.connect(address)
-    except OSError:
-        return False
-    return True
+    reasons = [NoAnswer.NO_ADDRESS if _is_numeric(host) else NoAnswer.NO_NAME for host, _ in wanted]
+    return [resolved.get(index, why_not) for index, why_not in enumerate(reasons)]
 
 
 def _is_numeric(host: str) -> bool:

@@ -32,8 +32,9 @@ def find_gateway(bind: str | None = None) -> Gateway | None:
             router = default_gateway(table.read())
     except (OSError, ValueError):
         return None
-    own = None if router is None else source_towards(router, bind)
-    return None if router is None or own is None or not is_behind_nat(own) else Gateway(router, own)
+    if router is None or (own := source_towards(router, bind)) is None or not is_behind_nat(own):
+        return None
+    return Gateway(router, own)
 
 
 def is_behind_nat(own: str) -> bool:
