@@ -72,9 +72,8 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
     """Raises LocalFileError where something is in the way that the policy does not cover, OSError."""
     found = Destination(EntrySet(len(manifest)), {})
     there: set[str] = {""}  # directories of the offer that exist
-    refused: list[str] = []
     taken: set[str] = set()  # names that nothing else may get
-    count = 0
+    refused, count = "", 0  # the first, and how many
     takes_names = ""  # the last directory that was looked at for that
     directories = Directories(root)
     try:
@@ -95,7 +94,7 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
                 continue
             elif not policy.overwrite or isinstance(entry, Directory) or stat.S_ISDIR(status.st_mode):
                 count += 1
-                refused = refused or [refusal(entry, status, policy)]
+                refused = refused or refusal(entry, status, policy)
                 continue
             parent = parent_of(entry)
             if parent != takes_names and not refused:
@@ -106,7 +105,7 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
         directories.close()
     if refused:
         more = f" ({count - 1} more are, too)" if count > 1 else ""
-        raise LocalFileError(refused[0].replace("already", f"already{more}", 1))
+        raise LocalFileError(refused.replace("already", f"already{more}", 1))
     if len(found.left_out.pack()) > MAX_LEFT_OUT:
         raise LocalFileError(
             f"{len(found.left_out):,} of the files are here already, scattered among others: that is more than can be "

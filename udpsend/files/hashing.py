@@ -167,7 +167,7 @@ class HashingThread:
         except Exception as error:  # whoever waits for the digest raises it: a thread has nobody to raise to
             self.failure = error
         self._finished.set()
-        self._failed_or_done()
+        self._tell_loop()
         while not self._stopping:
             self._pause()
         self._end()
@@ -180,8 +180,8 @@ class HashingThread:
         """Whether there is something to do after all."""
         return False
 
-    def _failed_or_done(self) -> None:
-        """Tell the loop, which may be waiting for what will not come."""
+    def _tell_loop(self) -> None:
+        """It may be waiting, in the end for what will not come."""
 
     def _pause(self) -> None:
         self._wake.wait(POLL_INTERVAL)

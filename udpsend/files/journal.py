@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from udpsend.files.digests import Digests
-from udpsend.files.disk import FLAGS, sync_content, sync_directory
+from udpsend.files.disk import FLAGS, sync_content, sync_directory, write_all
 from udpsend.files.entries import MAX_SIZE
 from udpsend.files.hashing import hash_block_size
 from udpsend.files.opening import open_own_file
@@ -229,10 +229,8 @@ class Journal:
 
     def _append(self, lines: list[bytes]) -> None:
         data = b"".join(lines)
-        done = 0
-        while done < len(data):
-            # At our own offset: what a failed write left is written over by the next.
-            done += os.pwrite(self._fd, data[done:], self._end + done)
+        # At our own offset: what a failed write left is written over by the next.
+        write_all(self._fd, memoryview(data), self._end)
         self._end += len(data)
         self._lines += len(lines)
 

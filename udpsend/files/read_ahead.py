@@ -165,9 +165,9 @@ class ReadAhead(HashingThread):
         if end < stop:
             self._plan.appendleft((end, stop))
         self._published.append(_Block(start, end, buffer))
-        self._failed_or_done()
+        self._tell_loop()
 
-    def _failed_or_done(self) -> None:
+    def _tell_loop(self) -> None:
         if self._starving:
             self._starving = False
             self._on_ready()

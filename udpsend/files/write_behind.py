@@ -241,6 +241,6 @@ class WriteBehind(HashingThread):
     def _is_unsettled(self) -> bool:
         return self.comparison.has_more or not self._finished.is_set()
 
-    def _failed_or_done(self) -> None:
+    def _tell_loop(self) -> None:
         if self.failure is not None:  # also to who does not wait yet: nothing comes after this
             self._on_room()
