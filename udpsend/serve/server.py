@@ -25,8 +25,6 @@ from udpsend.errors import UsageError
 from udpsend.rendezvous.mailbox import RateLimit
 from udpsend.serve.responder import respond_untrusted
 
-DEFAULT_MQTT_PORT = 1883
-DEFAULT_STUN_PORT = 3478
 ANSWERS_PER_SECOND = 5000.0  # of the responder in all, so that it is a poor mirror
 START_TIMEOUT = 10.0  # seconds
 STOP_TIMEOUT = 5.0  # seconds
@@ -37,7 +35,7 @@ EPHEMERAL_TRIES = 16  # for a port that is free on all addresses
 class Server:
     """Serves from `start` to `stop`, or inside `with`."""
 
-    def __init__(self, host: str = "", mqtt_port: int = DEFAULT_MQTT_PORT, stun_port: int = DEFAULT_STUN_PORT) -> None:
+    def __init__(self, host: str, mqtt_port: int, stun_port: int) -> None:
         """`host`: the address or name to listen on, "" for all addresses. A port of 0 is chosen by the system; after
         `start` the attributes tell which."""
         self.host = host
