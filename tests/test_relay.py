@@ -249,7 +249,7 @@ class Server:
         return next(self.numbers).to_bytes(size)
 
     def requests(self) -> list[stun.Message]:
-        return [stun.parse_message(message) for message in self.client.messages_to_send(self.now)]
+        return [stun.parse_message(message) for message in self.client.messages_to_send()]
 
     def refuse(self, request: stun.Message, code: int, nonce: bytes = b"n1") -> None:
         attributes = {"ERROR-CODE": (code, "no"), "REALM": "realm", "NONCE": nonce}

@@ -29,7 +29,7 @@ _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class RelayMachine(Protocol):
-    def messages_to_send(self, now: float) -> Iterable[bytes]: ...
+    def messages_to_send(self) -> Iterable[bytes]: ...
 
     def wrap(self, payload: bytes, peer: Address, now: float) -> bytes | None: ...
 
@@ -100,7 +100,7 @@ class RelayedSocket(Carrier):
                 self.counters["relay queue full"] += 1
             else:
                 self._write(frame)
-        self._say(now)
+        self._say()
 
     def receive(self) -> Arrival | None:
         while not self._pending:
@@ -112,7 +112,7 @@ class RelayedSocket(Carrier):
                 came = self._machine.message_received(frame, now)
                 if came is not None:
                     self._pending.append(Arrival.of([came[0]], through_relay(came[1])))
-            self._say(now)
+            self._say()
         return self._pending.popleft()
 
     def turn(self, now: float) -> None:
@@ -120,7 +120,7 @@ class RelayedSocket(Carrier):
         timer = self._machine.next_timer()
         if timer is not None and now >= timer:
             self._machine.timer_expired(now)
-        self._say(now)
+        self._say()
 
     def close(self) -> None:
         last = self._machine.farewell()
@@ -128,8 +128,8 @@ class RelayedSocket(Carrier):
             self._write(last)
         super().close()
 
-    def _say(self, now: float) -> None:
-        for message in self._machine.messages_to_send(now):
+    def _say(self) -> None:
+        for message in self._machine.messages_to_send():
             self._write(message)
         if self._out:
             self._flush()

@@ -98,7 +98,7 @@ class TurnClient:
 
     # to the server
 
-    def messages_to_send(self, now: float) -> list[bytes]:
+    def messages_to_send(self) -> list[bytes]:
         out, self._out = self._out, []
         return out
 
