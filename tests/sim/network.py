@@ -236,7 +236,6 @@ class Socket(Generic[E]):
         self.events: list[object] = []
         self.on_event: Callable[[Any], object] | None = None
         self.datagrams_sent = 0
-        self.datagrams_received = 0
         self._network = host.network
         self._timer_at = math.inf
         self._driving = False
@@ -269,7 +268,6 @@ class Socket(Generic[E]):
         self._more = {local: kept} if local else {}
 
     def receive(self, train: Train) -> None:
-        self.datagrams_received += len(train.datagrams)
         port = train.destination[1]
         local = next((n for n, more in self._more.items() if more == port), 0) if self._more else 0
         for arrival in train.arrivals(self.gro):

@@ -33,7 +33,7 @@ class Leftover(Struct, frozen=True):
     """Whether another attempt needs less than all. Nothing of a stream is noted in its journal."""
 
 
-def leftovers(directory: str | os.PathLike[str], clean: bool = False) -> list[Leftover]:
+def leftovers(directory: str | os.PathLike[str], clean: bool) -> list[Leftover]:
     """By name. `clean` removes those that are not in use, with their journals. Raises LocalFileError, OSError."""
     where = _open(directory)
     try:

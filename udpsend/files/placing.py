@@ -117,7 +117,7 @@ def check_complete(staging: int, manifest: Manifest, destination: Destination) -
 
 
 def move_into_place(
-    root: int, staging: int, manifest: Manifest, destination: Destination, policy: Policy, begun: bool = False
+    root: int, staging: int, manifest: Manifest, destination: Destination, policy: Policy, begun: bool
 ) -> None:
     """`root` and `staging` are descriptors; `begun`: some of it may be there. Raises LocalFileError, OSError."""
     old, new = Directories(staging), Directories(root)

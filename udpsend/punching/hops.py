@@ -25,7 +25,7 @@ TRACE_PORT = 33434  # traceroute's
 PATIENCE = 0.2  # seconds; routers so near answer in a few milliseconds
 
 
-def routers_that_translate(target: str, bind: str | None = None) -> tuple[int, bool]:
+def routers_that_translate(target: str, bind: str | None) -> tuple[int, bool]:
     """How many at least, counting the one next to us, and whether one on the internet answered behind them, so that
     there are no more. `target` is any host on the internet; nothing gets there. Blocks for PATIENCE at most."""
     if sys.platform != "linux" or (bind is not None and ":" in bind):
