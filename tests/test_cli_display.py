@@ -460,6 +460,7 @@ def test_a_message_that_nobody_can_see_is_sent_again(monkeypatch: pytest.MonkeyP
         Terminal().message("the keys are under the mat")
 
 
+@pytest.mark.usefixtures("no_leaks")
 def test_a_message_whose_reader_went_away_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Refusing(errno.EPIPE))
     Terminal().message("the keys are under the mat")

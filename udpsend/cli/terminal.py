@@ -111,11 +111,8 @@ class OutputStream:
     @staticmethod
     def _give_up(stream: IO[str]) -> None:
         """Point the descriptor to nowhere: otherwise the flush at the interpreter's end fails once more, aloud."""
-        with contextlib.suppress(OSError, ValueError):
-            descriptor = stream.fileno()  # which a stream in memory has not
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class Terminal:
