@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import resource
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,15 @@ from hypothesis import settings
 # The time that one example takes says how busy the machine is, and nothing of the program.
 settings.register_profile("untimed", deadline=None, print_blob=True)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_are_heard() -> None:
+    """What a script starts in the background, or nohup, ignores these, and so does all that the tests would start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # still ends nothing here, and is the default in new processes
 
 
 @pytest.fixture
