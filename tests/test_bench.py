@@ -27,11 +27,12 @@ PATIENCE = 20.0
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
+    work = tmp_path / "with blanks in it"
     for name in ("scratch", "to"):
-        (tmp_path / name).mkdir()
-    source = tmp_path / "source.bin"
+        (work / name).mkdir(parents=True)
+    source = work / "source.bin"
     memory.write_random(source, SIZE)
-    return Place(Loopback(), source, tmp_path / "scratch", tmp_path / "to", limit=PATIENCE)
+    return Place(Loopback(), source, work / "scratch", work / "to", limit=PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ def test_tar_over_ssh_moves_a_tree(tmp_path: Path) -> None:
     missing = tool.missing()
     if missing is not None:
         pytest.skip(missing)
+    work = tmp_path / "with blanks in it"
     for name in ("scratch", "to"):
-        (tmp_path / name).mkdir()
-    files.make_many(tmp_path / "many", files.IN_DIRECTORY + 5)
-    place = Place(Loopback(), tmp_path / "many", tmp_path / "scratch", tmp_path / "to", limit=20.0)
+        (work / name).mkdir(parents=True)
+    files.make_many(work / "many", files.IN_DIRECTORY + 5)
+    place = Place(Loopback(), work / "many", work / "scratch", work / "to", limit=20.0)
     with tool.session(place):
         tool.transfer(place)
     assert files.is_same(place.source, place.destination)

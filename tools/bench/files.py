@@ -84,10 +84,11 @@ class TarOverSsh(Scp):
     _programs = ("tar", "ssh", "ssh-keygen", "/usr/sbin/sshd")
 
     def _command(self, place: Place, port: int) -> Command:
-        source, address = place.source, self._target(place).partition(":")[0]
+        address = self._target(place).partition(":")[0]
+        here = shlex.join(["tar", "-C", os.fspath(place.source.parent), "-c", place.source.name])
         client = shlex.join(["ssh", *(os.fspath(word) for word in self._client(place)), "-p", str(port), address])
         there = shlex.quote(f"tar -C {shlex.quote(os.fspath(place.directory))} -x")
-        return ["sh", "-c", f"tar -C {source.parent} -c {source.name} | {client} {there}"]
+        return ["sh", "-c", f"{here} | {client} {there}"]
 
 
 class Pipes(Udpsend):

@@ -60,8 +60,8 @@ class Scp:
         settings = place.scratch / "sshd_config"
         sftp_server = next(path for path in _SFTP_SERVERS if Path(path).exists())
         settings.write_text(
-            f"ListenAddress {place.network.address('receiver')}\nPort {port}\nHostKey {place.scratch}/host_key\n"
-            f"AuthorizedKeysFile {place.scratch}/user_key.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
+            f'ListenAddress {place.network.address("receiver")}\nPort {port}\nHostKey "{place.scratch}/host_key"\n'
+            f'AuthorizedKeysFile "{place.scratch}/user_key.pub"\nStrictModes no\nUsePAM no\nPidFile none\n'
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
             f"LogLevel INFO\nSubsystem sftp {sftp_server}\n"
         )
