@@ -28,6 +28,12 @@ def _signals_are_heard() -> None:
         signal.signal(signal.SIGHUP, lambda *_: None)  # still ends nothing here, and is the default in new processes
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _modes_are_what_they_should_be() -> None:
+    """What is received is subject to the umask, and may then differ from what is sent."""
+    os.umask(0o022)
+
+
 @pytest.fixture
 def seed() -> int:
     """The seed of a randomised test. pytest shows it when the test fails; UDPSEND_SEED replays it."""
