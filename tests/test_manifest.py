@@ -93,6 +93,16 @@ def test_many_entries_go_in_pages(count: int) -> None:
     assert [entry.size for entry in again] == list(range(count))
 
 
+def test_what_was_skipped_beside_many_entries_is_told() -> None:
+    entries = (File(f"file {n}", n, 0o600, n, 0) for n in range(PAGE + 1))
+    manifest = Manifest(entries, [Skipped("x", "is a pipe")], 3)
+    announced = parse_manifest_untrusted(json.loads(json.dumps(manifest.to_json())))
+    assert isinstance(announced, Announced)
+    again = Manifest.unpack_untrusted(manifest.pack(), announced.manifest)
+    assert again == manifest
+    assert (again.skipped, again.skipped_count) == (manifest.skipped, 3)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -197,7 +197,8 @@ class Manifest:
     @classmethod
     def unpack_untrusted(cls, data: bytes | bytearray | memoryview, like: Manifest | None = None) -> Manifest:
         """The manifest in what `pack` gave; what was skipped is taken from `like`. Raises BadPacket."""
-        manifest = cls((), *((like.skipped, like.skipped_count) if like else ()))
+        # `like` has no entries, so it counts as false.
+        manifest = cls((), *((like.skipped, like.skipped_count) if like is not None else ()))
         at = 0
         while at < len(data):
             if at + _LENGTH.size > len(data):
