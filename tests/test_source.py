@@ -143,6 +143,21 @@ def test_another_inode_is_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert walk.version_of(status) == opened.manifest.file(1).version != walk.version_of(other)
 
 
+def test_a_change_after_all_was_read_is_told_when_something_was_lost(tmp_path: Path) -> None:
+    """The other side would get what was not hashed, and throw all of it away."""
+    data = make(tmp_path / "a", 3 * MIB)
+    opened = open_source(tmp_path / "a")
+    start(opened)
+    assert opened.digest() == content_digest(data)
+    opened.check_unchanged()
+    assert read(opened, 0, 3 * MIB) == data
+    (tmp_path / "a").write_bytes(b"x" * 3 * MIB)
+    os.utime(tmp_path / "a", ns=(1, 1))
+    with pytest.raises(LocalFileError, match="'a' changed while it was sent"):
+        opened.read(MIB, MIB + 10)
+    opened.close()
+
+
 def test_removed_or_renamed_is_no_change(tmp_path: Path) -> None:
     data = make(tmp_path / "a", 1000)
     opened = open_source(tmp_path / "a")

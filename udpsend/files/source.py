@@ -5,8 +5,8 @@
    it (read_ahead.py).
 3. `read` gives any range, as often as it is asked: what is lost is read again, nothing is kept.
 4. Each file is compared with its entry when it is opened, and once more at the end if it was read in several pieces
-   (`check_unchanged`). A file that changes while it is sent ends in an error here or in hashes that differ, never in a
-   false 'verified'.
+   (`check_unchanged`); from then on with each piece that is read again. A file that changes while it is sent ends in an
+   error here or in hashes that differ, never in a false 'verified'.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Source:
         self._directories = Directories(-1, top=self._open_top, follow=follow)
         self._open: OrderedDict[int, int] = OrderedDict()
         self._in_pieces: set[int] = set()
+        self._was_checked = False
         self._lock = threading.Lock()  # the thread reads ahead, the loop reads again what was lost
         self._ahead: ReadAhead | None = None
         self._space = ByteSpace(self.manifest)
@@ -139,6 +140,7 @@ class Source:
             pinned = {number for number, entry in tops if entry.path in self._pinned}
             for number in sorted(self._in_pieces | pinned):
                 self._check_end(number)
+            self._was_checked = True
 
     def close(self) -> None:
         """Stop the thread and close the files. Waits at most two seconds; a read that hangs longer than that is left to
@@ -168,7 +170,10 @@ class Source:
                 self._read_whole(entry, view)
             else:
                 self._in_pieces.add(number)
-                _read(self._file(number, entry), entry, offset, view)
+                fd = self._file(number, entry)
+                _read(fd, entry, offset, view)
+                if self._was_checked and time_of(os.fstat(fd)) != entry.mtime_ns:
+                    raise _changed(entry, "changed")
         except OSError as error:
             raise local_error(error, "read", entry.path) from error
 
