@@ -18,6 +18,7 @@ from typing import TextIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm.utils import disp_len
 
 from tests.cli_library import DIGEST, HOSTILE, Library, assert_harmless, replaced_library, type_in
 from udpsend import events
@@ -497,6 +498,14 @@ def errors_on_a_terminal(monkeypatch: pytest.MonkeyPatch, rows: int, columns: in
     os.close(ours)
 
 
+def until_the_end(ours: int) -> bytes:
+    """What the terminal was given until it was given a line 'end'."""
+    seen = b""
+    while not seen.endswith(b"end\r\n"):
+        seen += os.read(ours, 10_000)
+    return seen
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "view"),
     [(24, 80, ProgressBar), (0, 0, ProgressLines), (0, 80, ProgressLines), (24, 0, ProgressLines)],
@@ -520,8 +529,37 @@ def test_nothing_draws_the_bar_once_it_is_closed(monkeypatch: pytest.MonkeyPatch
         shown.note("over")
         stream.write("end\n")
         stream.flush()
-        seen = b""
-        while not seen.endswith(b"end\r\n"):
-            seen += os.read(ours, 10_000)
+        seen = until_the_end(ours)
     assert b"file" in seen
     assert seen.endswith(b"\nover\r\nend\r\n")
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "a film with a rather long name, and more.mkv", "長" * 40])
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_the_bar_leaves_room_for_its_figures_and_for_an_interrupt(
+    name: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with errors_on_a_terminal(monkeypatch, 24, columns) as (stream, ours):
+        progress = open_progress(Terminal(), name, 0, 300_000_000)
+        assert progress is not None
+        progress.advance(299_000_000)
+        progress.close()
+        stream.write("end\n")
+        stream.flush()
+        drawn = until_the_end(ours).decode().replace("\r\nend\r\n", "").split("\r")
+    assert max(map(disp_len, drawn)) <= columns - len("^C")
+    assert "B/s" in drawn[-1]
+    assert name != "film.mkv" or columns < 80 or drawn[-1].startswith(name)
+
+
+def test_the_bar_follows_the_width_of_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with errors_on_a_terminal(monkeypatch, 24, 200) as (stream, ours):
+        progress = open_progress(Terminal(), "film.mkv", 0, 100)
+        assert progress is not None
+        fcntl.ioctl(stream.fileno(), termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
+        progress.advance(50)
+        progress.close()
+        stream.write("end\n")
+        stream.flush()
+        last = until_the_end(ours).decode().replace("\r\nend\r\n", "").split("\r")[-1]
+    assert disp_len(last.rstrip()) <= 70 - len("^C")

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 5.0
-LONGEST_NAME = 30  # characters of the file's name before the bar
+LONGEST_NAME = 30  # columns of the file's name before the bar
+REST_OF_BAR = 50  # columns of all that stands beside the name
+MARGIN = 2  # columns: the terminal shows '^C' there, and does not begin another line
 OPEN_FORMAT = "{desc} {n_fmt} {rate_fmt}"
 BAR_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {rate_fmt}, {remaining} left"
 
@@ -29,7 +31,7 @@ def open_progress(terminal: Terminal, name: str, already: int, total: int | None
     """The view that fits where standard error goes; None if nothing is to be shown (-q, or no bytes to wait for)."""
     if terminal.verbosity < 0 or total == 0:
         return None
-    if terminal.err.has_size:
+    if terminal.err.columns:
         return ProgressBar(terminal, name, already, total)
     return ProgressLines(terminal, already, total)
 
@@ -45,17 +47,18 @@ class ProgressBar:
         self._bar: tqdm[Any] = tqdm(
             total=total,
             initial=already,
-            desc=_shortened(escape(name)),
+            desc=_shortened(escape(name), terminal.err.columns - MARGIN - REST_OF_BAR),
             unit="B",
             unit_scale=True,
             bar_format=BAR_FORMAT if total is not None else OPEN_FORMAT,
-            dynamic_ncols=True,
+            ncols=terminal.err.columns - MARGIN,
             file=terminal.err,
         )
         terminal.set_status(self)
 
     def advance(self, done: int) -> None:
         with self._terminal.drawing():
+            self._bar.ncols = self._terminal.err.columns - MARGIN
             self._bar.update(done - self._bar.n)
 
     def hide(self) -> None:
@@ -100,9 +103,12 @@ class ProgressLines:
         """The last line of the command says the rest."""
 
 
-def _shortened(name: str) -> str:
-    """The name's beginning and end, where its middle is too long for a bar beside it."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    half = (LONGEST_NAME - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"
+def _shortened(name: str, room: int) -> str:
+    """The name's beginning and end, where it is wider than there is room for beside the bar."""
+    from tqdm.utils import disp_len
+
+    shown, half = name, len(name) // 2
+    while half and disp_len(shown) > min(room, LONGEST_NAME):
+        half -= 1
+        shown = f"{name[:half]}…{name[len(name) - half :]}"
+    return shown

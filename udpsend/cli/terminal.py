@@ -67,12 +67,13 @@ class OutputStream:
             return False
 
     @property
-    def has_size(self) -> bool:
-        """Whether it is a terminal that says how wide and high it is. Serial consoles do not."""
+    def columns(self) -> int:
+        """How wide the terminal says that it is; 0 for what is none, and for one without a size (serial consoles)."""
         try:
-            return 0 not in os.get_terminal_size(self.fileno())
+            columns, lines = os.get_terminal_size(self.fileno())
         except (OSError, ValueError):  # no terminal, closed
-            return False
+            return 0
+        return columns if lines else 0
 
     @property
     def encoding(self) -> str:
