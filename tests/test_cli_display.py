@@ -11,6 +11,7 @@ import shlex
 import struct
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -514,7 +515,7 @@ def test_a_terminal_without_a_size_shows_lines(
     rows: int, columns: int, view: type[ProgressBar | ProgressLines], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with errors_on_a_terminal(monkeypatch, rows, columns):
-        progress = open_progress(Terminal(), "file", 0, 100)
+        progress = open_progress(Terminal(), "file", 0, 100, time.monotonic())
         assert isinstance(progress, view)
         progress.close()
 
@@ -522,7 +523,7 @@ def test_a_terminal_without_a_size_shows_lines(
 def test_nothing_draws_the_bar_once_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
         shown = Terminal()
-        progress = open_progress(shown, "file", 0, 100)
+        progress = open_progress(shown, "file", 0, 100, time.monotonic())
         assert progress is not None
         progress.advance(50)
         progress.close()
@@ -540,7 +541,7 @@ def test_the_bar_leaves_room_for_its_figures_and_for_an_interrupt(
     name: str, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with errors_on_a_terminal(monkeypatch, 24, columns) as (stream, ours):
-        progress = open_progress(Terminal(), name, 0, 300_000_000)
+        progress = open_progress(Terminal(), name, 0, 300_000_000, time.monotonic())
         assert progress is not None
         progress.advance(299_000_000)
         progress.close()
@@ -554,7 +555,7 @@ def test_the_bar_leaves_room_for_its_figures_and_for_an_interrupt(
 
 def test_the_bar_follows_the_width_of_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     with errors_on_a_terminal(monkeypatch, 24, 200) as (stream, ours):
-        progress = open_progress(Terminal(), "film.mkv", 0, 100)
+        progress = open_progress(Terminal(), "film.mkv", 0, 100, time.monotonic())
         assert progress is not None
         fcntl.ioctl(stream.fileno(), termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
         progress.advance(50)
@@ -563,3 +564,15 @@ def test_the_bar_follows_the_width_of_its_terminal(monkeypatch: pytest.MonkeyPat
         stream.flush()
         last = until_the_end(ours).decode().replace("\r\nend\r\n", "").split("\r")[-1]
     assert disp_len(last.rstrip()) <= 70 - len("^C")
+
+
+def test_the_rate_of_the_bar_counts_from_the_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
+        progress = open_progress(Terminal(), "film.mkv", 0, 3_000_000, time.monotonic() - 1_000_000)
+        assert progress is not None
+        progress.advance(3_000_000)
+        progress.close()
+        stream.write("end\n")
+        stream.flush()
+        seen = until_the_end(ours)
+    assert b" 3.00B/s" in seen.split(b"\r")[-3]

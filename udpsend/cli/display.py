@@ -6,6 +6,7 @@ The order in which a person sees things: the code, who came, by which path, what
 from __future__ import annotations
 
 import shutil
+import time
 from urllib.parse import urlsplit
 
 from udpsend import events
@@ -51,6 +52,7 @@ class Display:
         self._verify = verify
         self._name = ""
         self._already = 0
+        self._accepted_at = 0.0
         self._is_relayed = False
         self._relay_problem = ""
         self._progress: ProgressView | None = None
@@ -215,6 +217,7 @@ class Display:
 
     def _show_accepted(self, already: int) -> None:
         self._already = already
+        self._accepted_at = time.monotonic()
         if self._role is Role.SENDER:
             self._terminal.note("Accepted.")
         if already:
@@ -224,7 +227,7 @@ class Display:
         if not self._progress_opened:
             self._progress_opened = True
             name = f"{self._name} (relayed)" if self._is_relayed else self._name
-            self._progress = open_progress(self._terminal, name, min(self._already, done), total)
+            self._progress = open_progress(self._terminal, name, min(self._already, done), total, self._accepted_at)
         if self._progress is not None:
             self._progress.advance(done)
 

@@ -27,19 +27,20 @@ class ProgressView(Protocol):
     def close(self) -> None: ...
 
 
-def open_progress(terminal: Terminal, name: str, already: int, total: int | None) -> ProgressView | None:
-    """The view that fits where standard error goes; None if nothing is to be shown (-q, or no bytes to wait for)."""
+def open_progress(terminal: Terminal, name: str, already: int, total: int | None, since: float) -> ProgressView | None:
+    """The view that fits where standard error goes; None if nothing is to be shown (-q, or no bytes to wait for).
+    `since` (time.monotonic) is when the first byte could come: the bar's rate counts from there."""
     if terminal.verbosity < 0 or total == 0:
         return None
     if terminal.err.columns:
-        return ProgressBar(terminal, name, already, total)
+        return ProgressBar(terminal, name, already, total, since)
     return ProgressLines(terminal, already, total)
 
 
 class ProgressBar:
     """tqdm on standard error. `already` bytes count as done and not towards the rate."""
 
-    def __init__(self, terminal: Terminal, name: str, already: int, total: int | None) -> None:
+    def __init__(self, terminal: Terminal, name: str, already: int, total: int | None, since: float) -> None:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # no thread of its own
@@ -54,6 +55,9 @@ class ProgressBar:
             ncols=terminal.err.columns - MARGIN,
             file=terminal.err,
         )
+        # What came before it was drawn may be all of a small file.
+        self._bar.start_t -= time.monotonic() - since
+        self._bar.last_print_t = self._bar.start_t
         terminal.set_status(self)
 
     def advance(self, done: int) -> None:
