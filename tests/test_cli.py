@@ -248,6 +248,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"udpsend \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
 
+def test_the_help_fits_eighty_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "..." not in "".join(lines[lines.index("Commands:") :]), "a summary is cut off"
+
+
 def test_help_says_who_can_see_the_code(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("send", "recv"):
         assert main([command, "--help"]) == 0

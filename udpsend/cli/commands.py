@@ -43,7 +43,7 @@ Exit codes:
     0  done, and verified          5  no direct path between the two
     1  the transfer failed         6  refused, or the other side stopped
     2  wrong usage                 7  local file or disk
-    3  the other side never came   8  done and verified, but for what the sender could not send
+    3  the other side never came   8  done, but for what could not be sent
     4  wrong code                130  stopped here (Ctrl-C, SIGTERM)
 """
 
@@ -123,7 +123,7 @@ def send(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Send files and directories to whoever types the code; with PATH - what comes from standard input.
+    """Send files and directories to whoever types the code. With PATH - it is what comes from standard input.
 
     What cannot be sent (sockets, devices, what may not be read, links that lead out) is named on both sides, the rest
     is sent, and the exit code of both is 8.
@@ -274,7 +274,7 @@ def recv(
 @verbosity_options
 @click.pass_obj
 def serve(terminal: Terminal, /, host: str, mqtt_port: int, stun_port: int, verbose: int, quiet: bool) -> None:
-    """Run a rendezvous server: an MQTT broker and a STUN responder in one process.
+    """Run a rendezvous server: an MQTT broker and STUN responder.
 
     Peers that get the options it prints need no other server. Files never pass through it.
     """

@@ -21,7 +21,7 @@ INCOMPLETE = 8
 @click.option("--clean", is_flag=True, help="Remove them, but for those that are being written.")
 @click.pass_obj
 def partials(terminal: Terminal, /, directory: str, clean: bool) -> None:
-    """List what interrupted commands have left in DIRECTORY (the current one if not given)."""
+    """List what interrupted commands have left in DIRECTORY. That is the current one if it is not given."""
     from udpsend.files.leftovers import leftovers
 
     found = leftovers(Path(directory), clean)
@@ -39,7 +39,7 @@ def partials(terminal: Terminal, /, directory: str, clean: bool) -> None:
 @click.option("--save", is_flag=True, help="Write FILE.b3, with the sums of PATH... and all that is below.")
 @click.pass_obj
 def verify(terminal: Terminal, /, sums: str, paths: tuple[str, ...], save: bool) -> int:
-    """Compare files with the BLAKE3 sums that were saved in FILE.b3, by this command or by b3sum.
+    """Compare files with the BLAKE3 sums saved in FILE.b3. They are from --save, or from b3sum.
 
     The exit code is 1 if a file is not what it was. With --save it is 8 if there is something below PATH that cannot be
     read (pipes, sockets, devices, links that lead nowhere): that is named, and the rest is saved.
