@@ -196,7 +196,7 @@ def test_recv_options(library: Library, tmp_path: Path) -> None:
     ("words", "says"),
     [
         (["send"], "Nothing to send"),
-        (["recv", "a", "b"], "unexpected extra argument"),
+        (["recv", "4821", "marble", "otter"], "put dashes in place of its blanks"),
         (["send", "a", "--no-such"], "--no-such"),
         (["no-such"], "no-such"),
         (["send", "a", "--code", " "], "The code is empty"),
@@ -212,7 +212,7 @@ def test_recv_options(library: Library, tmp_path: Path) -> None:
         (["recv", "a", "--broker", "none", "--no-lan"], "add --manual"),
         (["send", "a", "-v", "-q"], "-v and -q"),
         (["recv", "a", "--code", "b"], "given twice"),
-        (["recv", HOSTILE, HOSTILE], "unexpected extra argument"),
+        (["partials", HOSTILE, HOSTILE], "unexpected extra argument"),
         (["serve", "--mqtt-port", "70000"], "70000"),
     ],
 )

@@ -162,7 +162,7 @@ def send(
 
 
 @cli.command()
-@click.argument("code", required=False)
+@click.argument("code", metavar="[CODE]", nargs=-1)
 @option_or_variable(
     "--code",
     "code_option",
@@ -190,7 +190,7 @@ def send(
 def recv(
     terminal: Terminal,
     /,
-    code: str | None,
+    code: tuple[str, ...],
     code_option: str | None,
     directory: str,
     manual: bool,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from udpsend.cli.options import is_typed
 from udpsend.cli.terminal import Terminal
 from udpsend.errors import UsageError
 
 
-def chosen_code(terminal: Terminal, argument: str | None, option: str | None) -> str:
+def chosen_code(terminal: Terminal, arguments: Sequence[str], option: str | None) -> str:
     """The code from the argument, `--code`, the environment or the user, in this order."""
-    if argument is not None:
+    if len(arguments) > 1:
+        raise UsageError("A code is one word: put dashes in place of its blanks.\nA directory is named with -o DIR.")
+    if arguments:
         if is_typed("code_option"):
             raise UsageError("The code was given twice, as an argument and with --code.\nLeave out one.")
-        code: str | None = argument
+        code: str | None = arguments[0]
     elif option is not None:
         code = option
     else:
