@@ -225,6 +225,17 @@ def test_line_breaks_and_spaces_do_not_matter() -> None:
     side(Role.RECEIVER).text_received(f"\n {broken}\t")
 
 
+def test_a_folded_text_may_come_line_by_line() -> None:
+    """As a terminal gives what was pasted; after a slip of the mouse, and after a copy that was cut off."""
+    text, receiver = side(Role.SENDER).take_text(), side(Role.RECEIVER)
+    lines = [text[i : i + 76] for i in range(0, len(text), 76)]
+    for line in ("a slip of the mouse", *lines[:2], "", *lines[:-1]):
+        with pytest.raises(BadPacket):
+            receiver.text_received(line)
+    receiver.text_received(lines[-1])
+    assert receiver.text_number == 2
+
+
 @given(st.integers(1, 2), st.text(max_size=60), st.binary(max_size=120))
 def test_reading_raises_nothing_but_bad_packet(number: int, text: str, body: bytes) -> None:
     for hostile in (text, f"udpsend1.{number}.{text}", write_text(number, body)):

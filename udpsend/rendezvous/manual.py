@@ -60,7 +60,7 @@ def read_text_untrusted(number: int, text: str) -> bytes:
     """The bytes of the text `number`. Raises BadPacket, whose reason is fit for the one who pasted it."""
     stripped = "".join(text.split())
     if len(stripped) > MAX_TEXT_SIZE or not stripped.isascii() or not stripped.startswith(PREFIX):
-        raise BadPacket(f"it does not begin with {PREFIX}{number}.")
+        raise BadPacket(f"it does not begin with '{PREFIX}{number}.'")
     kind, _, encoded = stripped.removeprefix(PREFIX).partition(".")
     if kind != str(number):
         raise BadPacket(
@@ -96,6 +96,7 @@ class ManualRendezvous:
         self._wrong_guesses = 0
         self._ended = False
         self._has_text = role is Role.SENDER
+        self._pasted = ""
         self._handshake: Handshake | None = None
         if role is Role.SENDER:
             self._instance = random_bytes(INSTANCE_SIZE)
@@ -133,7 +134,10 @@ class ManualRendezvous:
         """What somebody pasted. Raises BadPacket, with a reason for the user, if it is not the text that is due."""
         if self.due is None:
             raise BadPacket("no text is due")
-        body = read_text_untrusted(self.due, text)
+        # A terminal gives a text that a mail has folded line by line.
+        self._pasted = text if text.strip().startswith(PREFIX) else self._pasted + text
+        body = read_text_untrusted(self.due, self._pasted)
+        self._pasted = ""
         if self._role is Role.RECEIVER:
             self._opening_received_untrusted(body)
         else:
