@@ -576,3 +576,16 @@ def test_the_rate_of_the_bar_counts_from_the_first_byte(monkeypatch: pytest.Monk
         stream.flush()
         seen = until_the_end(ours)
     assert b" 3.00B/s" in seen.split(b"\r")[-3]
+
+
+def test_a_message_has_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
+        display = Display(Terminal(), Role.SENDER, Config())
+        display(events.Offered("a message", 12, is_text=True))
+        display(events.Accepted())
+        display(events.Progress(12, None))
+        display.close()
+        stream.write("end\n")
+        stream.flush()
+        seen = until_the_end(ours)
+    assert seen.endswith(b"Accepted.\r\nend\r\n")

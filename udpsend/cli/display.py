@@ -202,6 +202,7 @@ class Display:
 
     def _show_offer(self, event: events.Offered) -> None:
         self._name = event.name
+        self._progress_opened = event.is_text  # which is there before a bar could be read
         if self._role is Role.SENDER:
             self._terminal.note(f"Offering {offer_text(event)}; the other side is asked ...")
         else:
