@@ -158,7 +158,7 @@ def test_questions_on_a_terminal(on_terminal: Callable[..., tuple[int, str]]) ->
     answers = {"Code:": "my code\n", "[y/N]": "y\n"}
     status, text = on_terminal(script(["recv"], offer=events.Offered("f.txt", 5), then=SAY_ANSWERS), answers)
     assert status == 0
-    assert "Receive f.txt, 5 bytes, into .? [y/N]" in text
+    assert "Receive f.txt, 5 bytes, into this directory? [y/N]" in text
     assert "called with my code, answered [True]" in text
 
 

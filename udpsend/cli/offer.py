@@ -16,7 +16,7 @@ FIRST_NAMES = 10
 def ask_for(terminal: Terminal, offer: events.Offered, directory: str) -> bool:
     """Whether the user takes it into `directory`, or to standard output if that is empty; of several files the first
     names are shown, and all of them for the answer 'l'."""
-    where = f"into {directory}" if directory else "to standard output"
+    where = f"into {'this directory' if directory == '.' else directory}" if directory else "to standard output"
     if offer.is_text and directory:
         where = "to be shown here"
     question = f"Receive {offer_text(offer)}, {where}?"
