@@ -489,11 +489,13 @@ def test_progress_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str
 
 
 @contextmanager
-def errors_on_a_terminal(monkeypatch: pytest.MonkeyPatch, rows: int, columns: int) -> Iterator[tuple[TextIO, int]]:
+def errors_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, rows: int, columns: int, encoding: str = "utf-8"
+) -> Iterator[tuple[TextIO, int]]:
     """Standard error, a terminal of that size, and the descriptor that gives what is written there."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with os.fdopen(theirs, "w") as stream:
+    with os.fdopen(theirs, "w", encoding=encoding) as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         yield stream, ours
     os.close(ours)
@@ -537,17 +539,18 @@ def test_nothing_draws_the_bar_once_it_is_closed(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", ["film.mkv", "a film with a rather long name, and more.mkv", "長" * 40])
 @pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("encoding", ["utf-8", "iso-8859-1"])
 def test_the_bar_leaves_room_for_its_figures_and_for_an_interrupt(
-    name: str, columns: int, monkeypatch: pytest.MonkeyPatch
+    name: str, columns: int, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with errors_on_a_terminal(monkeypatch, 24, columns) as (stream, ours):
+    with errors_on_a_terminal(monkeypatch, 24, columns, encoding) as (stream, ours):
         progress = open_progress(Terminal(), name, 0, 300_000_000, time.monotonic())
         assert progress is not None
         progress.advance(299_000_000)
         progress.close()
         stream.write("end\n")
         stream.flush()
-        drawn = until_the_end(ours).decode().replace("\r\nend\r\n", "").split("\r")
+        drawn = until_the_end(ours).decode(encoding).replace("\r\nend\r\n", "").split("\r")
     assert max(map(disp_len, drawn)) <= columns - len("^C")
     assert "B/s" in drawn[-1]
     assert name != "film.mkv" or columns < 80 or drawn[-1].startswith(name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from udpsend.cli.escape import escape
 from udpsend.cli.quantity import duration_text, rate_text, size_text
-from udpsend.cli.terminal import Terminal
+from udpsend.cli.terminal import OutputStream, Terminal
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -48,7 +48,7 @@ class ProgressBar:
         self._bar: tqdm[Any] = tqdm(
             total=total,
             initial=already,
-            desc=_shortened(escape(name), terminal.err.columns - MARGIN - REST_OF_BAR),
+            desc=_shortened(escape(name), terminal.err.columns - MARGIN - REST_OF_BAR, terminal.err),
             unit="B",
             unit_scale=True,
             bar_format=BAR_FORMAT if total is not None else OPEN_FORMAT,
@@ -107,12 +107,14 @@ class ProgressLines:
         """The last line of the command says the rest."""
 
 
-def _shortened(name: str, room: int) -> str:
+def _shortened(name: str, room: int, stream: OutputStream) -> str:
     """The name's beginning and end, where it is wider than there is room for beside the bar."""
     from tqdm.utils import disp_len
 
+    name = name.encode(stream.encoding, "backslashreplace").decode(stream.encoding)  # as the stream writes it
+    cut = "…" if stream.can_show("…") else "..."
     shown, half = name, len(name) // 2
     while half and disp_len(shown) > min(room, LONGEST_NAME):
         half -= 1
-        shown = f"{name[:half]}…{name[len(name) - half :]}"
+        shown = f"{name[:half]}{cut}{name[len(name) - half :]}"
     return shown
