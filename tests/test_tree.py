@@ -551,6 +551,29 @@ def test_a_directory_that_becomes_read_only_meanwhile_is_named(tmp_path: Path, h
     assert os.listdir(here) == ["d"]
 
 
+def test_a_directory_on_another_file_system_is_named_before_the_first_byte(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree/disk").mkdir(parents=True)
+    (tmp_path / "tree/disk/a").touch()
+    (here / "tree/disk").mkdir(parents=True)
+    mounted = os.stat(here / "tree/disk")
+    real = os.fstat
+
+    def fstat(fd: int) -> os.stat_result:
+        status = real(fd)
+        return os.stat_result((*status[:2], -1, *status[3:])) if os.path.samestat(status, mounted) else status
+
+    source = open_source(tmp_path / "tree")
+    source.close()
+    monkeypatch.setattr(os, "fstat", fstat)
+    with pytest.raises(
+        LocalFileError, match=r"Cannot write into the directory 'tree/disk': .* not to another file system"
+    ):
+        look_first(here, source.manifest, Policy())
+    assert os.listdir(here) == ["tree"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a directory of another user")
 @pytest.mark.usefixtures("modes_count")
 def test_a_read_only_directory_of_another_user_stays_so(tmp_path: Path, here: Path) -> None:

@@ -38,6 +38,7 @@ _REASONS = {
     errno.EISDIR: "it is a directory",
     errno.ELOOP: "it is a symbolic link, or a loop of them; remove it",
     errno.EMFILE: "too many files are open in this process; raise ulimit -n",
+    errno.EXDEV: "what arrives is moved into place, and not to another file system; receive into another directory",
     errno.ESTALE: "the network file system lost it; mount it again and {then}",
     errno.ETXTBSY: "it is a program that is running",
     errno.EPIPE: "its reader has ended",

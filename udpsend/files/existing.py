@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -75,6 +76,7 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
     taken: set[str] = set()  # names that nothing else may get
     refused, count = "", 0  # the first, and how many
     takes_names = ""  # the last directory that was looked at for that
+    device = os.fstat(root).st_dev
     directories = Directories(root)
     try:
         for number, entry in manifest.in_runs(there):
@@ -101,6 +103,8 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
                 takes_names = parent
                 if not (policy.overwrite and is_own_read_only(fd)):
                     check_takes_names(fd, parent)
+                if os.fstat(fd).st_dev != device:
+                    raise disk.local_error(OSError(errno.EXDEV, ""), "write into the directory", parent)
     finally:
         directories.close()
     if refused:
