@@ -162,6 +162,14 @@ def test_questions_on_a_terminal(on_terminal: Callable[..., tuple[int, str]]) ->
     assert "called with my code, answered [True]" in text
 
 
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_question_that_nobody_can_answer_names_the_option(files: int) -> None:
+    asking = script(["recv", "c"], offer=events.Offered("f.txt", 5, files=files), then=SAY_ANSWERS)
+    ended = subprocess.run(asking, stdin=subprocess.DEVNULL, capture_output=True, timeout=BOUND)
+    assert b"answered [False]" in ended.stdout
+    assert b"standard input has ended, which is taken as no. With --yes it is taken" in ended.stderr
+
+
 def test_interrupt_at_a_question(on_terminal: Callable[..., tuple[int, str]]) -> None:
     status, text = on_terminal(script(["recv"]), {"Code:": "^C"})
     assert status == 130

@@ -11,6 +11,7 @@ from udpsend.cli.quantity import size_text
 from udpsend.cli.terminal import Terminal
 
 FIRST_NAMES = 10
+UNASKED = " With --yes it is taken without a question."
 
 
 def ask_for(terminal: Terminal, offer: events.Offered, directory: str) -> bool:
@@ -21,12 +22,12 @@ def ask_for(terminal: Terminal, offer: events.Offered, directory: str) -> bool:
         where = "to be shown here"
     question = f"Receive {offer_text(offer)}, {where}?"
     if _is_one_file(offer):
-        return terminal.confirm(question)
+        return terminal.confirm(question, unasked=UNASKED)
     _list(terminal, islice(offer.listing, FIRST_NAMES))
     rest = offer.files + offer.directories + offer.links - FIRST_NAMES
     if rest > 0:
         terminal.note(f"    and {rest} more")
-    return terminal.confirm(question, lambda: _list(terminal, offer.listing))
+    return terminal.confirm(question, lambda: _list(terminal, offer.listing), UNASKED)
 
 
 def _is_one_file(offer: events.Offered) -> bool:

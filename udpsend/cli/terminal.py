@@ -219,9 +219,9 @@ class Terminal:
                 self.err.write("\n")
         return answer
 
-    def confirm(self, question: str, show: Callable[[], None] | None = None) -> bool:
+    def confirm(self, question: str, show: Callable[[], None] | None = None, unasked: str = "") -> bool:
         """Whether the user says yes. No is the answer to anything that is not understood twice. `show` is what the
-        answer 'l' lists."""
+        answer 'l' lists; `unasked` tells who cannot answer what to do."""
         tries = 2
         while tries:
             answer = self.ask(f"{question} [y/N]" if show is None else f"{question} [y/N, l lists it]")
@@ -230,7 +230,7 @@ class Terminal:
                 continue
             tries -= 1
             if answer is None:
-                self.warning("standard input has ended, which is taken as no.")
+                self.warning(f"standard input has ended, which is taken as no.{unasked}")
                 return False
             if answer.lower() in ("y", "yes"):
                 return True
