@@ -124,7 +124,8 @@ def test_the_first_block_is_small(readers: Callable[..., Reader]) -> None:
 
 def test_memory_is_bounded_and_used_again(readers: Callable[..., Reader]) -> None:
     reader = readers(DATA)
-    wait_until(lambda: len(reader.reads) == BLOCKS)
+    wait_until(lambda: len(reader.ahead._published) == BLOCKS)
+    assert len(reader.reads) == BLOCKS
     assert reader.ahead.blocks.done.total == reader.reads[-1][1] // hashing.BLOCK_SIZE
     places = set()
     offset = 0
