@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 import ifaddr
@@ -56,6 +57,22 @@ def test_best_first_each_once_with_the_port_of_its_family(adapters: list[Adapter
         Candidate(HOST, ("172.17.0.1", 4000)),
     ]
     assert [parse_candidate_untrusted(candidate.to_json()) for candidate in candidates] == candidates
+
+
+@pytest.mark.parametrize("bind", [None, "10.9.9.9"])
+def test_without_a_list_of_interfaces_there_are_the_sources_of_the_routes(
+    monkeypatch: pytest.MonkeyPatch, bind: str | None
+) -> None:
+    """Android refuses netlink, and so may systemd."""
+
+    def refuse() -> list[Adapter]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    sources = {"192.0.2.1": "192.168.1.10", "2001:db8::1": None}
+    monkeypatch.setattr(ifaddr, "get_adapters", refuse)
+    monkeypatch.setattr(candidates_module, "source_towards", sources.get)
+    found = hosts(gather_host_candidates({4: 4000, 6: 6000}, bind))
+    assert found == (["127.0.0.1", "::1", "192.168.1.10"] if bind is None else [bind])
 
 
 @pytest.mark.parametrize("host", ["100:0:0:1::7f00:1", "0100:0000:0000:0001:0:0:a00:1", "100:0:0:1::"])

@@ -12,7 +12,7 @@ import hmac
 import os
 import socket  # noqa: TID251 - to ask the system for a source
 import uuid
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from udpsend.events import PathKind
@@ -38,23 +38,35 @@ def gather_host_candidates(ports: Mapping[int, int], bind: str | None = None) ->
     version that is in use (keys 4 and 6). `bind` restricts to one address. Those that the default routes start from
     come before others, of which there may be any number. IPv6 link-local ones are left out: a peer cannot know our
     zone."""
-    import ifaddr
-
     if not ports.keys() <= {4, 6}:
         raise ValueError("ports are given by IP version, 4 or 6")
     only = None if bind is None or ip_address(bind).is_unspecified else ip_address(bind)
-    sources = {source_towards(target) for target in _ELSEWHERE}
+    sources = set(filter(None, map(source_towards, _ELSEWHERE)))
     found: dict[Address, tuple[int, Candidate]] = {}
-    for adapter in ifaddr.get_adapters():
-        for entry in adapter.ips:
-            ip = ip_address(entry.ip if isinstance(entry.ip, str) else entry.ip[0].partition("%")[0])
-            port = ports.get(ip.version)
-            if port is None or not _usable(ip) or (only is not None and ip != only):
-                continue
-            candidate = Candidate(CandidateType.LOOPBACK if ip.is_loopback else CandidateType.HOST, (str(ip), port))
-            found.setdefault(candidate.address, (_rank(ip, adapter.name, str(ip) in sources), candidate))
+    for address, interface in _addresses({"127.0.0.1", "::1", bind or "::1", *sources}):
+        ip = ip_address(address)
+        port = ports.get(ip.version)
+        if port is None or not _usable(ip) or (only is not None and ip != only):
+            continue
+        candidate = Candidate(CandidateType.LOOPBACK if ip.is_loopback else CandidateType.HOST, (str(ip), port))
+        found.setdefault(candidate.address, (_rank(ip, interface, str(ip) in sources), candidate))
     ranked = sorted(found.values(), key=lambda entry: entry[0])
     return [candidate for _, candidate in ranked[:MAX_HOST_CANDIDATES]]
+
+
+def _addresses(known: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each with the name of its interface; those that are `known` anyway where the system does not list any (Android,
+    and services that may not use netlink)."""
+    import ifaddr
+
+    try:
+        adapters = list(ifaddr.get_adapters())
+    except OSError:
+        yield from ((address, "") for address in known)
+        return
+    for adapter in adapters:
+        for entry in adapter.ips:
+            yield entry.ip if isinstance(entry.ip, str) else entry.ip[0].partition("%")[0], adapter.name
 
 
 def _usable(ip: IPv4Address | IPv6Address) -> bool:
