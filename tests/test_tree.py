@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -437,6 +439,14 @@ def test_twins_are_refused_where_they_would_be_one_file(here: Path, taken_for_on
     finally:
         os.close(root)
     assert os.listdir(here) == [taken_for_one]
+
+
+def test_a_locale_without_the_letter_of_the_probe(here: Path) -> None:
+    """It ended as a bug."""
+    program = f"import os; from udpsend.files.room import _makes_holes; _makes_holes(os.open({str(here)!r}, 0), 1)"
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", program], env=os.environ | locale, check=True, timeout=60)
+    assert os.listdir(here) == []
 
 
 def test_more_files_are_offered_than_the_file_system_takes(

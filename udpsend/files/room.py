@@ -11,7 +11,7 @@ from udpsend.files.holes import MIN_HOLE
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 
-PROBE = ".udpsend-Probe-\u00e9"
+PROBE = ".udpsend-Probe-\u00e9"  # encoded here, since not every locale has the letter
 FLAGS = os.O_CREAT | os.O_RDWR | disk.FLAGS
 
 
@@ -19,18 +19,18 @@ def check_twins(root: int, manifest: Manifest) -> None:
     """Two names that this file system takes for one. Raises LocalFileError, OSError."""
     if not manifest.twins:
         return
-    os.close(os.open(PROBE, FLAGS, 0o600, dir_fd=root))
+    os.close(os.open(PROBE.encode(), FLAGS, 0o600, dir_fd=root))
     try:
         for other in (PROBE.swapcase(), PROBE.replace("\u00e9", "e\u0301")):
             with contextlib.suppress(FileNotFoundError):
-                os.stat(other, dir_fd=root)
+                os.stat(other.encode(), dir_fd=root)
                 one, two = manifest.twins[0]
                 raise LocalFileError(
                     f"{quote(one)} and {quote(two)} would be one file here, since this file system does not tell "
                     "such names apart: receive on another one."
                 )
     finally:
-        os.unlink(PROBE, dir_fd=root)
+        os.unlink(PROBE.encode(), dir_fd=root)
 
 
 def check_space(root: int, manifest: Manifest, needed: int, has_files: bool) -> None:
@@ -49,7 +49,7 @@ def check_space(root: int, manifest: Manifest, needed: int, has_files: bool) -> 
 
 def _makes_holes(root: int, largest: int) -> bool:
     """Raises LocalFileError if a file may not be as large."""
-    fd = os.open(PROBE, FLAGS, 0o600, dir_fd=root)
+    fd = os.open(PROBE.encode(), FLAGS, 0o600, dir_fd=root)
     try:
         if not disk.holds_size(fd, largest):
             raise LocalFileError(
@@ -60,4 +60,4 @@ def _makes_holes(root: int, largest: int) -> bool:
         return os.fstat(fd).st_blocks * 512 < MIN_HOLE
     finally:
         os.close(fd)
-        os.unlink(PROBE, dir_fd=root)
+        os.unlink(PROBE.encode(), dir_fd=root)
