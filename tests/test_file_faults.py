@@ -11,6 +11,7 @@ import errno
 import os
 import random
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,35 @@ def test_never_a_false_verified(tmp_path: Path, run: int) -> None:
     assert attempt(rng, root, here, faults=False)[0] or attempt(rng, root, here, faults=False)[0]
     assert contents(here / "tree") == contents(root)
     assert os.listdir(here) == ["tree"]
+
+
+@pytest.mark.parametrize("kind", ["a file", "a tree"])
+def test_a_file_system_that_has_gone_away_says_so_at_each_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """As FUSE does, whose daemon has ended. Both ends have told their reason by then, and are to close the rest."""
+    root, here = tmp_path / "root", tmp_path / "here"
+    here.mkdir()
+    if kind == "a tree":
+        root.mkdir()
+    for path in [root] if kind == "a file" else [root / "a", root / "b"]:
+        path.write_bytes(bytes(3_000_000))
+    before = len(os.listdir("/proc/self/fd"))
+    source = open_source(root)
+    sink = open_sink(over_the_wire(source.manifest), here, Policy())
+    move(source, sink, limit=2_000_000)
+    real, failed = os.close, []
+
+    def close(fd: int) -> None:
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        real(fd)
+        if is_file:
+            failed.append(fd)
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr(os, "close", close)
+    sink.abandon()
+    source.close()
+    monkeypatch.undo()
+    assert len(failed) >= 3  # what was read, what was written, and the journal
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -24,6 +24,7 @@ DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _GOES_ON = "run the same command again, it goes on where it stopped"
 BEGIN_ANEW = "begin anew: this cannot go on where it stopped"
+_GONE = "the file system has gone away; mount it again and {then}"
 _REASONS = {
     errno.ENOENT: "there is no such file or directory",
     errno.EACCES: "permission denied; check who owns it and its mode",
@@ -40,6 +41,8 @@ _REASONS = {
     errno.EMFILE: "too many files are open in this process; raise ulimit -n",
     errno.EXDEV: "what arrives is moved into place, and not to another file system; receive into another directory",
     errno.ESTALE: "the network file system lost it; mount it again and {then}",
+    errno.ENOTCONN: _GONE,
+    errno.ECONNABORTED: _GONE,  # FUSE, of what was under way when it went
     errno.ETXTBSY: "it is a program that is running",
     errno.EPIPE: "its reader has ended",
 }
@@ -62,6 +65,14 @@ def open_directory(path: str | os.PathLike[str]) -> int:
         raise LocalFileError(f"The directory {quote(os.fspath(path))} does not exist: create it first.") from error
     except OSError as error:
         raise local_error(error, "open the directory", os.fspath(path)) from error
+
+
+def release(*fds: int) -> None:
+    """Close files of which nothing is asked any more. Where the file system went away (FUSE, NFS), each close fails;
+    who needed what is in them has learnt it from another call."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def is_same_file(directory: int, name: str, fd: int) -> bool:

@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from udpsend.files.digests import Digests
-from udpsend.files.disk import FLAGS, sync_content, sync_directory, write_all
+from udpsend.files.disk import FLAGS, release, sync_content, sync_directory, write_all
 from udpsend.files.entries import MAX_SIZE
 from udpsend.files.hashing import hash_block_size
 from udpsend.files.opening import open_own_file
@@ -240,7 +240,7 @@ class Journal:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh, dir_fd=self._directory)
         fd = open_own_file(self._directory, fresh)
-        os.close(self._fd)
+        release(self._fd)
         self._fd = fd
         self._begin()
         self._append([_present_line(start, stop) for start, stop in self.present])
@@ -261,4 +261,4 @@ class Journal:
                 os.unlink(name, dir_fd=self._directory)
 
     def close(self) -> None:
-        os.close(self._fd)
+        release(self._fd)

@@ -175,5 +175,4 @@ class Partial:
 
     def close(self) -> None:
         self.journal.close()
-        os.close(self._fd)
-        os.close(self._where)
+        disk.release(self._fd, self._where)

@@ -22,7 +22,7 @@ from itertools import islice
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.byte_space import ByteSpace, EntrySet
 from udpsend.files.directories import Directories
-from udpsend.files.disk import DIRECTORY_FLAGS, local_error
+from udpsend.files.disk import DIRECTORY_FLAGS, local_error, release
 from udpsend.files.entries import MAX_RANGES, File, Sparse
 from udpsend.files.holes import data_ranges
 from udpsend.files.ignore import Ignore
@@ -249,8 +249,7 @@ class Source:
 
     def _release(self) -> None:
         self._directories.close()
-        for fd in (*self._open.values(), *self._pinned.values()):
-            os.close(fd)
+        release(*self._open.values(), *self._pinned.values())
         self._open.clear()
         self._pinned.clear()
 

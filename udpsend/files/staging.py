@@ -209,7 +209,8 @@ class Staging:
                 if number not in self._finished and number not in self.destination.left_out:
                     self._complete(number, self._manifest[number])
             check_complete(self._root, self._manifest, self.destination)
-        self._close_files()
+        while self._open:
+            os.close(self._open.popitem()[1])
         disk.sync_file_system(self._root)
         if not disk.is_same_file(self._where, self._hidden, self._root):
             raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was written: try again.")
@@ -254,13 +255,8 @@ class Staging:
         with contextlib.suppress(OSError):
             os.rmdir(self._hidden, dir_fd=self._where)
 
-    def _close_files(self) -> None:
-        while self._open:
-            os.close(self._open.popitem()[1])
-
     def close(self) -> None:
-        self._close_files()
+        disk.release(*self._open.values())
         self._directories.close()
         self.journal.close()
-        os.close(self._root)
-        os.close(self._where)
+        disk.release(self._root, self._where)
