@@ -634,7 +634,7 @@ def test_each_way_to_rename_falls_back_to_the_next(tmp_path: Path, monkeypatch: 
     def cannot(*_: object, **__: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr(disk, "_NO_SUCH_WAY", disk._NO_SUCH_WAY | {0})
+    monkeypatch.setattr(disk, "NO_SUCH_WAY", disk.NO_SUCH_WAY | {0})
     monkeypatch.setattr(disk, "_RENAME_NOREPLACE", 1 << 20)  # a flag that no kernel knows: EINVAL
     monkeypatch.setattr(os, "link", cannot)
     where = disk.open_directory(tmp_path)

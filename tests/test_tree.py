@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -409,6 +410,23 @@ def test_skip_existing_where_times_are_coarse(tmp_path: Path, here: Path, kept: 
     os.utime(here / "tree/a", ns=(0, changed))
     with pytest.raises(LocalFileError, match="exists already"):
         transfer([root], here, Policy(skip=True))
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_links_are_refused_where_there_are_none_before_the_first_byte(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/file").write_bytes(b"data")
+    (tmp_path / "d/link").symlink_to("file")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    with pytest.raises(LocalFileError, match=r"this file system cannot hold any: .* \(--follow\)"):
+        transfer([tmp_path / "d"], here)
+    assert os.listdir(here) == []
 
 
 def test_a_file_among_others_is_larger_than_one_may_be(

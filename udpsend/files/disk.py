@@ -198,7 +198,7 @@ def copy_content(source: int, target: int, size: int, offset: int = 0) -> int:
         try:
             count = os.copy_file_range(source, target, size - done, at, at)
         except (OSError, AttributeError) as error:  # the second one where the system does not have it
-            if isinstance(error, OSError) and error.errno not in _NO_SUCH_WAY | {errno.EXDEV, errno.EBADF}:
+            if isinstance(error, OSError) and error.errno not in NO_SUCH_WAY | {errno.EXDEV, errno.EBADF}:
                 raise
             count = os.pwrite(target, os.pread(source, min(size - done, 1 << 20), at), at)
         if not count:
@@ -236,7 +236,7 @@ def rename_no_replace(directory: int, old: str, new: str, to: int | None = None)
     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
-_NO_SUCH_WAY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+NO_SUCH_WAY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _RENAME_NOREPLACE = 1  # linux/fs.h
 _FICLONE = 0x40049409  # linux/fs.h
 
@@ -250,7 +250,7 @@ def _by_renameat2(directory: int, old: str, new: str, to: int) -> None:
     if function(directory, os.fsencode(old), to, os.fsencode(new), _RENAME_NOREPLACE) == 0:
         return
     code = ctypes.get_errno()
-    if code in _NO_SUCH_WAY:
+    if code in NO_SUCH_WAY:
         raise _Unsupported
     raise OSError(code, os.strerror(code))
 
@@ -259,7 +259,7 @@ def _by_link(directory: int, old: str, new: str, to: int) -> None:
     try:
         os.link(old, new, src_dir_fd=directory, dst_dir_fd=to, follow_symlinks=False)
     except OSError as error:
-        if error.errno in _NO_SUCH_WAY | {errno.EPERM, errno.EMLINK}:
+        if error.errno in NO_SUCH_WAY | {errno.EPERM, errno.EMLINK}:
             raise _Unsupported from error
         raise
     places = ((old, directory), (new, to))

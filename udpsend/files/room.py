@@ -1,8 +1,9 @@
-"""Whether a directory can take what is offered: names that its file system tells apart, bytes, inodes."""
+"""Whether a directory can take what is offered: names that its file system tells apart, links, bytes, inodes."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 
 from udpsend.errors import LocalFileError
@@ -12,6 +13,7 @@ from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote
 
 PROBE = ".udpsend-Probe-\u00e9"  # encoded here, since not every locale has the letter
+LINK_PROBE = ".udpsend-probe-link"
 FLAGS = os.O_CREAT | os.O_RDWR | disk.FLAGS
 
 
@@ -31,6 +33,23 @@ def check_twins(root: int, manifest: Manifest) -> None:
                 )
     finally:
         os.unlink(PROBE.encode(), dir_fd=root)
+
+
+def check_links(root: int, manifest: Manifest) -> None:
+    """FAT and exFAT have none. Raises LocalFileError, OSError."""
+    if not manifest.links:
+        return
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.symlink(".", LINK_PROBE, dir_fd=root)
+    except OSError as error:
+        if error.errno not in disk.NO_SUCH_WAY | {errno.EPERM}:
+            raise
+        raise LocalFileError(
+            "Symbolic links are offered, and this file system cannot hold any: receive on another one, or let the "
+            "sender send what they point to (--follow)."
+        ) from error
+    os.unlink(LINK_PROBE, dir_fd=root)
 
 
 def check_space(root: int, manifest: Manifest, needed: int, has_files: bool) -> None:

@@ -79,6 +79,7 @@ class Staging:
         received = bool(self.journal.there)
         try:
             room.check_twins(self._root, self._manifest)
+            room.check_links(self._root, self._manifest)
             if begins and self._policy.delta:
                 self._take_existing()
             needed = self.size - self.journal.there.total
