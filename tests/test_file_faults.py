@@ -16,21 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.trees import compare, make_tree, move, open_source, over_the_wire, remove
+from tests.trees import compare, contents, make_tree, move, open_source, over_the_wire, remove
 from udpsend.errors import UdpsendError
 from udpsend.files.existing import Policy
 from udpsend.files.sink import Sink, open_sink
 
 RUNS = int(os.environ.get("UDPSEND_FAULTS", "1000"))
 SEED = int(os.environ.get("UDPSEND_SEED") or 0)
-
-
-def contents(root: Path) -> dict[str, bytes | str]:
-    return {
-        str(path.relative_to(root)): os.readlink(path) if path.is_symlink() else path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_symlink() or path.is_file()
-    }
 
 
 def damage(rng: random.Random, here: Path) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.trees import move, open_source, over_the_wire, transfer
+from tests.trees import contents, interrupted, transfer
 from udpsend.errors import LocalFileError
 from udpsend.files.existing import Policy
-from udpsend.files.sink import open_sink
 
 pytestmark = [
     pytest.mark.usefixtures("no_leaks"),
@@ -25,17 +24,18 @@ IMAGE_SIZE = 400_000_000  # xfs takes no less than 300 MB
 
 def run(*words: str | Path) -> None:
     """Skips the test where this system has not got it."""
-    if shutil.which(str(words[0]), path=os.defpath + ":/sbin:/usr/sbin") is None:
+    program = shutil.which(words[0], path=f"{os.defpath}:/sbin:/usr/sbin")
+    if program is None:
         pytest.skip(f"{words[0]} is not installed")
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([program, *words[1:]], capture_output=True, text=True, timeout=60)
     if ended.returncode:
         pytest.skip(f"{words[0]}: {ended.stderr.strip()}")
 
 
-def on_loop(*make: str, options: str = "loop") -> Callable[[Path, Path], None]:
+def on_loop(*make: str) -> Callable[[Path, Path], None]:
     def mount(image: Path, where: Path) -> None:
         run(*make, image)
-        run("mount", "-o", options, image, where)
+        run("mount", "-o", "loop", image, where)
 
     return mount
 
@@ -80,11 +80,6 @@ def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
             subprocess.run(["umount", where], check=True, timeout=60)
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    """Modes and owners are not everywhere."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
 @pytest.fixture
 def tree(tmp_path: Path, rng: random.Random) -> Path:
     root = tmp_path / "tree"
@@ -97,11 +92,7 @@ def tree(tmp_path: Path, rng: random.Random) -> Path:
 
 
 def test_a_tree(mounted: Path, tree: Path) -> None:
-    source = open_source(tree)
-    sink = open_sink(over_the_wire(source.manifest), mounted)
-    move(source, sink, source.manifest.size // 2)
-    sink.abandon()
-    source.close()
+    interrupted(tree, mounted, 0.5)
     transfer([tree], mounted)
     assert contents(mounted / "tree") == contents(tree)
     assert os.listdir(mounted) == ["tree"]
@@ -122,11 +113,7 @@ def test_a_tree(mounted: Path, tree: Path) -> None:
 def test_a_file(mounted: Path, tmp_path: Path, rng: random.Random) -> None:
     file = tmp_path / "file"
     file.write_bytes(rng.randbytes(3_000_000))
-    source = open_source(file)
-    sink = open_sink(over_the_wire(source.manifest), mounted)
-    move(source, sink, 1_500_000)
-    sink.abandon()
-    source.close()
+    interrupted(file, mounted, 0.5)
     transfer([file], mounted)
     transfer([file], mounted, Policy(rename=True))
     transfer([file], mounted, Policy(skip=True))

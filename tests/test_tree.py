@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import wait_until
 from tests.trees import (
     RECORD,
     compare,
     content_digest,
+    interrupted,
     make_tree,
     move,
     open_source,
@@ -764,18 +764,6 @@ def test_an_interrupted_tree_goes_on(tmp_path: Path, here: Path, rng: random.Ran
     assert moved == total
     assert picture(here / "tree") == picture(root)
     assert os.listdir(here) == ["tree"]
-
-
-def interrupted(root: Path, here: Path, part: float, policy: Policy | None = None) -> None:
-    """So much of it arrives."""
-    source = open_source(root)
-    sink = open_sink(source.manifest, here, policy)
-    move(source, sink, limit=int(sink.size * part))
-    wait_until(lambda: not sink._behind._queue)
-    for index, digest in source.take_hashes(1000):
-        sink.compare(index, digest)
-    sink.abandon()
-    source.close()
 
 
 def resumed(root: Path, here: Path, policy: Policy | None = None) -> int:

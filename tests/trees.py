@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.servers import wait_until
 from udpsend.files.existing import Policy
 from udpsend.files.hashing import BlockHashes
 from udpsend.files.manifest import Announced, Manifest, parse_manifest_untrusted
@@ -140,6 +141,18 @@ def transfer(
         source.close()
 
 
+def interrupted(root: Path, here: Path, part: float, policy: Policy | None = None) -> None:
+    """So much of it arrives."""
+    source = open_source(root)
+    sink = open_sink(source.manifest, here, policy)
+    move(source, sink, limit=int(sink.size * part))
+    wait_until(lambda: not sink._behind._queue)
+    for index, digest in source.take_hashes(1000):
+        sink.compare(index, digest)
+    sink.abandon()
+    source.close()
+
+
 def make_tree(root: Path, rng: random.Random, files: int = 40) -> Path:
     """Directories, files of all lengths (also none, and more than a block), modes, times and links."""
     directories = [root]
@@ -176,6 +189,15 @@ def picture(root: Path) -> dict[str, object]:
         else:
             seen[name] = (oct(status.st_mode), status.st_mtime_ns, path.read_bytes())
     return seen
+
+
+def contents(root: Path) -> dict[str, bytes | str]:
+    """What a transfer keeps on any file system: not everywhere are modes, times and owners."""
+    return {
+        str(path.relative_to(root)): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
 
 
 def unlock(directory: Path) -> None:
