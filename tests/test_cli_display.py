@@ -501,8 +501,10 @@ def errors_on_a_terminal(
     os.close(ours)
 
 
-def until_the_end(ours: int) -> bytes:
-    """What the terminal was given until it was given a line 'end'."""
+def drawn(stream: TextIO, ours: int) -> bytes:
+    """What the terminal was given, and a line 'end'."""
+    stream.write("end\n")
+    stream.flush()
     seen = b""
     while not seen.endswith(b"end\r\n"):
         seen += os.read(ours, 10_000)
@@ -530,9 +532,7 @@ def test_nothing_draws_the_bar_once_it_is_closed(monkeypatch: pytest.MonkeyPatch
         progress.advance(50)
         progress.close()
         shown.note("over")
-        stream.write("end\n")
-        stream.flush()
-        seen = until_the_end(ours)
+        seen = drawn(stream, ours)
     assert b"file" in seen
     assert seen.endswith(b"\nover\r\nend\r\n")
 
@@ -548,12 +548,10 @@ def test_the_bar_leaves_room_for_its_figures_and_for_an_interrupt(
         assert progress is not None
         progress.advance(299_000_000)
         progress.close()
-        stream.write("end\n")
-        stream.flush()
-        drawn = until_the_end(ours).decode(encoding).replace("\r\nend\r\n", "").split("\r")
-    assert max(map(disp_len, drawn)) <= columns - len("^C")
-    assert "B/s" in drawn[-1]
-    assert name != "film.mkv" or columns < 80 or drawn[-1].startswith(name)
+        lines = drawn(stream, ours).decode(encoding).replace("\r\nend\r\n", "").split("\r")
+    assert max(map(disp_len, lines)) <= columns - len("^C")
+    assert "B/s" in lines[-1]
+    assert name != "film.mkv" or columns < 80 or lines[-1].startswith(name)
 
 
 def test_the_bar_follows_the_width_of_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -563,9 +561,7 @@ def test_the_bar_follows_the_width_of_its_terminal(monkeypatch: pytest.MonkeyPat
         fcntl.ioctl(stream.fileno(), termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
         progress.advance(50)
         progress.close()
-        stream.write("end\n")
-        stream.flush()
-        last = until_the_end(ours).decode().replace("\r\nend\r\n", "").split("\r")[-1]
+        last = drawn(stream, ours).decode().replace("\r\nend\r\n", "").split("\r")[-1]
     assert disp_len(last.rstrip()) <= 70 - len("^C")
 
 
@@ -575,9 +571,7 @@ def test_the_rate_of_the_bar_counts_from_the_first_byte(monkeypatch: pytest.Monk
         assert progress is not None
         progress.advance(3_000_000)
         progress.close()
-        stream.write("end\n")
-        stream.flush()
-        seen = until_the_end(ours)
+        seen = drawn(stream, ours)
     assert b" 3.00B/s" in seen.split(b"\r")[-3]
 
 
@@ -588,7 +582,5 @@ def test_a_message_has_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         display(events.Accepted())
         display(events.Progress(12, None))
         display.close()
-        stream.write("end\n")
-        stream.flush()
-        seen = until_the_end(ours)
+        seen = drawn(stream, ours)
     assert seen.endswith(b"Accepted.\r\nend\r\n")
