@@ -262,8 +262,8 @@ def _by_link(directory: int, old: str, new: str, to: int) -> None:
         if error.errno in NO_SUCH_WAY | {errno.EPERM, errno.EMLINK}:
             raise _Unsupported from error
         raise
-    places = ((old, directory), (new, to))
-    if not os.path.samestat(*(os.stat(name, dir_fd=fd, follow_symlinks=False) for name, fd in places)):
+    there = os.stat(new, dir_fd=to, follow_symlinks=False)
+    if not os.path.samestat(there, os.stat(old, dir_fd=directory, follow_symlinks=False)):
         # sshfs: the file that is open would have lost its name, and nobody could tell whose the new one is.
         os.unlink(new, dir_fd=to)
         raise _Unsupported
