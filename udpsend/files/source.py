@@ -80,6 +80,11 @@ class Source:
                     self._pinned[name] = fd = os.open(path, FLAGS)
                     with contextlib.suppress(OSError, AttributeError):  # a hint; not every system takes it
                         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                    if not os.fstat(fd).st_size and os.pread(fd, 1, 0):  # as those in /proc
+                        raise LocalFileError(
+                            f"{quote(path)} has content, but its length is said to be 0.\n"
+                            "Send it through a pipe: udpsend send - < FILE"
+                        )
             except OSError as error:
                 raise local_error(error, "read", path) from error
 
