@@ -66,6 +66,19 @@ def test_what_a_receiver_sees(library: Library, capsys: pytest.CaptureFixture[st
     assert "Offered: file.bin, 268.4 MB" in captured.err
 
 
+def test_an_offer_that_is_late_is_told_on_both_sides(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling.insert(5, events.OfferLate())
+    for arguments, line in (
+        (["send", "f"], "Still going through what is to be sent ..."),
+        (
+            ["recv", "4821-marble-otter", "-y"],
+            "The sender still goes through its files, or is asked for the phrase ...",
+        ),
+    ):
+        assert main(arguments) == 0
+        assert capsys.readouterr().err.splitlines()[4] == line
+
+
 def test_the_other_side_is_to_compare_the_phrase_too(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["send", "f", "--verify"]) == 0
     assert "    udpsend recv --verify 4821-marble-otter\n" in capsys.readouterr().out

@@ -1,5 +1,5 @@
-"""The user of the receiving side: is not asked about what cannot be taken, and says yes when the session is over, where
-nothing stays open, and the next attempt works."""
+"""Who waits for the other side: is told that it still goes through its files; is not asked about what cannot be taken;
+and says yes when the session is over, where nothing stays open, and the next attempt works."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import contextlib
 import os
 import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import udpsend
+from udpsend import shell
 from udpsend.config import Config
 from udpsend.errors import LocalFileError, Refused, UdpsendError
-from udpsend.events import Offered
+from udpsend.events import Event, Offered, OfferLate
 from udpsend.files.source import Source
 from udpsend.rendezvous.code import Code, generate_code, parse_code
 from udpsend.sending import Sending
@@ -38,6 +41,37 @@ def send_in_a_thread(path: Path, code: Code) -> tuple[Sending, threading.Thread]
     thread = threading.Thread(target=send)
     thread.start()
     return sending, thread
+
+
+def test_both_sides_are_told_that_the_sender_still_goes_through_its_files(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    monkeypatch.setattr(shell, "OFFER_WITHIN", 0.0)
+    (tmp_path / "content").write_bytes(b"content")
+    code = generate_code(secrets.token_bytes)
+    told: dict[str, list[Event]] = {"sender": [], "receiver": []}
+    are_told = threading.Barrier(3)  # both, and who goes through the files
+    scan = Source.scan
+
+    def scan_when_told(source: Source) -> None:
+        are_told.wait(WAIT)
+        scan(source)
+
+    def look(role: str, event: Event) -> None:
+        told[role].append(event)
+        if isinstance(event, OfferLate):
+            are_told.wait(WAIT)
+
+    monkeypatch.setattr(Source, "scan", scan_when_told)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(
+            udpsend.send, tmp_path / "content", code=code, config=CONFIG, on_event=partial(look, "sender")
+        )
+        udpsend.receive(code, here, config=CONFIG, on_event=partial(look, "receiver"))
+        sent.result(WAIT)
+    for events in told.values():
+        assert [type(event) for event in events if isinstance(event, OfferLate | Offered)] == [OfferLate, Offered]
 
 
 def test_nobody_is_asked_about_what_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,11 @@ class PathFound(Struct, frozen=True):
     round_trip: float
 
 
+class OfferLate(Struct, frozen=True):
+    """There is a path, and nothing is offered yet: the sender still goes through what it sends, which may take minutes,
+    or is asked for the phrase."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offered:
     """What the sender offers. `name` comes from the other side: escape it before printing."""
@@ -190,6 +195,7 @@ Event = (
     | PeerMet
     | PathLost
     | PathFound
+    | OfferLate
     | Offered
     | Skipped
     | Accepted

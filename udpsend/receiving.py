@@ -6,6 +6,7 @@ hashes, and says so. What has no size, and what goes to a descriptor, is written
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class Receiving(Shell):
         self._left = False
 
     def path_confirmed(self) -> None:
+        super().path_confirmed()
         self._confirmed = True
         self._answer_offer()
 
@@ -97,6 +99,8 @@ class Receiving(Shell):
     def _answer_offer(self) -> None:
         if not self._confirmed:
             return
+        if self._offer is not None:
+            self.offer_late = math.inf
         match self._offer:
             case (Manifest() | Stream() | Text()) as offer:
                 self._ask(offer)

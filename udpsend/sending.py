@@ -6,6 +6,7 @@ and is done when the other side has verified.
 
 from __future__ import annotations
 
+import math
 import threading  # noqa: TID251 - a large directory is gone through beside everything else
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -49,9 +50,11 @@ class Sending(Shell):
             self._scanned.set_result(None)
 
     def path_confirmed(self) -> None:
+        super().path_confirmed()
         self.beside(self._scanned.result, lambda _: self._offer())
 
     def _offer(self) -> None:
+        self.offer_late = math.inf
         manifest = self._source.manifest
         if manifest.skipped_count:
             self.emit(skipped_event(manifest))

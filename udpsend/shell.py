@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from udpsend.transfer.messages import Closed
 from udpsend.wire.datagram import Address
 
 PROGRESS_INTERVAL = 0.1  # seconds
+OFFER_WITHIN = 2.0  # before it is told that there is none
 GOODBYE_TIMEOUT = 1.0  # to leave a last word in the mailboxes
 
 OnEvent = Callable[[events.Event], None]
@@ -69,6 +71,7 @@ class Shell:
         self._verified: events.Verified | None = None
         self._progress: tuple[int, int | None] = (-1, -1)
         self.started = self._progress_time = 0.0
+        self.offer_late = math.inf
 
     def run(self) -> events.Verified:
         """Raises a subclass of UdpsendError, and what `on_event` or another function of the caller's raised."""
@@ -142,13 +145,12 @@ class Shell:
         if self._exchange is not None:
             return
 
-        def take(message: bytes) -> None:
-            self.session.message_received(message, clock.now())
-
         def on_state(name: str, up: bool, detail: str) -> None:
             self.driver.call_soon(lambda: self._mailbox_changed(events.MeetingPlace(name, up, detail)))
 
-        on_message = Inbox(self.driver.call_soon, take).put
+        on_message = Inbox(
+            self.driver.call_soon, lambda message: self.session.message_received(message, clock.now())
+        ).put
         self._mailboxes.extend(open_mailboxes(self._config, self._code.topic, on_message, on_state))
 
     def _mailbox_changed(self, place: events.MeetingPlace) -> None:
@@ -179,6 +181,9 @@ class Shell:
             self._renew_mailboxes()
         while (event := self.session.next_event()) is not None:
             self.session_event(event, now)
+        if now >= self.offer_late:
+            self.offer_late = math.inf
+            self.emit(events.OfferLate())
         if now - self._progress_time >= PROGRESS_INTERVAL:
             self.show_progress(now)
 
@@ -240,7 +245,7 @@ class Shell:
 
     def path_confirmed(self) -> None:
         """The file may move."""
-        raise NotImplementedError
+        self.offer_late = clock.now() + OFFER_WITHIN
 
     def beside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `work` in a thread, and `then` with its result in the loop. What `work` raises ends the session."""

@@ -93,6 +93,10 @@ class Display:
             case events.PathFound():
                 self.close()
                 self._show_path(event)
+            case events.OfferLate() if self._role is Role.SENDER:
+                self._terminal.note("Still going through what is to be sent ...")
+            case events.OfferLate():
+                self._terminal.note("The sender still goes through its files, or is asked for the phrase ...")
             case events.Offered():
                 self._show_offer(event)
             case events.Skipped(count, first):
