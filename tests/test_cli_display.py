@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -77,6 +78,20 @@ def test_an_offer_that_is_late_is_told_on_both_sides(library: Library, capsys: p
     ):
         assert main(arguments) == 0
         assert capsys.readouterr().err.splitlines()[4] == line
+
+
+def test_where_no_file_could_be_put_is_told_before_anybody_comes(
+    library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["recv", "4821-marble-otter", "-o", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "directory" not in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert main(arguments) == 0
+    warning, waiting, *_ = capsys.readouterr().err.splitlines()
+    assert warning.startswith("Warning: Cannot write into the directory ")
+    assert warning.endswith("permission denied; check who owns it and its mode. Only a message can be received.")
+    assert waiting.startswith("Waiting for the sender")
 
 
 def test_the_other_side_is_to_compare_the_phrase_too(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
