@@ -212,14 +212,17 @@ def test_a_stream_that_ends_or_is_no_turn(farewell: bytes) -> None:
         assert loop.endpoint.relay is None
 
 
+class Wrapping:
+    """A machine that has nothing to say, and to which nothing that comes is a peer's."""
+
+    def wrap(self, payload: bytes, peer: Address, now: float) -> bytes:
+        return payload
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: () if name == "messages_to_send" else None
+
+
 def test_a_stream_that_takes_nothing_does_not_grow() -> None:
-    class Wrapping:
-        def wrap(self, payload: bytes, peer: Address, now: float) -> bytes:
-            return payload
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *_: () if name == "messages_to_send" else None
-
     with socket.create_server((LOOPBACK, 0)) as listener:
         connected = connect_relay(
             LOOPBACK, listener.getsockname()[1], is_stream=True, is_secure=False, ca=None, bind=LOOPBACK
@@ -231,6 +234,17 @@ def test_a_stream_that_takes_nothing_does_not_grow() -> None:
         assert relay.counters["relay queue full"] > 0
         assert len(relay._out) <= MAX_QUEUE + len(data)
         relay.close()
+
+
+def test_a_flood_from_the_relay_leaves_the_loop_its_turn() -> None:
+    """The loop has more to do than to read what no peer has sent: Ctrl-C and timers wait for it."""
+    flooding, connected = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    relay = RelayedSocket(connected, Wrapping(), is_stream=False)
+    with flooding, connected:
+        flooding.send(b"1")
+        flooding.send(b"2")
+        assert relay.receive() is None
+        assert connected.recv(10) == b"2", "it waits for the next turn"
 
 
 # The client alone, in virtual time.

@@ -103,17 +103,16 @@ class RelayedSocket(Carrier):
         self._say()
 
     def receive(self) -> Arrival | None:
-        while not self._pending:
-            data = self._read()
-            if data is None:
-                return None
+        """As `Carrier.receive`. It reads once, and is None also where that brought nothing of a peer's: a relay that
+        floods must not keep the loop here."""
+        if not self._pending and (data := self._read()) is not None:
             now = clock.now()
             for frame in self._frames(data):
                 came = self._machine.message_received(frame, now)
                 if came is not None:
                     self._pending.append(Arrival.of([came[0]], through_relay(came[1])))
             self._say()
-        return self._pending.popleft()
+        return self._pending.popleft() if self._pending else None
 
     def turn(self, now: float) -> None:
         """Once in each turn of the loop: what is due, and what could not be written before."""
