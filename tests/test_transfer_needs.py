@@ -7,11 +7,13 @@ from collections import deque
 import pytest
 
 from tests.transfers import MemoryFile, transfer
+from udpsend.errors import BadPacket
 from udpsend.transfer.control_stream import ControlSender
+from udpsend.transfer.messages import need_messages
 from udpsend.transfer.sender import Sender
 from udpsend.transfer.sent_records import SentRecord, SentRecords
 from udpsend.wire.frames import DATA_HEADER_SIZE
-from udpsend.wire.ranges import RangeSet
+from udpsend.wire.ranges import MAX_TOLD, RangeSet
 
 
 class Way:
@@ -117,6 +119,16 @@ def test_of_a_record_that_is_wanted_again_in_part_the_rest_goes_too() -> None:
     assert way.send() == (0, 100)
     way.acknowledge(1)
     assert not way.sender.unfinished
+
+
+def test_pieces_that_are_wanted_again_and_not_taken_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver's window is 0: nothing is sent. It cannot need more than every other block."""
+    monkeypatch.setattr("udpsend.transfer.sender.MAX_BLOCKS", MAX_TOLD)
+    way = Way(1 << 16, 100)
+    first, second = need_messages(RangeSet((at, at + 1) for at in range(0, 4 * MAX_TOLD, 2)))
+    way.sender.message_received_untrusted(first)
+    with pytest.raises(BadPacket, match="more is needed than there are blocks"):
+        way.sender.message_received_untrusted(second)
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.02])

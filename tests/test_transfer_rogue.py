@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import deque
 from random import Random
 from typing import Any
 
@@ -13,8 +14,9 @@ from tests.transfers import SECRET, MemoryFile, Rogue
 from udpsend.config import Role
 from udpsend.errors import PeerError
 from udpsend.transfer.connection import Connection
-from udpsend.transfer.control_stream import MAX_MESSAGE, MAX_PIECES, WINDOW
+from udpsend.transfer.control_stream import MAX_MESSAGE, MAX_PIECES, WINDOW, ControlSender
 from udpsend.transfer.messages import Closed, OfferReceived, PeerVerified
+from udpsend.transfer.receiver import Receiver
 from udpsend.wire.datagram import Address, Arrival
 from udpsend.wire.frames import Ack, pack_ack, pack_control
 from udpsend.wire.json import JSON
@@ -149,6 +151,18 @@ def test_a_control_stream_in_pieces_of_a_byte_takes_bounded_work() -> None:
     assert isinstance(error, PeerError)
     assert "too many pieces" in str(error)
     assert len(connection._control_in._have) <= MAX_PIECES + 10, "one of each record that comes until it is closed"
+
+
+def test_a_manifest_in_pieces_of_a_byte_takes_bounded_memory() -> None:
+    receiver = Receiver(ControlSender(), deque())
+    receiver.ask_list(1 << 20)
+
+    def every_other_byte() -> None:
+        for at in range(0, 1 << 20, 2):
+            receiver.data_received(at, 1)
+
+    with pytest.raises(PeerError, match="too many pieces"):
+        every_other_byte()
 
 
 def test_a_flood_of_challenges_is_answered_by_few() -> None:

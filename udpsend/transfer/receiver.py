@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-from udpsend.errors import BadPacket
+from udpsend.errors import BadPacket, PeerError
 from udpsend.transfer.control_stream import ControlSender, Message
 from udpsend.transfer.messages import (
     ConnectionEvent,
@@ -22,6 +22,8 @@ from udpsend.transfer.messages import (
 from udpsend.wire.datagram import MAX_TRAIN_SIZE
 from udpsend.wire.frames import DATA_HEADER_SIZE
 from udpsend.wire.ranges import RangeSet
+
+MAX_PIECES = 1 << 16  # of a manifest, with gaps between them
 
 
 class WritesRanges(Protocol):
@@ -64,7 +66,10 @@ class _Packed:
 
     def write(self, offset: int, size: int) -> int:
         self.content[offset : offset + size] = self._room[DATA_HEADER_SIZE : DATA_HEADER_SIZE + size]
-        return self._have.add(offset, offset + size)
+        added = self._have.add(offset, offset + size)
+        if len(self._have) > MAX_PIECES:
+            raise PeerError("The other side sends the list of files in too many pieces.")
+        return added
 
 
 class Receiver:

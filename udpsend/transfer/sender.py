@@ -143,7 +143,7 @@ class Sender:
                 self._events.append(PeerVerified(digest))
             case "need" if self._accepted and not self._is_stream:
                 ranges = parse_ranges_untrusted(message.get("ranges"), self.total)
-                self._send_again(RangeSet((self._base + start, self._base + stop) for start, stop in ranges))
+                self._send_again_untrusted(RangeSet((self._base + start, self._base + stop) for start, stop in ranges))
                 self._events.append(BlocksNeeded(tuple(ranges)))
             case _:
                 raise BadPacket("unexpected message")
@@ -171,7 +171,7 @@ class Sender:
         self._events.append(OfferAccepted(self.done, missing, tuple(known)))
         self._say_finished()
 
-    def _send_again(self, ranges: RangeSet) -> None:
+    def _send_again_untrusted(self, ranges: RangeSet) -> None:
         # What is on its way of them was sent before: when it is acknowledged, that says nothing of what is sent now.
         # A look at thousands of records, but not for what was present and differs, a thousand times a second.
         was_sent = RangeSet(gap for piece in ranges for gap in self._never_sent.gaps(*piece))
@@ -183,6 +183,8 @@ class Sender:
             self._never_sent.subtract(start, stop)
             self._delivered.subtract(start, stop)
             self._unsent.add(start, stop)
+        if len(self._unsent) > MAX_BLOCKS:
+            raise BadPacket("more is needed than there are blocks")
 
     def hashes_ready(self, first: int, hashes: bytes) -> None:
         """Of consecutive blocks."""
