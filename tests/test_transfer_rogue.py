@@ -76,6 +76,7 @@ def data(offset: int, size: int) -> bytes:
         (message({"type": "accept", "present": [[5, 5]]}), "range"),
         (message({"type": "accept", "present": [[-1, 5]]}), "range"),
         (message({"type": "accept", "present": [["0", 5]]}), "range"),
+        (message({"type": "accept", "present": [[False, True]]}), "range"),
         (message({"type": "accept", "present": [[0, 1]] * 5000}), "list of ranges"),
         (message({"type": "accept", "present": [], "left_out": 5}), "left out"),
         (message({"type": "need", "ranges": [[0, 1]]}), "unexpected message"),
@@ -107,6 +108,8 @@ def test_what_breaks_the_protocol_at_a_sender(frames: bytes, reason: str) -> Non
         (message({"type": "finished"}, 100), "digest"),
         (message({"type": "finished", "digest": "00" * 31}, 100), "digest"),
         (message({"type": "finished", "digest": "x" * 64}, 100), "digest"),
+        (message({"type": "finished", "digest": "00 " * 32}, 100), "digest"),
+        (message({"type": "hashes", "first": True, "hashes": "A" * 43 + "="}, 100), "first"),
         (message({"type": "finished", "digest": 5}, 100), "digest"),
     ],
 )

@@ -18,9 +18,9 @@ CLOSE done                  ->
 from __future__ import annotations
 
 import base64
-import binascii
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -141,18 +141,24 @@ def need_messages(ranges: RangeSet) -> Iterator[Message]:
 
 def parse_hashes_untrusted(message: Message) -> tuple[int, bytes]:
     """(first block, hashes). Raises BadPacket."""
-    match message:
-        case {"first": int(first), "hashes": str(text)} if 0 <= first < 1 << 62:
-            hashes = _base64_untrusted(text)
-            if hashes and len(hashes) % DIGEST_SIZE == 0:
-                return first, hashes
-    raise BadPacket("hashes")
+    first, text = _integer_untrusted(message, "first", 0), message.get("hashes")
+    hashes = _base64_untrusted(text) if isinstance(text, str) else b""
+    if not hashes or len(hashes) % DIGEST_SIZE:
+        raise BadPacket("hashes")
+    return first, hashes
+
+
+def _integer_untrusted(message: Message, name: str, least: int) -> int:
+    value = message.get(name)
+    if type(value) is not int or not least <= value < 1 << 62:  # a bool is no number here
+        raise BadPacket(name)
+    return value
 
 
 def _base64_untrusted(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:  # binascii.Error is one; so is a character beyond ASCII
         raise BadPacket("base64") from error
 
 
@@ -166,12 +172,7 @@ def parse_left_out_untrusted(message: Message) -> bytes:
 
 def parse_ahead_untrusted(message: Message) -> int | None:
     """Raises BadPacket."""
-    match message.get("ahead"):
-        case None:
-            return None
-        case int(ahead) if type(ahead) is int and MIN_AHEAD <= ahead < 1 << 62:
-            return ahead
-    raise BadPacket("ahead")
+    return _integer_untrusted(message, "ahead", MIN_AHEAD) if message.get("ahead") is not None else None
 
 
 def parse_limit_untrusted(message: Message) -> float:
@@ -186,18 +187,15 @@ def parse_limit_untrusted(message: Message) -> float:
 
 def parse_background_untrusted(message: Message) -> bool:
     """Raises BadPacket."""
-    match message.get("background", False):
-        case bool(background):
-            return background
-    raise BadPacket("background")
+    background = message.get("background", False)
+    if not isinstance(background, bool):
+        raise BadPacket("background")
+    return background
 
 
 def parse_size_untrusted(message: Message) -> int:
     """Of a stream that has ended. Raises BadPacket."""
-    match message.get("size"):
-        case int(size) if type(size) is int and 0 <= size < 1 << 62:
-            return size
-    raise BadPacket("size")
+    return _integer_untrusted(message, "size", 0)
 
 
 def parse_ranges_untrusted(value: JSON, size: int) -> RangeSet:
@@ -208,7 +206,7 @@ def parse_ranges_untrusted(value: JSON, size: int) -> RangeSet:
     end = 0
     for item in value:
         match item:
-            case [int(start), int(stop)] if end <= start < stop <= size:
+            case [int(start), int(stop)] if type(start) is type(stop) is int and end <= start < stop <= size:
                 ranges.add(start, stop)
                 end = stop
             case _:
@@ -219,10 +217,6 @@ def parse_ranges_untrusted(value: JSON, size: int) -> RangeSet:
 def parse_digest_untrusted(message: Message) -> bytes:
     """Raises BadPacket."""
     value = message.get("digest")
-    try:
-        digest = bytes.fromhex(value) if isinstance(value, str) else b""
-    except ValueError:
-        digest = b""
-    if len(digest) != DIGEST_SIZE:
+    if not isinstance(value, str) or not re.fullmatch(f"[0-9A-Fa-f]{{{2 * DIGEST_SIZE}}}", value):
         raise BadPacket("digest")
-    return digest
+    return bytes.fromhex(value)
