@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.routers import EXTERNAL, GATEWAY, IgdRouter, nat_pmp_answer, pcp_answer, ports
 from tests.servers import LOOPBACK, UdpServer, wait_until
 from udpsend.errors import BadPacket
-from udpsend.punching import gateway, igd, pcp, portmap
+from udpsend.punching import gateway, igd, mappers, pcp, portmap
 from udpsend.punching.gateway import default_gateway, find_gateway, is_behind_nat
-from udpsend.punching.mappers import PortMapping, RouterPorts
+from udpsend.punching.mappers import IgdMapper, PortMapError, PortMapping, RouterPorts
 from udpsend.punching.portmap import PortMapper
 
 PORT = 5000
@@ -150,6 +150,20 @@ def test_upnp_takes_another_port_when_the_wish_is_taken() -> None:
         with told.mapper(ports(ssdp=ssdp.port)):
             assert told.mappings[0].address[1] != PORT
         assert home.calls[-1][1]["NewExternalPort"] == str(told.mappings[0].address[1])
+
+
+def test_upnp_of_a_router_that_is_silent_where_it_was_found() -> None:
+    """It has restarted, and listens at another port: the search is what finds that."""
+    with socket.create_server((LOOPBACK, 0)) as silent, IgdRouter() as home, UdpServer(home.search_answer) as ssdp:
+        mapper = IgdMapper(GATEWAY, PORT, ports(ssdp=ssdp.port))
+        there = home.description_text()
+        home.description = there.replace("/ctl", f"http://{LOOPBACK}:{silent.getsockname()[1]}/ctl")
+        with pytest.MonkeyPatch.context() as hasty:
+            hasty.setattr(mappers, "HTTP_TIMEOUT", 0.1)
+            with pytest.raises(PortMapError, match="no answer to UPnP"):
+                mapper.obtain()
+        home.description = there
+        assert mapper.obtain() == PortMapping("UPnP", (EXTERNAL, PORT), 600)
 
 
 def test_upnp_that_knows_only_permanent_mappings() -> None:

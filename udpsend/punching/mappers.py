@@ -103,10 +103,8 @@ class PcpMapper:
             return _exchange(self._router, self._gateway.own, request, parse)
         except pcp.OnlyNatPmp:
             raise
-        except TimeoutError:
-            raise PortMapError("no answer to PCP") from None
         except (BadPacket, OSError) as error:
-            raise PortMapError(f"PCP: {_reason(error)}") from error
+            raise _no_mapping("PCP", error) from error
 
 
 class IgdMapper:
@@ -124,18 +122,16 @@ class IgdMapper:
             self._service = self._service or self._find_service()
             host = pcp.check_host_untrusted(self._call("GetExternalIPAddress", {}).get("NewExternalIPAddress", ""))
             lifetime = self._add(LIFETIME)
-        except TimeoutError:
-            raise PortMapError("no answer to UPnP") from None
         except (BadPacket, OSError, http.client.HTTPException) as error:
             self._service = None
-            raise PortMapError(f"UPnP: {_reason(error)}") from error
+            raise _no_mapping("UPnP", error) from error
         return PortMapping("UPnP", (host, self._external), lifetime)
 
     def release(self) -> None:
         try:
             self._call("DeletePortMapping", self._arguments())
         except (BadPacket, OSError, http.client.HTTPException) as error:
-            raise PortMapError(f"UPnP: {_reason(error)}") from error
+            raise _no_mapping("UPnP", error) from error
 
     def _find_service(self) -> igd.Service:
         router = self._gateway.address
@@ -220,7 +216,12 @@ def _exchange(router: Address, own: str, request: bytes, parse: Callable[[bytes]
     raise TimeoutError
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "the router does not speak it"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+def _no_mapping(protocol: str, error: Exception) -> PortMapError:
+    match error:
+        case TimeoutError():
+            return PortMapError(f"no answer to {protocol}")
+        case ConnectionRefusedError():
+            why = "the router does not speak it"
+        case _:
+            why = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return PortMapError(f"{protocol}: {why}")
