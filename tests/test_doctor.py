@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,7 @@ from udpsend.doctor.stun_probe import Question, StunProbe, parse_answer_untruste
 from udpsend.doctor.system import examine_mtu, examine_system
 from udpsend.errors import BadPacket, PeerNeverCame, UdpsendError, UsageError
 from udpsend.events import PathKind
+from udpsend.rendezvous import mailboxes
 from udpsend.serve.server import Server
 
 CODE = "4821-marble-otter"
@@ -453,6 +455,19 @@ def test_a_pair_of_one(config: Config) -> None:
     alone = Config(brokers=config.brokers, stun_servers=(), lan=False, bind=LOOPBACK, timeout=0.5)
     with pytest.raises(PeerNeverCame):
         doctor.try_pair(CODE, alone)
+
+
+def test_where_one_mailbox_cannot_be_opened_those_before_it_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = threading.Event()
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(mailboxes, "open_mqtt", lambda *_: [SimpleNamespace(close=closed.set)])
+    monkeypatch.setattr(mailboxes, "open_multicast", no_thread)
+    with pytest.raises(RuntimeError):
+        doctor.try_pair(CODE, Config(brokers=(), stun_servers=(), bind=LOOPBACK))
+    assert closed.wait(PATIENCE)
 
 
 def test_of_a_pair_nobody_is_called_the_sender(config: Config, capsys: pytest.CaptureFixture[str]) -> None:

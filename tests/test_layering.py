@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Examines the network with the parts that a session uses, and tries a session.
     "udpsend.doctor": (
         "udpsend.shell",
+        "udpsend.leaving",
         "udpsend.relaying",
         "udpsend.session",
         "udpsend.net",

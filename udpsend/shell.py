@@ -32,8 +32,8 @@ from udpsend.punching.candidates import same_host_token
 from udpsend.punching.path import CandidatesWanted, SocketChosen, SocketsWanted
 from udpsend.rendezvous.code import Code
 from udpsend.rendezvous.handshake import prepare
-from udpsend.rendezvous.mailbox import Inbox, Mailbox
-from udpsend.rendezvous.mailboxes import open_mailboxes
+from udpsend.rendezvous.mailbox import Inbox
+from udpsend.rendezvous.mailboxes import Mailboxes
 from udpsend.reporting import Reporter
 from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.closing import INTERVAL, REPEATS, unconfirmed
@@ -64,7 +64,7 @@ class Shell:
         self._confirm = confirm
         self._config = config
         self._code = code
-        self._mailboxes: list[Mailbox] = []
+        self._mailboxes = Mailboxes()
         self._exchange: ManualExchange | None = None
         self._error: UdpsendError | None = None
         self._ended = self._is_path_lost = False
@@ -145,22 +145,19 @@ class Shell:
         if self._exchange is not None:
             return
 
+        def take(message: bytes) -> None:
+            self.session.message_received(message, clock.now())
+
         def on_state(name: str, up: bool, detail: str) -> None:
             self.driver.call_soon(lambda: self._mailbox_changed(events.MeetingPlace(name, up, detail)))
 
-        on_message = Inbox(
-            self.driver.call_soon, lambda message: self.session.message_received(message, clock.now())
-        ).put
-        self._mailboxes.extend(open_mailboxes(self._config, self._code.topic, on_message, on_state))
+        on_message = Inbox(self.driver.call_soon, take).put
+        self._mailboxes.open(self._config, self._code.topic, on_message, on_state)
 
     def _mailbox_changed(self, place: events.MeetingPlace) -> None:
         self.emit(place)
         if place.up:
             self.session.mailbox_up(place.name, clock.now())
-
-    def _renew_mailboxes(self) -> None:
-        for mailbox in self._mailboxes:
-            mailbox.renew()
 
     # the session's events
 
@@ -178,7 +175,7 @@ class Shell:
             self._exchange.turn(now, self._discovery.is_complete)
             self._discovery.keep_alive(now)
         elif self._discovery.look_around(now):
-            self._renew_mailboxes()
+            self._mailboxes.renew()
         while (event := self.session.next_event()) is not None:
             self.session_event(event, now)
         if now >= self.offer_late:
@@ -190,8 +187,7 @@ class Shell:
     def _publish(self, now: float) -> None:
         """When datagrams have left: the other side may act on 'opened' before a busy machine lets the openers go."""
         for message in self.session.messages_to_send(now):
-            for mailbox in self._mailboxes:
-                mailbox.publish(message)
+            self._mailboxes.publish(message)
 
     def show_progress(self, now: float) -> None:
         self._progress_time = now
@@ -206,7 +202,7 @@ class Shell:
                 self.emit(event)
                 self._phrase = phrase
                 if self._discovery.refresh(now):
-                    self._renew_mailboxes()
+                    self._mailboxes.renew()
             case SocketsWanted(count):
                 self.session.sockets_opened(self._endpoint.open_more(count), now)
             case SocketChosen(local):
@@ -218,7 +214,7 @@ class Shell:
                     self.emit(events.PathLost())
                 self._discovery.again()
                 if not by_peer:
-                    self._renew_mailboxes()
+                    self._mailboxes.renew()
             case PathMoved(found):
                 self._is_path_lost = False
                 self.emit(found)
@@ -296,7 +292,7 @@ class Shell:
 
     def leave(self) -> None:
         self._publish(clock.now())
-        at_once([self._discovery.close, *(mailbox.close for mailbox in self._mailboxes)], GOODBYE_TIMEOUT)
+        at_once([self._discovery.close, *self._mailboxes.closing()], GOODBYE_TIMEOUT)
         self.driver.close()
         self._endpoint.close()
 

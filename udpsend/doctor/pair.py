@@ -10,19 +10,18 @@ from __future__ import annotations
 import queue
 import secrets
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from msgspec import Struct
 
 from udpsend import events
 from udpsend.config import Config, Role
 from udpsend.errors import PeerNeverCame, TransferFailed
+from udpsend.leaving import at_once
 from udpsend.net import clock
 from udpsend.rendezvous.code import Code, parse_code
-from udpsend.rendezvous.mailbox import Mailbox
-from udpsend.rendezvous.mailboxes import open_mailboxes
+from udpsend.rendezvous.mailboxes import Mailboxes
 from udpsend.session import SessionEvent
 from udpsend.shell import OnEvent, Shell
 from udpsend.wire.frames import Close, CloseCode
@@ -30,7 +29,6 @@ from udpsend.wire.frames import Close, CloseCode
 PREFIX = b"udpsend doctor 1 "
 NUMBER_SIZE = 16
 INTERVAL = 0.5  # seconds between two repetitions
-MAX_HEARD = 256  # numbers; a stranger may leave any amount
 
 
 class PairReport(Struct, frozen=True):
@@ -88,45 +86,37 @@ class _Trying(Shell):
 @contextmanager
 def _elected_role(code: Code, config: Config) -> Iterator[Role]:
     """The role of this side. The number is repeated for as long as the context lasts: the other side needs it, too."""
-    heard: queue.Queue[bytes] = queue.Queue(MAX_HEARD)
+    own = PREFIX + secrets.token_bytes(NUMBER_SIZE)
+    heard: queue.Queue[bytes] = queue.Queue(1)  # the first; a stranger may leave any amount
     ended = threading.Event()
+    mailboxes = Mailboxes()
 
     def on_message(message: bytes) -> None:
-        if not heard.full() and len(message) == len(PREFIX) + NUMBER_SIZE and message.startswith(PREFIX):
-            heard.put(message)
+        if message != own and len(message) == len(own) and message.startswith(PREFIX):
+            with suppress(queue.Full):
+                heard.put_nowait(message)
 
     def on_state(name: str, up: bool, detail: str) -> None:
         """The session that follows tells the same."""
 
-    own = PREFIX + secrets.token_bytes(NUMBER_SIZE)
-    mailboxes = list(open_mailboxes(config, f"{code.topic}/doctor", on_message, on_state))
-    repeating = threading.Thread(target=_repeat, args=(own, mailboxes, ended), name="udpsend-doctor", daemon=True)
-    repeating.start()
+    def repeat() -> None:
+        while not ended.wait(INTERVAL):
+            mailboxes.publish(own)
+
     try:
-        yield Role.SENDER if own > _first_other(own, heard, config.timeout) else Role.RECEIVER
+        mailboxes.open(config, f"{code.topic}/doctor", on_message, on_state)
+        threading.Thread(target=repeat, name="udpsend-doctor", daemon=True).start()
+        yield Role.SENDER if own > _first(heard, config.timeout) else Role.RECEIVER
     finally:
         ended.set()
-        repeating.join()
-        for thread in [threading.Thread(target=mailbox.close, daemon=True) for mailbox in mailboxes]:
-            thread.start()
+        at_once(mailboxes.closing(), 0.0)
 
 
-def _repeat(message: bytes, mailboxes: list[Mailbox], ended: threading.Event) -> None:
-    while not ended.wait(INTERVAL):
-        for mailbox in mailboxes:
-            mailbox.publish(message)
-
-
-def _first_other(own: bytes, heard: queue.Queue[bytes], timeout: float) -> bytes:
-    deadline = time.monotonic() + timeout
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            number = heard.get(timeout=left)
-        except queue.Empty:
-            break
-        if number != own:
-            return number
-    raise PeerNeverCame(
-        f"Nobody with this code came within {timeout:.0f} s. Start 'udpsend doctor --code' with the same code and the "
-        "same brokers on the other machine."
-    )
+def _first(heard: queue.Queue[bytes], timeout: float) -> bytes:
+    try:
+        return heard.get(timeout=timeout)
+    except queue.Empty:
+        raise PeerNeverCame(
+            f"Nobody with this code came within {timeout:.0f} s. Start 'udpsend doctor --code' with the same code and "
+            "the same brokers on the other machine."
+        ) from None
