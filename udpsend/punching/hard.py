@@ -26,8 +26,8 @@ port 2 m. With m = a + b and n = m + b the two cross, whatever a and b are: each
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from udpsend.config import Role
 from udpsend.punching.behaviour import NatBehaviour
@@ -60,32 +60,34 @@ def _paced(due: float, pace: float, now: float) -> float:
     return max(due, now - MAX_LATE) + pace
 
 
-class Method(Protocol):
+class Method(ABC):
     """Something that sends requests beyond those to the candidates."""
 
-    due: float
-    """When to call `take` next; infinite when all is sent, or nothing can be yet."""
-    sockets_wanted: int
+    sockets_wanted = 0
     """To be opened when `due` has come."""
-    begun: bool
-    hold: float
+    hold = 0.0
     """Seconds from the start for which the candidates are not to be sent more than openers."""
 
+    def __init__(self, due: float) -> None:
+        self.due = due
+        """When to call `take` next; infinite when all is sent, or nothing can be yet."""
+        self.begun = False
+        """It has been asked what to send."""
+
+    @abstractmethod
     def take(self, now: float) -> Target | None:
         """What to send next."""
 
-    def sockets_opened(self, sockets: list[int], now: float) -> None: ...
+    def sockets_opened(self, sockets: list[int], now: float) -> None:  # noqa: B027 - most want none
+        """Those that were wanted."""
 
 
-class PortSearch:
+class PortSearch(Method):
     """The easy side."""
 
     def __init__(self, peer: NatBehaviour, outside: Address, main: int, apart: int, start: float, seed: bytes) -> None:
         """From the socket `main` to the one like it, from `apart` to the fan."""
-        self.sockets_wanted = 0
-        self.begun = False
-        self.hold = 0.0
-        self.due = start + (PATIENCE_PREDICTED if peer.sequential else PATIENCE_RANDOM)
+        super().__init__(start + (PATIENCE_PREDICTED if peer.sequential else PATIENCE_RANDOM))
         self._host, self._port = outside
         self._apart = apart
         self._sent = 0
@@ -100,7 +102,6 @@ class PortSearch:
         self._first, self._step = first, step
 
     def take(self, now: float) -> Target:
-        self.begun = True
         number, self._sent = self._sent, self._sent + 1
         following = _paced(self.due, SEARCH_PACE, now)
         if self._sent == MAX_SEARCH:
@@ -114,19 +115,15 @@ class PortSearch:
             return (self._host, port), local, 0
         return (self._host, FIRST_PORT + (self._first + number * self._step) % PORTS), self._apart, 0
 
-    def sockets_opened(self, sockets: list[int], now: float) -> None:
-        """It wants none."""
 
-
-class Fan:
+class Fan(Method):
     """The hard side."""
 
     def __init__(self, outside: Address, start: float, hold: float, ttls: Sequence[int]) -> None:
         """`ttls`: one for each round."""
+        super().__init__(start + PATIENCE_RANDOM)
         self.sockets_wanted = FAN_SOCKETS
-        self.begun = False
         self.hold = hold
-        self.due = start + PATIENCE_RANDOM
         self._target = outside
         self._ttls = ttls
         self._sockets: list[int] = []
@@ -134,7 +131,6 @@ class Fan:
         self._round_start = 0.0
 
     def take(self, now: float) -> Target | None:
-        self.begun = True
         if not self._sockets:
             self.due = math.inf
             return None
@@ -156,25 +152,18 @@ class Fan:
         self.due = now
 
 
-class Crossing:
+class Crossing(Method):
     """Either side, where both are hard and sequential. `step`: 1 on one side, 2 on the other."""
 
     def __init__(self, outside: Address, main: int, start: float, step: int) -> None:
-        self.sockets_wanted = 0
-        self.begun = False
-        self.hold = 0.0
-        self.due = start + PATIENCE_PREDICTED
+        super().__init__(start + PATIENCE_PREDICTED)
         host, port = outside
         ports = range(port + step, min(65_536, port + step * CROSSINGS + 1), step)
         self._targets = [((host, port), main, 0) for port in ports] * CROSSING_ROUNDS
 
     def take(self, now: float) -> Target | None:
-        self.begun = True
         self.due = _paced(self.due, FAN_PACE, now) if len(self._targets) > 1 else math.inf
         return self._targets.pop(0) if self._targets else None
-
-    def sockets_opened(self, sockets: list[int], now: float) -> None:
-        """It wants none."""
 
 
 def _ttls(own: NatBehaviour) -> tuple[int, int, int]:

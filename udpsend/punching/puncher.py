@@ -182,6 +182,7 @@ class Puncher:
             self._pace_at = now + PACE
             self._request_to(pair, 0, now)
         while self._method is not None and not self._method.sockets_wanted and now >= self._method_due:
+            self._method.begun = True
             target = self._method.take(now)
             if target is None:
                 return
