@@ -8,7 +8,7 @@ crossed with a TTL of 2, and the next drops it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 
 from udpsend.punching.pairs import Pair
 
@@ -32,7 +32,7 @@ class Openers:
             pair.held = True
             pair.next_probe = self.until
 
-    def cross(self, routers: int, pairs: Collection[Pair], now: float) -> None:
+    def cross(self, routers: int, pairs: Iterable[Pair], now: float) -> None:
         """It is known how many of our own there are: openers that did not get so far go out again."""
         if routers + 1 > self.ttl:
             self.ttl = routers + 1
@@ -40,7 +40,7 @@ class Openers:
                 if pair.held and not pair.received:
                     self.open(pair, now)
 
-    def peer_spoke(self, pairs: Collection[Pair], now: float) -> None:
+    def peer_spoke(self, pairs: Iterable[Pair], now: float) -> None:
         """The mailbox works, and what the peer has still to say is not far."""
         if now + self._hold < self.until:
             self.until = now + self._hold
@@ -48,7 +48,7 @@ class Openers:
                 if pair.held:
                     pair.next_probe = min(pair.next_probe, self.until)
 
-    def peer_opened(self, pairs: Collection[Pair], at_least: float, now: float) -> None:
+    def peer_opened(self, pairs: Iterable[Pair], at_least: float, now: float) -> None:
         """The peer's routers expect what comes from here. `at_least`: seconds from the start."""
         if now < self.until:
             self.until = max(now, self._start + at_least)

@@ -1,6 +1,6 @@
 """Probes all addresses of the peer at once until both sides agree on the best one that works both ways. Sans-IO.
 
-1. Candidates of the peer become pairs; each is probed with REQUESTs, paced, at growing intervals.
+1. Candidates of the peer become pairs (`pairs.py`); each is probed with REQUESTs, paced, at growing intervals.
 2. A datagram that is authentic (`channel.py`) belongs to the pair of its source address, which is learned
    (peer-reflexive) if it is a REQUEST from an unknown one.
 3. A REQUEST is answered by a RESPONSE to where it came from, and triggers a REQUEST there. A RESPONSE from the address
@@ -22,17 +22,16 @@ from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.events import PathKind
 from udpsend.punching.behaviour import NatBehaviour
-from udpsend.punching.candidates import addresses_through_relay, path_kind
 from udpsend.punching.channel import ProbeChannel
 from udpsend.punching.deadline import PUNCH_TIMEOUT, Deadline
 from udpsend.punching.hard import Method, choose_method
 from udpsend.punching.nomination import Nomination
 from udpsend.punching.openers import Openers
 from udpsend.punching.outbox import Outbox, Tally, size_on_the_wire
-from udpsend.punching.pairs import MAX_INTERVAL, MAX_PAIRS, Pair
+from udpsend.punching.pairs import MAX_INTERVAL, Checklist, Pair
 from udpsend.punching.path import Path, PathValidated, PunchFailed, SocketsWanted
-from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
-from udpsend.wire.datagram import Address, Arrival, Transmit
+from udpsend.wire.candidate import Candidate
+from udpsend.wire.datagram import Arrival, Transmit
 from udpsend.wire.probe import TRANSACTION_SIZE, Probe, ProbeType
 
 PACE = 0.005  # seconds between requests; RFC 8445, section 14.2 asks for this much
@@ -68,16 +67,12 @@ class Puncher:
         self._channel = ProbeChannel(secret, role)
         self._outbox = Outbox(self._channel, self.drops)
         self._random_bytes = random_bytes
-        self._same_host = same_host
         self._main = main_socket
         self._start = now
         self._deadline = Deadline(now, timeout, has_more=has_more)
-        self._max_interval = max(MAX_INTERVAL, timeout / SLOWEST_PROBES)
         self._failed = False
-        self._local: list[Candidate] = []
-        self._pairs: dict[tuple[Address, int], Pair] = {}
-        self._signalled: set[Address] = set()
-        self._relayed: set[Address] = set()
+        interval = max(MAX_INTERVAL, timeout / SLOWEST_PROBES)
+        self._checklist = Checklist(main_socket, same_host, now + RELAY_DELAY, interval, self.drops)
         self._method: Method | None = None
         self._pace_at = now
         self._events: list[PunchEvent] = []
@@ -86,57 +81,27 @@ class Puncher:
 
     def add_local_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
         """This side's own: they tell how direct the peer's addresses are."""
-        self._local += candidates
         self._deadline.candidates_known(candidates, now, own=True)
-        for candidate in candidates:
-            self._pairs.pop((candidate.address, self._main), None)
-        for pair in self._pairs.values():
-            pair.kind = path_kind(self._local, pair.address, self._same_host, self._relayed)
-        self._pair_through_relay(now)
+        self._checklist.add_local(candidates, now)
 
     def add_remote_candidates(self, candidates: Sequence[Candidate], now: float) -> None:
         """The peer's, in any number of portions. Beyond MAX_CANDIDATES in all they are ignored."""
         self._deadline.candidates_known(candidates, now, own=False)
-        own = {candidate.address for candidate in self._local}
-        for candidate in candidates:
-            if len(self._signalled) >= MAX_CANDIDATES:
-                self.drops["too many candidates"] += 1
-                break
-            if candidate.type is CandidateType.LOOPBACK and not self._same_host:
-                continue
-            if candidate.address in own or candidate.address in self._signalled:
-                continue  # the same private address in two homes: there it would be us
-            if candidate.type is CandidateType.RELAYED:
-                self._relayed.add(candidate.address)
-            pair = self._signalled_pair(candidate.address, now)
-            if pair is not None:
-                self._signalled.add(candidate.address)
-                if pair.kind is PathKind.INTERNET:
-                    self._openers.open(pair, now)
-        self._pair_through_relay(now)
-
-    def _pair_through_relay(self, now: float) -> None:
-        for address in addresses_through_relay(self._local, self._signalled):
-            self._signalled_pair(address, now)
-
-    def _signalled_pair(self, address: Address, now: float) -> Pair | None:
-        """The pair of an address that the peer told, maybe learned before; None where there are too many."""
-        pair = self._pairs.get((address, self._main)) or self._add_pair(address, self._main, now)
-        if pair is not None:
-            pair.signalled = True
-        return pair
+        for pair in self._checklist.add_remote(candidates, now):
+            if pair.kind is PathKind.INTERNET:
+                self._openers.open(pair, now)
 
     def peer_spoke(self, now: float) -> None:
-        self._openers.peer_spoke(self._pairs.values(), now)
+        self._openers.peer_spoke(self._checklist, now)
 
     def peer_opened(self, now: float) -> None:
         hold = self._method.hold if self._method is not None else 0.0
-        self._openers.peer_opened(self._pairs.values(), hold, now)
+        self._openers.peer_opened(self._checklist, hold, now)
 
     def set_behaviours(self, own: NatBehaviour, peer: NatBehaviour, now: float) -> None:
         """What both NATs do. May come at any time, and again as more is known; what has begun goes on."""
         self._deadline.behaviours_known(own, peer)
-        self._openers.cross(own.routers, self._pairs.values(), now)
+        self._openers.cross(own.routers, self._checklist, now)
         if self._method is None or not self._method.begun:
             self._method = choose_method(self._role, own, peer, self._main, self._start, self._random_bytes)
 
@@ -159,9 +124,9 @@ class Puncher:
         if self._failed:
             return
         local = arrival.local or self._main
-        pair = self._pairs.get((arrival.address, local))
+        pair = self._checklist.get(arrival.address, local)
         if pair is None and probe.type is ProbeType.REQUEST:
-            pair = self._add_pair(arrival.address, local, now)
+            pair = self._checklist.add(arrival.address, local, now)
         if pair is None:
             self.drops["unknown address"] += 1
             return
@@ -177,7 +142,7 @@ class Puncher:
 
     def _request(self, now: float) -> None:
         """What is due of the candidates, and of the method."""
-        pair = self._next_pair() if now >= self._pace_at else None
+        pair = self._checklist.next(self._may_send) if now >= self._pace_at else None
         if pair is not None and pair.next_probe <= now:
             self._pace_at = now + PACE
             self._request_to(pair, 0, now)
@@ -198,19 +163,19 @@ class Puncher:
     @property
     def _method_due(self) -> float:
         """Not while a pair works: if that fails, the method goes on."""
-        if self._method is None or any(pair.validated for pair in self._pairs.values()):
+        if self._method is None or any(pair.validated for pair in self._checklist):
             return math.inf
         return max(self._method.due, self._openers.until)
 
     @property
     def _give_up_at(self) -> float:
-        return self._deadline.at(is_heard=any(pair.received for pair in self._pairs.values()))
+        return self._deadline.at(is_heard=any(pair.received for pair in self._checklist))
 
     def next_timer(self) -> float | None:
         if not self.unfinished:
             return None
         timer = min(self._give_up_at, self._nomination.timer, self._method_due)
-        pair = self._next_pair()
+        pair = self._checklist.next(self._may_send)
         return timer if pair is None else min(timer, max(pair.next_probe, self._pace_at))
 
     def timer_expired(self, now: float) -> None:
@@ -231,8 +196,8 @@ class Puncher:
 
     def failure(self) -> PunchFailed:
         """What has come of it, if this is the end."""
-        heard = sum(pair.received > 0 for pair in self._pairs.values())
-        return PunchFailed(len(self._signalled), heard, *self._deadline.versions())
+        heard = sum(pair.received > 0 for pair in self._checklist)
+        return PunchFailed(len(self._checklist.signalled), heard, *self._deadline.versions())
 
     @property
     def tally(self) -> Tally:
@@ -268,27 +233,12 @@ class Puncher:
 
     def _decide(self, now: float) -> None:
         if self.unfinished:
-            self._nomination.decide(self._pairs.values(), now)
+            self._nomination.decide(self._checklist, now)
 
     def _path_agreed(self, pair: Pair) -> None:
         if self.path is None:
             self.path = Path(pair.address, self._nomination.kind, pair.round_trip, pair.local)
             self._events.append(PathValidated(self.path))
-
-    def _add_pair(self, address: Address, local: int, now: float) -> Pair | None:
-        if len(self._pairs) >= MAX_PAIRS:
-            self.drops["too many addresses"] += 1
-            return None
-        kind = path_kind(self._local, address, self._same_host, self._relayed)
-        first_probe = max(now, self._start + RELAY_DELAY) if kind is PathKind.RELAYED else now
-        pair = Pair(address, kind, address in self._signalled, first_probe, local, max_interval=self._max_interval)
-        self._pairs[address, local] = pair
-        return pair
-
-    def _next_pair(self) -> Pair | None:
-        """The one whose probe is due first; among equals the most direct."""
-        eligible = (pair for pair in self._pairs.values() if self._may_send(pair))
-        return min(eligible, key=lambda pair: (pair.next_probe, pair.rank), default=None)
 
     def _may_send(self, pair: Pair) -> bool:
         return pair.may_send(size_on_the_wire(pair.address), self.credit)
