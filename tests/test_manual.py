@@ -212,6 +212,19 @@ def test_a_letter_that_changed_anywhere_is_noticed() -> None:
                 read_text_untrusted(number, changed)
 
 
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (("9", "\N{EM DASH}"), "something of it is missing or has changed"),
+        (("9", "9" * MAX_TEXT_SIZE), "it is too long"),
+    ],
+)
+def test_a_text_that_begins_as_it_should_is_not_said_to_begin_otherwise(how: tuple[str, str], why: str) -> None:
+    text = write_text(1, bytes(range(256)))
+    with pytest.raises(BadPacket, match=why):
+        read_text_untrusted(1, text.replace(*how))
+
+
 @pytest.mark.parametrize(("number", "size"), [(1, 16 + 33), (2, 33 + 16)])
 def test_a_text_that_is_too_short_is_none(number: int, size: int) -> None:
     assert len(read_text_untrusted(number, write_text(number, bytes(size)))) == size
