@@ -30,7 +30,6 @@ _ATTRIBUTE = struct.Struct("!HH")
 _CHANGE_REQUEST = 0x0003
 _RESPONSE_PORT = 0x0027
 _PADDING = 0xC0DE  # of the range that a server ignores where it does not know it; RFC 5780's own PADDING it must know
-_DONT_FRAGMENT = {socket.AF_INET: (socket.IPPROTO_IP, 10, 3), socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 3)}
 
 
 class Question(Struct, frozen=True):
@@ -60,7 +59,9 @@ class StunProbe:
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
             if sys.platform == "linux":
-                self._socket.setsockopt(*_DONT_FRAGMENT[family])
+                from udpsend.net.linux import forbid_fragments
+
+                forbid_fragments(self._socket)
             self._socket.bind((bind or "", 0))
         except BaseException:
             self._socket.close()

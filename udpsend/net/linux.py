@@ -34,7 +34,7 @@ from udpsend.wire.datagram import (
 # linux/udp.h and linux/in.h; the socket module has no names for them (Python 3.11)
 UDP_GRO = 104
 IP_MTU_DISCOVER = 10
-IP_PMTUDISC_PROBE = 3  # set DF and ignore what the kernel believes of the path: the search is ours (RFC 8899)
+IP_PMTUDISC_PROBE = 3
 IPV6_MTU_DISCOVER = 23
 
 OFFLOAD_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
@@ -46,6 +46,14 @@ TRICKLE = 24  # datagrams in one call; fewer cost more to wake up for than to ta
 _SEGMENT = struct.Struct("=H")
 
 
+def forbid_fragments(sock: socket.socket) -> None:
+    """Set DF, and ignore what the kernel believes of the path: the search is ours (RFC 8899)."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+
+
 class LinuxSocket(Carrier):
     """Raises OSError where the kernel is older than 5.0."""
 
@@ -54,10 +62,7 @@ class LinuxSocket(Carrier):
         self._lanes = Lane(sock)
         # What a sender on this host has joined would be cut after the choice of a lane, and not where lanes change.
         self._may_widen = self.offload = offload
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        forbid_fragments(sock)
         sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, int(offload))
         self._slots = slots = Slots()
         calls, fd = libc.load(), sock.fileno()
