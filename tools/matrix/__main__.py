@@ -9,6 +9,7 @@ import argparse
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 
+from tools.matrix import numbers
 from tools.matrix.cell import Cell, Result, measure
 from udpsend.config import Config
 
@@ -19,10 +20,6 @@ BUFFERS = (0.5, 1.0, 4.0)
 CONFIGS = {"bbr": Config(), "cubic": Config(congestion="cubic"), "background": Config(background=True)}
 GOODPUT_BAR = 0.9
 DELAY_BAR = 1.25
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in text.split(","))
 
 
 def _job(job: tuple[Cell, int, float | None, str]) -> tuple[Cell, Result]:
@@ -41,10 +38,10 @@ def _verdict(cell: Cell, result: Result) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.matrix", description=__doc__)
-    parser.add_argument("--rate", type=_numbers, default=RATES, help="Mbit/s")
-    parser.add_argument("--rtt", type=_numbers, default=ROUND_TRIPS, help="ms")
-    parser.add_argument("--loss", type=_numbers, default=LOSSES, help="percent")
-    parser.add_argument("--buffer", type=_numbers, default=BUFFERS, help="bandwidth-delay products")
+    parser.add_argument("--rate", type=numbers, default=RATES, help="Mbit/s")
+    parser.add_argument("--rtt", type=numbers, default=ROUND_TRIPS, help="ms")
+    parser.add_argument("--loss", type=numbers, default=LOSSES, help="percent")
+    parser.add_argument("--buffer", type=numbers, default=BUFFERS, help="bandwidth-delay products")
     parser.add_argument("--seconds", type=float, default=None, help="virtual seconds for each cell")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)

@@ -22,6 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
+from tools.matrix import numbers
 from tools.netlab import Host, Lab, LabError, Port, Topology, missing_requirements
 
 WAN = Topology(
@@ -43,10 +44,6 @@ BEGUN = 10_000  # bytes
 PATIENCE = 30.0  # seconds until both flows are there
 UDPSEND = [sys.executable, "-m", "udpsend"]
 _SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL}
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in text.split(","))
 
 
 def _start(lab: Lab, host: str, argv: list[Any], until: str) -> IO[bytes]:
@@ -107,7 +104,7 @@ def share(
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.matrix.kernel", description=__doc__)
     parser.add_argument("--against", default="cubic,bbr", help="congestion controls of this kernel")
-    parser.add_argument("--buffer", type=_numbers, default=(1.0, 4.0), help="bandwidth-delay products")
+    parser.add_argument("--buffer", type=numbers, default=(1.0, 4.0), help="bandwidth-delay products")
     parser.add_argument("--rate", type=float, default=50.0, help="Mbit/s")
     parser.add_argument("--rtt", type=float, default=40.0, help="ms")
     parser.add_argument("--seconds", type=float, default=60.0)

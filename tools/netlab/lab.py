@@ -20,7 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -215,9 +215,10 @@ class Lab:
     def _configure(self, host: Host) -> None:
         lines = []
         for port in host.ports:
-            # IPv6 would otherwise look for a second or two whether somebody else has the address.
-            nodad = {True: " nodad", False: ""}
-            lines += [f"address add {a} dev {port.interface}{nodad[':' in a]}" for a in port.addresses]
+            for address in port.addresses:
+                # IPv6 would otherwise look for a second or two whether somebody else has the address.
+                unchecked = " nodad" if ":" in address else ""
+                lines.append(f"address add {address} dev {port.interface}{unchecked}")
             lines.append(f"link set {port.interface} up")
         if host.gateway is not None:
             lines.append(f"route add default via {host.gateway}")
@@ -261,12 +262,10 @@ class Lab:
         stdin: int | IO[bytes] | None = subprocess.DEVNULL,
         stdout: int | IO[bytes] | None = None,
         stderr: int | IO[bytes] | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Starts `argv` on `host`. What still runs at `down` is killed."""
         process = subprocess.Popen(
-            self.on(host, argv), stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=cwd, start_new_session=True
+            self.on(host, argv), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
         )
         self._processes.append(process)
         return process

@@ -74,15 +74,15 @@ def ask(addresses: list[tuple[str, int]]) -> dict[str, object]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
         own.bind(("0.0.0.0", 0))  # noqa: S104
         admitted = sorted(_question(own, addresses[0], list(range(len(addresses)))))
-        hairpin = _hairpins(own, addresses[0], [0]) if admitted else False
+        hairpin = _hairpins(own, addresses[0]) if admitted else False
     return {"port": port, "mappings": mappings, "admitted": admitted, "hairpin": hairpin}
 
 
-def _hairpins(own: socket.socket, server: tuple[str, int], indexes: list[int]) -> bool:
+def _hairpins(own: socket.socket, server: tuple[str, int]) -> bool:
     """Whether two sockets of this host reach each other at their outside addresses."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("0.0.0.0", 0))  # noqa: S104
-        seen = [_question(sock, server, indexes)[0] for sock in (own, other)]
+        seen = [_question(sock, server, [0])[0] for sock in (own, other)]
         for _ in range(ATTEMPTS):
             for sock, (host, port) in zip((own, other), reversed(seen), strict=True):
                 sock.sendto(b"hairpin", (host, port))
