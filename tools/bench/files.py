@@ -25,7 +25,7 @@ from typing import Any
 from . import memory
 from .compare import byte_count
 from .network import Loopback
-from .ours import Udpsend
+from .ours import Udpsend, new_code
 from .process import BenchError
 from .ssh import Scp
 from .tool import Command, Place, Sample, race
@@ -95,7 +95,7 @@ class Pipes(Udpsend):
     """Standard input to standard output."""
 
     def transfer(self, place: Place) -> Sample:
-        code = f"{secrets.randbelow(10_000):04d}-bench-{secrets.token_hex(4)}"
+        code = new_code()
         mine = [os.fspath(word) for word in self._command]
         receive = shlex.join([*mine, "recv", "--code", code, "--yes", "-o", "-", *self._peer_options])
         send = shlex.join([*mine, "send", "-", "--code", code, "--no-qr", *self._peer_options])
@@ -208,7 +208,7 @@ class Peer:
 
 def both(source: Path, here: Path, limit: float = 0.0, counter: Path | None = None) -> tuple[Peer, Peer]:
     """(receiver, sender) with a new code."""
-    code = f"{secrets.randbelow(10_000):04d}-bench-{secrets.token_hex(4)}"
+    code = new_code()
     return Peer("receive", code, here, limit, counter), Peer("send", code, source, limit)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from .network import free_port
 from .peers import first_line
 from .process import BenchError
-from .tool import Command, Place, Sample, race
+from .tool import Command, Place, Sample, Tool, race
 
 STOCK_BUFFER = 212_992  # net.core.rmem_max and wmem_max of a Linux that nobody has tuned
 # `udpsend` on a system that has neither offload nor sendmmsg.
@@ -48,6 +48,11 @@ def _package() -> Path:
     return Path(udpsend.__file__).parent
 
 
+def new_code() -> str:
+    """The nameplate makes it one of the usual kind, which is not slowed down on purpose."""
+    return f"{secrets.randbelow(10_000):04d}-bench-{secrets.token_hex(4)}"
+
+
 @contextmanager
 def stock_buffers() -> Iterator[None]:
     """Lowers what the kernel grants a socket to what it grants on a stock host. It holds for the whole machine."""
@@ -62,10 +67,8 @@ def stock_buffers() -> Iterator[None]:
             setting.write_text(text)
 
 
-class Udpsend:
+class Udpsend(Tool):
     """The program with a choice of environment and options."""
-
-    delivers = True
 
     def __init__(
         self, name: str, about: str, env: Mapping[str, str], options: tuple[str, ...] = (), *, is_portable: bool = False
@@ -100,8 +103,7 @@ class Udpsend:
             server.terminate()
 
     def transfer(self, place: Place) -> Sample:
-        # The nameplate makes it a code of the usual kind, which is not slowed down on purpose.
-        code = f"{secrets.randbelow(10_000):04d}-bench-{secrets.token_hex(4)}"
+        code = new_code()
         receive: Command = [*self._command, "recv", "--code", code, "--yes", "-o", place.directory, *self._peer_options]
         send: Command = [*self._command, "send", place.source, "--code", code, "--no-qr", *self._peer_options]
         sample = race(place, receive, send, self._env)
@@ -124,11 +126,10 @@ class StockUdpsend(Udpsend):
             return super().transfer(place)
 
 
-class Floor:
+class Floor(Tool):
     """`floor.py` on both sides, with trains of `count` datagrams of `datagram` bytes."""
 
     name = "floor"
-    delivers = True
 
     def __init__(self, datagram: int, count: int) -> None:
         self.about = f"the same trains ({count} x {datagram:,} bytes) without a protocol; CPU of the loop alone"
@@ -142,10 +143,6 @@ class Floor:
         import cryptography
 
         return f"cryptography {cryptography.__version__}, blake3 {blake3.__version__}"
-
-    @contextmanager
-    def session(self, place: Place) -> Iterator[None]:
-        yield
 
     def transfer(self, place: Place) -> Sample:
         return self._run(place)[0]

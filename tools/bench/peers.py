@@ -7,14 +7,12 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from .network import free_port
 from .packages import Unavailable, debian_program
 from .process import wait_for_all
-from .tool import Command, Place, Sample, race
+from .tool import Command, Place, Sample, Tool, race
 
 
 def first_line(*argv: str) -> str:
@@ -23,12 +21,11 @@ def first_line(*argv: str) -> str:
     return next(iter(done.stdout.splitlines()), "").strip()
 
 
-class Copy:
+class Copy(Tool):
     """The ceiling: no network at all."""
 
     name = "cp"
     about = "a copy on the same file system: no network, nothing encrypted"
-    delivers = True
 
     def missing(self) -> str | None:
         return None if shutil.which("cp") else "no cp here"
@@ -36,20 +33,15 @@ class Copy:
     def version(self) -> str:
         return first_line("cp", "--version")
 
-    @contextmanager
-    def session(self, place: Place) -> Iterator[None]:
-        yield
-
     def transfer(self, place: Place) -> Sample:
         return race(place, None, ["cp", "--reflink=never", place.source, place.destination])
 
 
-class Socat:
+class Socat(Tool):
     """One plain TCP connection, in blocks of 64 KiB (the default of 8 KiB is slower)."""
 
     name = "socat"
     about = "plain TCP, nothing encrypted"
-    delivers = True
 
     def missing(self) -> str | None:
         return None if shutil.which("socat") else "needs socat (Debian package socat)"
@@ -57,10 +49,6 @@ class Socat:
     def version(self) -> str:
         lines = subprocess.run(["socat", "-V"], capture_output=True, text=True, timeout=30).stdout.splitlines()
         return next((line for line in lines if line.startswith("socat version")), "socat").split(" on ")[0]
-
-    @contextmanager
-    def session(self, place: Place) -> Iterator[None]:
-        yield
 
     def transfer(self, place: Place) -> Sample:
         where = f"{place.network.address('receiver')}:{free_port()}"
@@ -72,7 +60,7 @@ class Socat:
         )
 
 
-class Iperf:
+class Iperf(Tool):
     """What TCP moves from memory to memory: nothing read, nothing written, nothing encrypted."""
 
     name = "iperf3"
@@ -94,10 +82,6 @@ class Iperf:
         env = {**os.environ, **self._env}
         done = subprocess.run([self._program, "--version"], capture_output=True, text=True, timeout=30, env=env)
         return done.stdout.split(" (")[0].strip()
-
-    @contextmanager
-    def session(self, place: Place) -> Iterator[None]:
-        yield
 
     def transfer(self, place: Place) -> Sample:
         host, port = place.network.address("receiver"), str(free_port())

@@ -15,7 +15,7 @@ from pathlib import Path
 from .network import free_port
 from .peers import first_line
 from .process import BenchError
-from .tool import Command, Place, Sample, race
+from .tool import Command, Place, Sample, Tool, race
 
 _CIPHER = "chacha20-poly1305@openssh.com"
 _SSHD = "/usr/sbin/sshd"
@@ -29,12 +29,11 @@ _OPTIONS = (
 )
 
 
-class Scp:
+class Scp(Tool):
     """scp as Debian has it: the SFTP protocol."""
 
     name = "scp"
     about = "SSH, ChaCha20-Poly1305 (the default), over TCP"
-    delivers = True
     _programs: tuple[str, ...] = ("scp", "ssh-keygen", _SSHD)
 
     def missing(self) -> str | None:

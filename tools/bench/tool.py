@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from .network import Network, Side
 from .process import Running, Usage, wait_for_all
@@ -62,28 +62,32 @@ class Place:
         self._logs += 1
         return self.scratch / f"{self._logs}.log"
 
-    def start(self, side: str, argv: Command, env: Mapping[str, str] | None = None) -> Running:
+    def start(self, side: Side, argv: Command, env: Mapping[str, str] | None = None) -> Running:
         """Starts a command on a side."""
-        return Running(self.network.on("sender" if side == "sender" else "receiver", argv), self.log(), env)
+        return Running(self.network.on(side, argv), self.log(), env)
 
 
-class Tool(Protocol):
+class Tool(ABC):
     """A way to move a file."""
 
     name: str
     about: str
-    delivers: bool
+    delivers = True
     """Whether there is a file afterwards whose content can be compared."""
 
+    @abstractmethod
     def missing(self) -> str | None:
         """Why it cannot run here, or None."""
 
+    @abstractmethod
     def version(self) -> str: ...
 
     @contextmanager
     def session(self, place: Place) -> Iterator[None]:
-        """Servers of the tool, for as long as the benchmark runs."""
+        """Servers of the tool, if it has any, for as long as the benchmark runs."""
+        yield
 
+    @abstractmethod
     def transfer(self, place: Place) -> Sample:
         """Moves `place.source` to `place.destination`. Raises BenchError."""
 

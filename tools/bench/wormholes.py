@@ -19,7 +19,7 @@ from .network import free_port
 from .packages import Unavailable, debian_program, python_environment
 from .peers import first_line
 from .process import BenchError
-from .tool import Command, Place, Sample, race
+from .tool import Command, Place, Sample, Tool, race
 
 _PACKAGES = ("magic-wormhole", "magic-wormhole-mailbox-server", "magic-wormhole-transit-relay")
 
@@ -28,12 +28,11 @@ def _code() -> str:
     return f"{secrets.randbelow(1000)}-bench-{secrets.token_hex(4)}"
 
 
-class MagicWormhole:
+class MagicWormhole(Tool):
     """The Python original."""
 
     name = "magic-wormhole"
     about = "SPAKE2 and NaCl SecretBox over TCP, in Python"
-    delivers = True
     _relay_port = 0  # any
 
     def __init__(self) -> None:
