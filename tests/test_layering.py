@@ -106,7 +106,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     # Where this side can be reached, and the relay among it: sockets and threads, taken out of the shell.
     "udpsend.discovery": ("udpsend.relaying", "udpsend.net", "udpsend.rendezvous", "udpsend.punching", "udpsend.wire"),
-    "udpsend.relaying": ("udpsend.net", "udpsend.punching", "udpsend.wire"),
+    "udpsend.relaying": ("udpsend.unreachable", "udpsend.net", "udpsend.punching", "udpsend.wire"),
+    "udpsend.unreachable": (),
     "udpsend.session": (
         "udpsend.rendezvous",
         "udpsend.punching",
@@ -115,6 +116,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "udpsend.exchange": ("udpsend.session", "udpsend.net.clock"),
     "udpsend.rendezvous": ("udpsend.wire.datagram", "udpsend.wire.json"),
+    "udpsend.rendezvous.broker_connection": ("udpsend.unreachable",),
+    "udpsend.rendezvous.broker_mailbox": ("udpsend.unreachable",),
     "udpsend.punching": ("udpsend.sealing", "udpsend.wire"),
     "udpsend.files": ("udpsend.wire.ranges", "udpsend.wire.json"),
     # Records are read and written in place: how long they and their headers are is all that files/ knows of them.

@@ -135,7 +135,10 @@ def test_user_and_password(tmp_path: Path) -> None:
         with mailbox(f"mqtt://ann:wrong@{LOOPBACK}:{server.tcp_port}") as (_, man):
             wait_until(lambda: man.states)
             assert man.states[0][1] is False
-            assert "not authori" in man.states[0][2]
+            assert "it does not accept the user and password (not authori" in man.states[0][2]
+        with mailbox(server.tcp) as (_, man):
+            wait_until(lambda: man.states)
+            assert "it wants a user and a password (not authori" in man.states[0][2]
 
 
 def test_goes_on_when_the_broker_comes_back(tmp_path: Path) -> None:
@@ -369,6 +372,69 @@ def test_a_certificate_of_another_time_is_a_question_of_the_clock(tmp_path: Path
     with tcp_server(serve) as port, mailbox(f"mqtts://{LOOPBACK}:{port}?ca={ca}") as (_, man):
         wait_until(lambda: man.states)
         assert "is the clock of this computer right?" in man.states[0][2]
+
+
+def test_a_certificate_of_an_unknown_issuer_may_be_of_ones_own(broker: Mosquitto) -> None:
+    with mailbox(broker.tls.partition("?")[0]) as (_, man):
+        wait_until(lambda: man.states)
+        assert "name its issuer by ?ca=FILE" in man.states[0][2]
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        (ssl.TLSVersion.TLSv1_3, "it wants a certificate of its clients, and udpsend has none"),
+        (ssl.TLSVersion.TLSv1_2, "it refused TLS (handshake failure)"),
+    ],
+)
+def test_a_broker_that_wants_certificates_of_its_clients_is_not_blamed(
+    tmp_path: Path, version: ssl.TLSVersion, says: str
+) -> None:
+    ca = make_certificates(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(ca))
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    context.maximum_version, context.verify_mode = version, ssl.CERT_REQUIRED
+
+    def serve(connection: socket.socket) -> None:
+        context.wrap_socket(connection, server_side=True)
+
+    with tcp_server(serve) as port, mailbox(f"mqtts://{LOOPBACK}:{port}?ca={ca}") as (_, man):
+        wait_until(lambda: man.states)
+        assert man.states[0][2] == f"mqtts://{LOOPBACK}:{port}: {says}"
+
+
+def test_what_a_broker_said_before_it_hung_up_is_heard() -> None:
+    """TLS 1.3 says it after the handshake, when this side may find that nothing can be sent any more."""
+
+    class HungUp:
+        def send(self, buffer: bytes) -> int:
+            raise ssl.SSLEOFError
+
+        def recv(self, size: int) -> bytes:
+            error = ssl.SSLError()
+            error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+            raise error
+
+    stream = broker_connection.FilteredStream(HungUp(), PacketFilter(RateLimit(1, 1)))  # type: ignore[arg-type]
+    assert stream.send(b"CONNECT") == 7
+    with pytest.raises(ssl.SSLError):
+        stream.recv(1)
+    assert "certificate of its clients" in stream.refusal
+
+
+def test_old_tls_is_not_called_none() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(bytes.fromhex("1503010002 0246"))  # fatal, protocol_version
+
+    with tcp_server(serve) as port, mailbox(f"mqtts://{LOOPBACK}:{port}") as (_, man):
+        wait_until(lambda: man.states)
+        assert "no TLS that is still safe" in man.states[0][2]
+
+
+def test_a_plain_port_speaks_no_tls(broker: Mosquitto) -> None:
+    with mailbox(f"mqtts://{LOOPBACK}:{broker.tcp_port}") as (_, man):
+        wait_until(lambda: man.states)
+        assert "does not speak TLS there" in man.states[0][2]
 
 
 @pytest.mark.parametrize("behaviour", list(HOSTILE))

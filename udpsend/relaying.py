@@ -13,6 +13,7 @@ from udpsend.net.relayed import RelayedSocket, connect_relay
 from udpsend.net.udp import UdpEndpoint
 from udpsend.punching.relay import Allocated, RelayLost, TurnClient
 from udpsend.punching.relay_url import parse_relay_url
+from udpsend.unreachable import describe
 from udpsend.wire.datagram import Address, Arrival
 
 MAX_PENDING = 256  # arrivals taken in one turn
@@ -49,7 +50,7 @@ class Relaying:
                 url.host, url.port, is_stream=url.is_stream, is_secure=url.is_secure, ca=url.ca, bind=self._bind
             )
         except (OSError, UnicodeError) as error:
-            reason = f"it cannot be reached ({getattr(error, 'strerror', None) or error})"
+            reason = f"it cannot be reached ({describe(error)})"
             self._call_soon(lambda: self._drop(reason))
             return
         self._call_soon(lambda: self._connected(connected))

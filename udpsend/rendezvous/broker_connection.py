@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.broker_url import BrokerUrl
 from udpsend.rendezvous.mqtt_packets import PacketFilter
+from udpsend.unreachable import refusal
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
@@ -28,7 +29,6 @@ MAX_ADDRESSES = 4  # of one name that are tried
 READ_SIZE = 16_384  # the largest TLS record, so that none is left half read
 MAX_HANDSHAKE_SIZE = 16_384
 SEGMENT_SIZE = 1200  # with the headers of IPv6 and TCP it passes the least that IPv6 allows: 1,280 bytes
-OF_ANOTHER_TIME = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 MAX_FRAME_BUFFER = 1 << 20  # of a WebSocket frame, which paho keeps until its end
 
 Hold = Callable[[socket.socket], None]
@@ -87,6 +87,9 @@ def start_tls(
         hold(tls)
         tls.settimeout(max(0.001, deadline - time.monotonic()))
         tls.do_handshake()
+    except ConnectionResetError as error:  # a plain port, for which our hello was nonsense
+        tls.close()
+        raise ssl.SSLEOFError("hung up") from error
     except BaseException:
         tls.close()
         raise
@@ -130,13 +133,20 @@ class HandshakeSocket:
 class FilteredStream:
     """What paho takes for its socket: bytes of whole packets that passed the filter."""
 
+    refusal = ""
+    """Why the broker let nobody in, where it says so after the handshake, as TLS 1.3 does; paho keeps no reasons."""
+
     def __init__(self, stream: SocketLike, passed: PacketFilter) -> None:
         self._stream = stream
         self._passed = passed
 
     def recv(self, buffer_size: int) -> bytes:
         if not self._passed:
-            data = self._stream.recv(READ_SIZE)
+            try:
+                data = self._stream.recv(READ_SIZE)
+            except ssl.SSLError as error:
+                self.refusal = refusal(error)
+                raise
             if not data:
                 return b""
             if len(getattr(self._stream, "_readbuffer", b"")) > MAX_FRAME_BUFFER:
@@ -153,7 +163,12 @@ class FilteredStream:
         return bool(self._passed)
 
     def send(self, buffer: bytes | bytearray) -> int:
-        return self._stream.send(buffer)
+        try:
+            return self._stream.send(buffer)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError:  # who has hung up may have said why, and that it did is read after that
+            return len(buffer)
 
     def setblocking(self, flag: bool) -> None:
         self._stream.setblocking(flag)
@@ -163,24 +178,3 @@ class FilteredStream:
 
     def close(self) -> None:
         self._stream.close()
-
-
-def describe(error: Exception) -> str:
-    """What is wrong with a broker, for the user."""
-    match error:
-        case ssl.SSLCertVerificationError() if error.verify_code in OF_ANOTHER_TIME:
-            return f"its certificate cannot be trusted ({error.verify_message}: is the clock of this computer right?)"
-        case ssl.SSLCertVerificationError():
-            return f"its certificate cannot be trusted ({error.verify_message})"
-        case ssl.SSLError():
-            return "it does not speak TLS there"
-        case socket.gaierror():
-            return "its name cannot be resolved"
-        case TimeoutError():
-            return "no answer"
-        case ConnectionRefusedError():
-            return "refused"
-        case OSError():
-            return error.strerror or str(error) or "connection lost"
-        case _:
-            return f"it does not speak MQTT ({type(error).__name__})"

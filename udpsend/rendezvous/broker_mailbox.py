@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from udpsend.rendezvous.broker_connection import describe
 from udpsend.rendezvous.broker_url import BrokerUrl
 from udpsend.rendezvous.mailbox import (
     BURST,
@@ -30,6 +29,7 @@ from udpsend.rendezvous.mailbox import (
     OnState,
     RateLimit,
 )
+from udpsend.unreachable import describe
 
 FIRST_BACKOFF = 0.5  # seconds
 MAX_BACKOFF = 30.0  # seconds

@@ -48,6 +48,7 @@ MAX_UNCONFIRMED = 10  # sent at once: below the receive maximum of any broker se
 MAX_QUEUED = 64  # with those that paho holds back; the machine has about ten in flight
 TICK = 1.0  # seconds between looks at the clock while nothing happens
 CLOSING_TICK = 0.05  # seconds
+ABOUT_THE_USER = ("not authorized", "bad user name or password")  # brokers say either
 UNSPECIFIED = "unspecified error"
 NOT_MQTT = "it hung up, or does not speak MQTT there (a network that asks to log in first?)"
 
@@ -191,7 +192,7 @@ class _Link:
         if self._subscription is None:  # once, however often it says so
             self._word_by = time.monotonic() + SESSION_TIMEOUT
         if reason.is_failure:
-            self.problem = str(reason).lower()
+            self.problem = self._why_refused(str(reason).lower())
         elif self._is_mqtt5:
             _, self._subscription = client.subscribe(self._mailbox.topic, options=_subscribe_options())
         else:
@@ -216,7 +217,15 @@ class _Link:
         said = str(reason).lower()
         if said == UNSPECIFIED:  # paho's word for everything that is none of MQTT's
             said = "the broker or the network hung up" if self.is_up else NOT_MQTT
-        self.problem = self.problem or said
+        refusal = self._stream.refusal if self._stream is not None else ""
+        self.problem = self.problem or refusal or said
+
+    def _why_refused(self, said: str) -> str:
+        if said not in ABOUT_THE_USER:
+            return said
+        if self._url.user is None:
+            return f"it wants a user and a password ({said}): {self._url.scheme}://user:password@..."
+        return f"it does not accept the user and password ({said})"
 
 
 def _connect_properties() -> Properties:
