@@ -168,6 +168,13 @@ def test_only_brokers_that_are_all_down_are_told(
     assert capsys.readouterr().err.count("no broker can be reached") == warns
 
 
+def test_of_the_only_broker_it_is_said_why(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling = [events.MeetingPlace("mqtts://a:1", False, "mqtts://a:1: refused; mqtt://a:1883: no\x1b answer")]
+    assert main(["send", "f", "--broker", "mqtts://a:1", "--broker", "mqtt://a"]) == 0
+    warning = r"no broker can be reached: mqtts://a:1: refused; mqtt://a:1883: no\x1b answer. The two can meet"
+    assert warning in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("brokers", "lan", "says"),
     [

@@ -65,9 +65,9 @@ class Display:
         match event:
             case events.CodeReady():
                 self._show_code(event)
-            case events.MeetingPlace(name, up):
+            case events.MeetingPlace():
                 self._show_debug(event)
-                self._watch_places(name, up)
+                self._watch_places(event)
             case events.PublicAddress() | events.PortMapped() | events.Statistics():
                 self._show_debug(event)
             case events.RelayReady():
@@ -167,19 +167,22 @@ class Display:
                 text = "counters: " + ", ".join(f"{name} {value:g}" for name, value in sorted(counters.items()))
         self._terminal.debug(f"{text} ({detail})" if detail else text)
 
-    def _watch_places(self, name: str, up: bool) -> None:
+    def _watch_places(self, place: events.MeetingPlace) -> None:
         """One broker that is down is nothing to tell; all of them are what a user would wait for in vain."""
+        name = place.name
         if _host(name) is None:
-            self._has_lan = up
-            if not up and not self._config.brokers:
+            self._has_lan = place.up
+            if not place.up and not self._config.brokers:
                 self._terminal.warning("multicast cannot be used (-v shows why): there is no place to meet.")
-        elif up:
+        elif place.up:
             self._brokers_missing.clear()
         elif _host(name) in self._brokers_missing:
             self._brokers_missing.discard(_host(name))
             if not self._brokers_missing:
                 rest = "The two can meet on the local network only." if self._has_lan else "Trying again."
-                self._terminal.warning(f"no broker can be reached (-v shows why). {rest}")
+                is_only_one = len({_host(url) for url in self._config.brokers}) == 1
+                why = f": {escape(place.detail)}" if is_only_one else " (-v shows why)"
+                self._terminal.warning(f"no broker can be reached{why}. {rest}")
 
     def _show_wrong_guess(self, remaining: int) -> None:
         what = "Somebody came with another code: a typing error, or a guess."
