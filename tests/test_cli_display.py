@@ -610,6 +610,20 @@ def test_the_rate_of_the_bar_counts_from_the_first_byte(monkeypatch: pytest.Monk
     assert b" 3.00B/s" in seen.split(b"\r")[-3]
 
 
+def test_the_bar_does_not_notice_that_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall_clock = iter([0.0] * 2 + [-3600.0, 2e9] * 10)
+    monkeypatch.setattr("tqdm.std.time", lambda: next(wall_clock))
+    with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
+        progress = open_progress(Terminal(), "film.mkv", 0, 3_000_000, time.monotonic() - 1_000_000)
+        assert progress is not None
+        progress.advance(1_500_000)
+        progress.advance(3_000_000)
+        progress.close()
+        seen = drawn(stream, ours)
+    assert b"1.50M/3.00M 1.50B/s" in seen
+    assert b" 3.00B/s" in seen.split(b"\r")[-3]
+
+
 def test_a_message_has_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
         display = Display(Terminal(), Role.SENDER, Config())

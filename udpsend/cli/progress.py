@@ -55,9 +55,10 @@ class ProgressBar:
             ncols=terminal.err.columns - MARGIN,
             file=terminal.err,
         )
+        # tqdm's own clock is the wall clock, which may be set meanwhile; the stubs do not know the attribute.
+        self._bar._time = time.monotonic  # type: ignore[attr-defined]
         # What came before it was drawn may be all of a small file.
-        self._bar.start_t -= time.monotonic() - since
-        self._bar.last_print_t = self._bar.start_t
+        self._bar.start_t = self._bar.last_print_t = since
         terminal.set_status(self)
 
     def advance(self, done: int) -> None:
