@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -179,6 +180,11 @@ def make_certificates(
     return directory / "ca.pem"
 
 
+def trusting(ca: Path) -> str:
+    """What follows a URL whose server is known by `ca`; the path may have blanks in it."""
+    return f"?ca={quote(str(ca))}"
+
+
 # The servers.
 
 
@@ -197,7 +203,7 @@ class Mosquitto:
 
     @property
     def tls(self) -> str:
-        return f"mqtts://{LOOPBACK}:{self.tls_port}?ca={self.ca}"
+        return f"mqtts://{LOOPBACK}:{self.tls_port}{trusting(self.ca)}"
 
     @property
     def ws(self) -> str:
@@ -205,7 +211,7 @@ class Mosquitto:
 
     @property
     def wss(self) -> str:
-        return f"wss://{LOOPBACK}:{self.wss_port}?ca={self.ca}"
+        return f"wss://{LOOPBACK}:{self.wss_port}{trusting(self.ca)}"
 
 
 @contextlib.contextmanager

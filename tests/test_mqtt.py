@@ -30,6 +30,7 @@ from tests.servers import (
     make_certificates,
     mosquitto,
     slow_look_ups,
+    trusting,
     wait_until,
 )
 from udpsend.errors import BadPacket, UsageError
@@ -250,7 +251,7 @@ def test_tls_first_and_plain_only_where_tls_fails(broker: Mosquitto, tmp_path: P
         man.wait_until_up()
         assert man.states == [(dead, True, f"through {broker.tcp}")]
     make_certificates(tmp_path)
-    untrusted = f"mqtts://{LOOPBACK}:{broker.tls_port}?ca={tmp_path / 'ca.pem'}"
+    untrusted = f"mqtts://{LOOPBACK}:{broker.tls_port}{trusting(tmp_path / 'ca.pem')}"
     with mailbox(untrusted) as (_, man):
         wait_until(lambda: man.states)
         assert "certificate cannot be trusted" in man.states[0][2]
@@ -369,7 +370,7 @@ def test_a_certificate_of_another_time_is_a_question_of_the_clock(tmp_path: Path
     def serve(connection: socket.socket) -> None:
         context.wrap_socket(connection, server_side=True).recv(1)
 
-    with tcp_server(serve) as port, mailbox(f"mqtts://{LOOPBACK}:{port}?ca={ca}") as (_, man):
+    with tcp_server(serve) as port, mailbox(f"mqtts://{LOOPBACK}:{port}{trusting(ca)}") as (_, man):
         wait_until(lambda: man.states)
         assert "is the clock of this computer right?" in man.states[0][2]
 
@@ -660,10 +661,10 @@ def test_parsing_a_url_raises_usage_errors_only(text: str, prefix: str) -> None:
 def test_ca_files_that_cannot_be_read(tmp_path: Path) -> None:
     man = Mailman()
     with pytest.raises(UsageError, match="not there"):
-        open_mqtt([f"mqtts://{LOOPBACK}?ca={tmp_path / 'none'}"], TOPIC, man.on_message, man.on_state)
+        open_mqtt([f"mqtts://{LOOPBACK}{trusting(tmp_path / 'none')}"], TOPIC, man.on_message, man.on_state)
     (tmp_path / "bad").write_text("no certificate")
     with pytest.raises(UsageError, match="PEM"):
-        open_mqtt([f"mqtts://{LOOPBACK}?ca={tmp_path / 'bad'}"], TOPIC, man.on_message, man.on_state)
+        open_mqtt([f"mqtts://{LOOPBACK}{trusting(tmp_path / 'bad')}"], TOPIC, man.on_message, man.on_state)
 
 
 def test_grouping() -> None:

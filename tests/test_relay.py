@@ -19,7 +19,17 @@ from aioice import stun
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.servers import LOOPBACK, PATIENCE, _program, accepts_tcp, free_port, make_certificates, running, wait_until
+from tests.servers import (
+    LOOPBACK,
+    PATIENCE,
+    _program,
+    accepts_tcp,
+    free_port,
+    make_certificates,
+    running,
+    trusting,
+    wait_until,
+)
 from udpsend.errors import BadPacket, UsageError
 from udpsend.net import clock
 from udpsend.net.portable import PortableSocket
@@ -107,7 +117,7 @@ def urls(server: Coturn) -> list[str]:
     return [
         f"turn:{who}:{server.port}",
         f"turn:{who}:{server.port}?transport=tcp",
-        f"turns:{who}:{server.tls_port}?ca={server.ca}",
+        f"turns:{who}:{server.tls_port}{trusting(server.ca)}",
     ]
 
 
