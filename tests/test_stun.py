@@ -38,7 +38,11 @@ class Driver:
 
     def __init__(self, family: socket.AddressFamily = socket.AF_INET) -> None:
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
-        self.socket.bind(("::1" if family == socket.AF_INET6 else LOOPBACK, 0))
+        try:
+            self.socket.bind(("::1" if family == socket.AF_INET6 else LOOPBACK, 0))
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.settimeout(0.05)
         self.address = self.socket.getsockname()[:2]
         self.family = family
