@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shlex
 import shutil
 import subprocess
@@ -29,6 +29,24 @@ _OPTIONS = (
 )
 
 
+def _user() -> pwd.struct_passwd:
+    """Raises KeyError where the user has no entry, as in a container that was given a number."""
+    return pwd.getpwuid(os.geteuid())
+
+
+def _may_log_in() -> bool:
+    try:
+        user = _user()
+    except KeyError:
+        return False
+    if Path(user.pw_shell).name in ("nologin", "false"):
+        return False
+    # Ubuntu locks the account of root; what it says of others, only an sshd of root's could read.
+    return user.pw_uid != 0 or not any(
+        line.startswith(f"{user.pw_name}:!") for line in Path("/etc/shadow").read_text().splitlines()
+    )
+
+
 class Scp(Tool):
     """scp as Debian has it: the SFTP protocol."""
 
@@ -40,7 +58,9 @@ class Scp(Tool):
         lacking = [command for command in self._programs if shutil.which(command) is None]
         if not lacking and not any(Path(path).exists() for path in _SFTP_SERVERS):
             lacking = ["sftp-server"]
-        return f"needs {', '.join(lacking)} (Debian packages openssh-server, rsync)" if lacking else None
+        if lacking:
+            return f"needs {', '.join(lacking)} (Debian packages openssh-server, rsync)"
+        return None if _may_log_in() else "needs a user that sshd lets in"
 
     def version(self) -> str:
         return first_line("ssh", "-V")
@@ -82,7 +102,7 @@ class Scp(Tool):
         return Sample(client.seconds, client.sender, used)
 
     def _target(self, place: Place) -> str:
-        return f"{getpass.getuser()}@{place.network.address('receiver')}:{place.destination}"
+        return f"{_user().pw_name}@{place.network.address('receiver')}:{place.destination}"
 
     def _client(self, place: Place) -> list[str | os.PathLike[str]]:
         """Options that scp and ssh share."""
