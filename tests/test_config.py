@@ -45,3 +45,7 @@ def test_passwords_are_not_shown() -> None:
     assert "brokers=('mqtts://...@host:1', 'ws://other')" in shown
     assert "timeout=600.0" in shown
     assert "relay=None" in repr(Config())
+
+
+def test_passwords_are_not_shown_of_what_is_no_url() -> None:
+    assert "brokers=('...@host:1',)" in repr(Config(brokers=("me:s3cret@host:1",)))

@@ -646,9 +646,10 @@ def test_urls_that_are_none(url: str) -> None:
         parse_broker_url(url)
 
 
-def test_errors_do_not_show_passwords() -> None:
+@pytest.mark.parametrize("url", ["mqtt://ann:secret@h:x", "ann:secret@h:1883"])
+def test_errors_do_not_show_passwords(url: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_broker_url("mqtt://ann:secret@h:x")
+        parse_broker_url(url)
     assert "secret" not in str(caught.value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from enum import Enum
 from functools import cache
 from typing import Literal
@@ -111,7 +112,7 @@ class Config(Struct, frozen=True):
     def __rich_repr__(self) -> list[tuple[str, object]]:
         """All fields, without the passwords of URLs: what is logged is read by others."""
         shown = asdict(self)
-        shown["brokers"] = tuple(_without_password(url) for url in self.brokers)
+        shown["brokers"] = tuple(without_credentials(url) for url in self.brokers)
         shown["relay"] = None if self.relay is None else "..."
         return list(shown.items())
 
@@ -119,8 +120,9 @@ class Config(Struct, frozen=True):
         return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
-def _without_password(url: str) -> str:
-    return f"{url.split('://')[0]}://...@{url.rsplit('@')[-1]}" if "@" in url else url
+def without_credentials(url: str) -> str:
+    """A URL as it may be shown. Of what is none, too: user and password are typed into it all the same."""
+    return re.sub(r"(?s)^([a-z]+://)?.*@", r"\1...@", url)
 
 
 @cache

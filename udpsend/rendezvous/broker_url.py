@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from udpsend.config import without_credentials
 from udpsend.errors import UsageError
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 8083, "wss": 8084}
@@ -53,7 +54,7 @@ def parse_broker_url(url: str) -> BrokerUrl:
     """Raises UsageError, whose text never holds the password."""
     if len(url) > MAX_URL_LENGTH or not url.isprintable() or " " in url:
         raise UsageError("A broker URL has spaces or control characters in it, or is too long.")
-    shown = f"{url.split('://')[0]}://{url.rsplit('@')[-1]}" if "@" in url else url
+    shown = without_credentials(url)
     try:
         parts = urlsplit(url)
         host, port, options = parts.hostname, parts.port, dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
