@@ -99,6 +99,16 @@ def test_no_descriptor(number: int) -> None:
         udpsend.receive(CODE, stream=number, config=CONFIG)
 
 
+def test_one_thing_is_sent() -> None:
+    """A stream and a text were 'Nothing to send'."""
+    with pytest.raises(UsageError, match=r"^Nothing to send"):
+        udpsend.send(config=CONFIG)
+    with pytest.raises(UsageError, match=r"^Send paths, or a stream"):
+        udpsend.send(stream=0, text="text", config=CONFIG)
+    with pytest.raises(UsageError, match=r"^Send paths, or a stream"):
+        udpsend.send("content", stream=0, config=CONFIG)
+
+
 def test_a_descriptor_that_is_open_for_the_other_way() -> None:
     """It was told when the other side had come and said yes."""
     reading, writing = os.pipe()

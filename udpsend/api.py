@@ -60,9 +60,11 @@ def send(
     check_types(stream=stream, name=name, text=text, code=code, config=config)
     check_types(on_event=on_event, confirm=confirm, read_text=read_text, cancel=cancel)
     given, patterns = one_or_several_paths(paths), one_or_several_patterns(exclude)
-    if bool(given) + (stream is not None) + (text is not None) != 1:
-        what = "Nothing to send: name a file or a directory." if not given else "Send paths, or a stream, or a text."
-        raise UsageError(what)
+    things = bool(given) + (stream is not None) + (text is not None)
+    if not things:
+        raise UsageError("Nothing to send: name a file or a directory.")
+    if things > 1:
+        raise UsageError("Send paths, or a stream, or a text.")
     source: Source | StreamSource
     if given:
         source = Source(given, follow=follow, exclude=patterns, gitignore=gitignore)
