@@ -163,6 +163,19 @@ def test_a_process_that_may_not_have_more_files_open() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def test_a_process_that_may_not_have_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thread is that of the events: it was a RuntimeError."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(LocalFileError, match="more threads"):
+        udpsend.send("content", config=CONFIG, on_event=print)
+    with pytest.raises(LocalFileError, match="more threads"):
+        udpsend.receive(CODE, config=CONFIG, on_event=print)
+
+
 @pytest.mark.usefixtures("many_files_open")
 def test_streams_of_a_process_with_many_files() -> None:
     """'filedescriptor out of range in select()'"""

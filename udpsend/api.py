@@ -29,6 +29,7 @@ from udpsend.streaming import Streaming
 Paths = AnyPath | Sequence[AnyPath]
 
 
+@limits_told()
 def send(
     paths: Paths = (),
     *,
@@ -79,8 +80,7 @@ def send(
         else:
             sending = Streaming(parsed, config, on_event, confirm, source)
         sending.read_text, sending.cancel = read_text, cancel
-        with limits_told():
-            return sending.run()
+        return sending.run()
     finally:
         source.close()
 
@@ -102,6 +102,7 @@ def _stream_source(stream: int | None, name: str, text: str) -> StreamSource:
     return StreamSource(Stream(name), descriptor_reader(stream))
 
 
+@limits_told()
 def receive(
     code: str,
     directory: AnyPath = ".",
@@ -141,5 +142,4 @@ def receive(
     where = Path(directory)
     receiving = Receiving(parse_code(code), config or Config(), on_event, confirm, where, policy, accept, stream)
     receiving.read_text, receiving.cancel = read_text, cancel
-    with limits_told():
-        return receiving.run()
+    return receiving.run()
