@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from udpsend.errors import LocalFileError
@@ -52,6 +52,15 @@ def local_error(error: OSError, doing: str, name: str, then: str = _GOES_ON) -> 
     """`Cannot write 'a.bin': the disk is full; ...` from what the system said, and what to do when that has changed."""
     reason = _REASONS.get(error.errno or 0, "").format(then=then) or error.strerror or str(error)
     return LocalFileError(f"Cannot {doing} {quote(name)}: {reason}.")
+
+
+@contextlib.contextmanager
+def errors_told(doing: str, name: str, then: str = _GOES_ON) -> Iterator[None]:
+    """What the system says no to is raised as `local_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise local_error(error, doing, name, then) from error
 
 
 def open_directory(path: str | os.PathLike[str]) -> int:

@@ -8,13 +8,11 @@ import select
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from udpsend.errors import PeerError, TransferFailed
-from udpsend.files.disk import BEGIN_ANEW, local_error
+from udpsend.files.disk import BEGIN_ANEW, errors_told
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy
 from udpsend.files.holes import Ranges
@@ -47,12 +45,12 @@ class DescriptorOutlet:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        with _errors("write", STDOUT):
+        with errors_told("write", STDOUT, BEGIN_ANEW):
             self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         enlarge_pipe(descriptor)
 
     def write(self, view: memoryview) -> int:
-        with _errors("write", STDOUT):
+        with errors_told("write", STDOUT, BEGIN_ANEW):
             if self._is_file:  # takes all at once, and nobody need read it
                 return os.write(self._descriptor, view)
             try:
@@ -149,23 +147,23 @@ class FileOutlet:
         self._at = 0
         entry = File(name, 0, 0o666, time.time_ns(), 0)
         # An identity that nobody else has: there is no second attempt at the same stream.
-        with _errors("write", name):
+        with errors_told("write", name, BEGIN_ANEW):
             policy = Policy(overwrite=policy.overwrite, rename=policy.rename, skip=policy.skip)
             self._partial = Partial(directory, entry, secrets.token_hex(32), policy)
 
     def write(self, view: memoryview) -> int:
-        with _errors("write", self._name):
+        with errors_told("write", self._name, BEGIN_ANEW):
             count = self._partial.write(self._at, view)
         self._at += count
         return count
 
     def finish(self, size: int) -> Path:
-        with _errors("finish", self._name):
+        with errors_told("finish", self._name, BEGIN_ANEW):
             self._partial.ends_with(size, time.time_ns())
             return self._directory / self._partial.place()
 
     def discard(self) -> None:
-        with _errors("remove", self._name):
+        with errors_told("remove", self._name, BEGIN_ANEW):
             self._partial.discard()
 
     def hurry(self) -> None:
@@ -173,11 +171,3 @@ class FileOutlet:
 
     def close(self) -> None:
         self._partial.close()
-
-
-@contextmanager
-def _errors(doing: str, name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise local_error(error, doing, name, BEGIN_ANEW) from error

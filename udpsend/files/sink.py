@@ -47,15 +47,13 @@ def open_sink(manifest: Manifest, directory: str | os.PathLike[str], policy: Pol
     except BadPacket as error:
         raise PeerError("The other side offered something that this version cannot receive.") from error
     partial: Partial | Staging
-    try:
+    with disk.errors_told("write", manifest.name):
         # One file needs no directory, unless it has holes, or is there already and is to be left out.
         is_plain = manifest.is_single_file and not manifest.data
         if is_plain and not (policy.skip and is_here(directory, manifest[0])):
             partial = Partial(directory, manifest.file(0), manifest.identity, policy)
         else:
             partial = Staging(directory, manifest, policy)
-    except OSError as error:
-        raise disk.local_error(error, "write", manifest.name) from error
     return Sink(Path(directory), partial)
 
 
@@ -175,10 +173,8 @@ class Sink:
         return count
 
     def _read_back(self, offset: int, view: memoryview) -> None:
-        try:
+        with disk.errors_told("read back", self._partial.name):
             self._partial.read_into(offset, view)
-        except OSError as error:
-            raise disk.local_error(error, "read back", self._partial.name) from error
 
     def _flush_if_due(self, written: RangeSet) -> None:
         if self._unnoted:

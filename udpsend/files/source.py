@@ -22,7 +22,7 @@ from itertools import islice
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.byte_space import ByteSpace, EntrySet
 from udpsend.files.directories import Directories
-from udpsend.files.disk import DIRECTORY_FLAGS, local_error, release
+from udpsend.files.disk import DIRECTORY_FLAGS, errors_told, local_error, release
 from udpsend.files.entries import MAX_RANGES, File, Sparse
 from udpsend.files.holes import data_ranges
 from udpsend.files.ignore import Ignore
@@ -74,7 +74,7 @@ class Source:
         if len(self._tops) > MAX_PINNED:
             return
         for name, path in self._tops.items():
-            try:
+            with errors_told("read", path):
                 # Look before opening: opening a device or a pipe may do something, or wait.
                 if stat.S_ISREG(os.stat(path).st_mode):
                     self._pinned[name] = fd = os.open(path, FLAGS)
@@ -85,8 +85,6 @@ class Source:
                             f"{quote(path)} has content, but its length is said to be 0.\n"
                             "Send it through a pipe: udpsend send - < FILE"
                         )
-            except OSError as error:
-                raise local_error(error, "read", path) from error
 
     def scan(self) -> None:
         """Go through all of it: seconds for a million files. Raises LocalFileError."""

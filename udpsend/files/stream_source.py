@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 
 from udpsend.errors import LocalFileError, TransferFailed
-from udpsend.files.disk import BEGIN_ANEW, local_error
+from udpsend.files.disk import BEGIN_ANEW, errors_told, local_error
 from udpsend.files.hashing import POLL_INTERVAL
 from udpsend.files.offers import Stream, Text
 from udpsend.files.stream_digest import StreamDigest
@@ -142,20 +142,16 @@ def descriptor_reader(descriptor: int) -> Read:
 
 def check_readable(descriptor: int) -> None:
     """Raises LocalFileError."""
-    try:
+    with errors_told("read", "standard input"):
         _check_mode(descriptor, os.O_WRONLY)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise LocalFileError("Standard input is a directory: name it, in place of -.")
-    except OSError as error:
-        raise local_error(error, "read", "standard input") from error
 
 
 def check_writable(descriptor: int) -> None:
     """As `check_readable`: nobody need come for what cannot be."""
-    try:
+    with errors_told("write", "standard output"):
         _check_mode(descriptor, os.O_RDONLY)
-    except OSError as error:
-        raise local_error(error, "write", "standard output") from error
 
 
 def _check_mode(descriptor: int, unfit: int) -> None:

@@ -18,7 +18,15 @@ from collections.abc import Callable, Iterable, Iterator
 from msgspec import Struct
 
 from udpsend.errors import LocalFileError
-from udpsend.files.disk import BEGIN_ANEW, DIRECTORY_FLAGS, FLAGS, local_error, rename_no_replace, status_of
+from udpsend.files.disk import (
+    BEGIN_ANEW,
+    DIRECTORY_FLAGS,
+    FLAGS,
+    errors_told,
+    local_error,
+    rename_no_replace,
+    status_of,
+)
 from udpsend.files.names import ENCODING, SUMS_SUFFIX, quote
 
 MAX_SUMS = 1 << 30  # bytes of a file of sums
@@ -77,11 +85,11 @@ def sum_line(digest: str, path: str) -> str:
 
 def check(sums: str | os.PathLike[str]) -> Iterator[Checked]:
     """Each file named in `sums`, relative to the current directory. Raises LocalFileError if there are no sums."""
-    try:
-        with open(sums, encoding=ENCODING, errors="surrogateescape", newline="\n") as file:
-            content = file.read(MAX_SUMS)
-    except OSError as error:
-        raise local_error(error, "read", os.fspath(sums)) from error
+    with (
+        errors_told("read", os.fspath(sums)),
+        open(sums, encoding=ENCODING, errors="surrogateescape", newline="\n") as file,
+    ):
+        content = file.read(MAX_SUMS)
     if not content:
         raise LocalFileError(f"There are no sums in {quote(os.fspath(sums))}: it is empty.")
     lines = content.removesuffix("\n").split("\n")
@@ -112,7 +120,7 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
     above, name = os.path.split(path)
     hidden = f".{secrets.token_hex(8)}{SUMS_SUFFIX}"
     count = 0
-    try:
+    with errors_told("write", path, BEGIN_ANEW):
         where = os.open(above or ".", DIRECTORY_FLAGS)
         try:
             if status_of(where, name or ".") is not None:
@@ -133,19 +141,15 @@ def save_sums(sums: str | os.PathLike[str], paths: Iterable[str | os.PathLike[st
             with contextlib.suppress(OSError):  # it has its name, or never was
                 os.unlink(hidden, dir_fd=where)
             os.close(where)
-    except OSError as error:
-        raise local_error(error, "write", path, BEGIN_ANEW) from error
     return count
 
 
 def _check_named(path: str) -> None:
     """Before anything is read: a typing error is told at once. Raises LocalFileError."""
-    try:
+    with errors_told("read", path):
         status = os.stat(path)
         if not stat.S_ISDIR(status.st_mode):
             _check_is_file(status)
-    except OSError as error:
-        raise local_error(error, "read", path) from error
 
 
 def _lines(paths: Iterable[str], on_skipped: OnSkipped) -> Iterator[str]:
