@@ -82,6 +82,49 @@ def test_partials_of_what_is_no_directory(tmp_path: Path, capsys: pytest.Capture
         assert capsys.readouterr().err == f"udpsend: There is no directory '{tmp_path / name}'.\n"
 
 
+def test_partials_that_may_not_be_removed_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another user, or in a directory that is read-only: it was called a bug."""
+    (tmp_path / ".y.udpsend-part").touch()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert main(["partials", "--clean", str(tmp_path)]) == 7
+    assert capsys.readouterr().err.startswith("udpsend: Cannot remove '.y.udpsend-part': permission denied; check who")
+
+
+def test_partials_that_may_not_be_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory that may be listed, and not entered."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert main(["partials", str(tmp_path)]) == 7
+    assert capsys.readouterr().err.startswith(f"udpsend: Cannot list '{tmp_path}': permission denied; check who")
+
+
+def test_a_partial_that_gets_its_name_meanwhile_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".y.udpsend-part").touch()
+    real = os.listdir
+
+    def just_before(directory: int) -> list[str]:
+        names = real(directory)
+        os.rename(tmp_path / ".y.udpsend-part", tmp_path / "y")
+        return names
+
+    monkeypatch.setattr(os, "listdir", just_before)
+    assert main(["partials", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == "Nothing was left.\n"
+
+
 def test_verify_against_saved_sums(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

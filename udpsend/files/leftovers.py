@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from udpsend.errors import LocalFileError
-from udpsend.files.disk import DIRECTORY_FLAGS, FLAGS, local_error
+from udpsend.files.disk import DIRECTORY_FLAGS, FLAGS, errors_told, local_error, status_of
 from udpsend.files.journal import NEW_SUFFIX, vouches_for_some
 from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, SUMS_SUFFIX, TREE_JOURNAL_SUFFIX, TREE_SUFFIX, quote
 
@@ -34,21 +34,22 @@ class Leftover(Struct, frozen=True):
 
 
 def leftovers(directory: str | os.PathLike[str], clean: bool) -> list[Leftover]:
-    """By name. `clean` removes those that are not in use, with their journals. Raises LocalFileError, OSError."""
-    where = _open(directory)
+    """By name. `clean` removes those that are not in use, with their journals. Raises LocalFileError."""
+    path = os.fspath(directory)
+    where = _open(path)
     try:
-        found = list(_find(where))
-        if clean:
-            for leftover in found:
-                if not leftover.in_use:
+        with errors_told("list", path):
+            found = list(_find(where))
+        for leftover in found if clean else ():
+            if not leftover.in_use:
+                with errors_told("remove", leftover.hidden):
                     _remove(where, leftover.hidden)
         return found
     finally:
         os.close(where)
 
 
-def _open(directory: str | os.PathLike[str]) -> int:
-    name = os.fspath(directory)
+def _open(name: str) -> int:
     try:
         return os.open(name, DIRECTORY_FLAGS)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -58,6 +59,14 @@ def _open(directory: str | os.PathLike[str]) -> int:
 
 
 def _find(where: int) -> Iterator[Leftover]:
+    for hidden, name, goes_on in _hidden_names(where):
+        status = status_of(where, hidden)
+        if status is not None:  # it may be in its place by now
+            yield Leftover(name, hidden, _size(where, hidden, status), _is_locked(where, hidden), goes_on)
+
+
+def _hidden_names(where: int) -> Iterator[tuple[str, str, bool]]:
+    """As `Leftover`: hidden, name, goes_on."""
     names = sorted(name for name in os.listdir(where) if name.startswith("."))
     journals = set()
     for name in names:
@@ -66,15 +75,14 @@ def _find(where: int) -> Iterator[Leftover]:
                 stem = name.removesuffix(suffix)
                 journals.add(stem + journal_suffix)
                 goes_on = suffix == TREE_SUFFIX or _is_vouched_for(where, stem)
-                yield Leftover(stem[1:], name, _size(where, name), _is_locked(where, name), goes_on)
+                yield name, stem[1:], goes_on
     for name in names:
         if name.endswith(SUMS_SUFFIX):
-            yield Leftover("a list of sums", name, _size(where, name), _is_locked(where, name), goes_on=False)
+            yield name, "a list of sums", False
         journal = name.removesuffix(NEW_SUFFIX)
         for suffix in JOURNALS.values():
             if journal.endswith(suffix) and journal not in journals:
-                stem = journal.removesuffix(suffix)
-                yield Leftover(stem[1:], name, _size(where, name), in_use=False, goes_on=False)
+                yield name, journal.removesuffix(suffix)[1:], False
 
 
 def _is_vouched_for(where: int, stem: str) -> bool:
@@ -100,8 +108,7 @@ def _is_locked(where: int, name: str) -> bool:
     return False
 
 
-def _size(where: int, name: str) -> int:
-    status = os.stat(name, dir_fd=where, follow_symlinks=False)
+def _size(where: int, name: str, status: os.stat_result) -> int:
     size = status.st_blocks * 512
     if stat.S_ISDIR(status.st_mode):
         with contextlib.suppress(OSError):
