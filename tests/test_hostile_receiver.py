@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from udpsend import events
+from udpsend.caller import Caller
 from udpsend.config import Config
 from udpsend.errors import PeerError, UdpsendError
 from udpsend.files.existing import Policy
@@ -42,14 +43,14 @@ def test_blocks_that_there_are_not_are_not_waited_for(tmp_path: Path, monkeypatc
     (tmp_path / "sent").write_bytes(bytes(3 << 20))
     (tmp_path / "here").mkdir()
     code = parse_code(generate_code(secrets.token_bytes))
-    receiving = _KnowsTooMuch(code, CONFIG, None, None, tmp_path / "here", Policy(), None)
+    receiving = _KnowsTooMuch(code, CONFIG, Caller(), tmp_path / "here", Policy())
 
     thread = threading.Thread(target=_run_to_its_error, args=(receiving,))
     thread.start()
     source = Source([tmp_path / "sent"])
     try:
         with pytest.raises(PeerError, match="knows parts"):
-            Sending(code, CONFIG, None, None, source).run()
+            Sending(code, CONFIG, Caller(), source).run()
     finally:
         thread.join(30)
         source.close()
@@ -75,7 +76,7 @@ def test_another_digest_than_that_of_what_was_sent_is_not_believed(
     (tmp_path / "sent").write_bytes(bytes(3 << 20))
     (tmp_path / "here").mkdir()
     code = parse_code(generate_code(secrets.token_bytes))
-    receiving = _Verifies(code, CONFIG, None, None, tmp_path / "here", Policy(), None)
+    receiving = _Verifies(code, CONFIG, Caller(), tmp_path / "here", Policy())
     receiving.digests = ("ab" * 32,) * times
     thread = threading.Thread(target=_run_to_its_error, args=(receiving,))
     thread.start()
@@ -83,7 +84,7 @@ def test_another_digest_than_that_of_what_was_sent_is_not_believed(
     told: list[events.Event] = []
     try:
         with pytest.raises(PeerError, match="it verified something else"):
-            Sending(code, CONFIG, told.append, None, source).run()
+            Sending(code, CONFIG, Caller(told.append), source).run()
     finally:
         thread.join(30)
         source.close()

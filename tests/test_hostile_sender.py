@@ -15,6 +15,7 @@ import pytest
 
 import udpsend
 from tests.trees import picture
+from udpsend.caller import Caller
 from udpsend.config import Config
 from udpsend.errors import PeerError, UdpsendError
 from udpsend.files.source import Source
@@ -70,7 +71,7 @@ def contents(directory: Path) -> dict[str, object]:
 def attack(value: Any, packed: bytes, directory: Path, source: Path, number: int) -> BaseException | None:
     code = parse_code(f"{number % 10_000:04d}-hostile-{'x' * 20}")
     config = Config(brokers=(), stun_servers=(), bind="127.0.0.1", timeout=20)
-    sending = _Hostile(code, config, None, None, Source([source]))
+    sending = _Hostile(code, config, Caller(), Source([source]))
     sending.value, sending.packed = value, packed
 
     def send() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import udpsend
 from udpsend import shell
+from udpsend.caller import Caller
 from udpsend.config import Config
 from udpsend.errors import LocalFileError, Refused, UdpsendError
 from udpsend.events import Event, Offered, OfferLate
@@ -28,7 +29,7 @@ CONFIG = Config(bind="127.0.0.1", brokers=(), stun_servers=(), timeout=WAIT)
 
 def send_in_a_thread(path: Path, code: Code) -> tuple[Sending, threading.Thread]:
     source = Source([path])
-    sending = Sending(code, CONFIG, None, None, source)
+    sending = Sending(code, CONFIG, Caller(), source)
 
     def send() -> None:
         try:

@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.cli.local": ("udpsend.cli", "udpsend.files.leftovers", "udpsend.files.sums"),
     # Examines the network with the parts that a session uses, and tries a session.
     "udpsend.doctor": (
+        "udpsend.caller",
         "udpsend.shell",
         "udpsend.leaving",
         "udpsend.relaying",
@@ -47,6 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.wire",
     ),
     "udpsend.arguments": (),
+    "udpsend.caller": (),
     "udpsend.limits": (),
     "udpsend.api": (
         "udpsend.arguments",
@@ -54,12 +56,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.sending",
         "udpsend.streaming",
         "udpsend.receiving",
-        "udpsend.shell",
-        "udpsend.exchange",  # the type of a callback
+        "udpsend.caller",
         "udpsend.files",
         "udpsend.rendezvous.code",
     ),
     "udpsend.sending": (
+        "udpsend.caller",
         "udpsend.telling",
         "udpsend.shell",
         "udpsend.session",
@@ -69,6 +71,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.wire",
     ),
     "udpsend.streaming": (
+        "udpsend.caller",
         "udpsend.telling",
         "udpsend.shell",
         "udpsend.session",
@@ -79,6 +82,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.wire",
     ),
     "udpsend.receiving": (
+        "udpsend.caller",
         "udpsend.telling",
         "udpsend.shell",
         "udpsend.session",
@@ -91,6 +95,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.telling": ("udpsend.files",),
     # What both ends of the api share; with it, the one place where pure and effectful parts meet.
     "udpsend.shell": (
+        "udpsend.caller",
         "udpsend.session",
         "udpsend.discovery",
         "udpsend.exchange",
@@ -114,7 +119,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.transfer",
         "udpsend.wire",
     ),
-    "udpsend.exchange": ("udpsend.session", "udpsend.net.clock"),
+    "udpsend.exchange": ("udpsend.caller", "udpsend.session", "udpsend.net.clock"),
     "udpsend.rendezvous": ("udpsend.wire.datagram", "udpsend.wire.json"),
     "udpsend.rendezvous.broker_connection": ("udpsend.unreachable",),
     "udpsend.rendezvous.broker_mailbox": ("udpsend.unreachable",),

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 import udpsend
+from udpsend.caller import Caller
 from udpsend.config import Config
 from udpsend.errors import LocalFileError, Refused, TransferFailed
 from udpsend.events import Event, Offered, Verified, Verifying
@@ -96,8 +97,9 @@ def test_why_the_loop_ends_is_told_where_datagrams_are_lost(
         if isinstance(event, Offered):
             raise LocalFileError("cannot be shown")
 
+    caller = Caller(show, confirm=lambda _: True, accept=lambda _: True)
     with pytest.raises(LocalFileError):
-        Lossy(parse_code(code), CONFIG, show, lambda _: True, tmp_path / "there", Policy(), lambda _: True).run()
+        Lossy(parse_code(code), CONFIG, caller, tmp_path / "there", Policy()).run()
     with pytest.raises(TransferFailed, match="cannot be shown"):
         sent.result(WAIT)
 
@@ -161,7 +163,7 @@ def test_what_is_verified_is_not_stopped() -> None:
             raise AssertionError
 
     watched = Watched()
-    receiving = Receiving(parse_code("4821-a-word"), CONFIG, None, None, Path(), Policy(), None)
+    receiving = Receiving(parse_code("4821-a-word"), CONFIG, Caller(), Path(), Policy())
     receiving.driver, receiving.session = cast(Driver, watched), cast(Session, watched)
     receiving._verified = Verified("content", 7000, 0.1, "")
     receiving.interrupted()

@@ -11,19 +11,18 @@ from pathlib import Path
 
 from udpsend import events
 from udpsend.arguments import AnyPath, check_directory, check_types, one_or_several_paths, one_or_several_patterns
+from udpsend.caller import Accept, Caller, Confirm, OnEvent, ReadText
 from udpsend.config import Config
 from udpsend.errors import BadPacket, LocalFileError, UsageError
-from udpsend.exchange import ReadText
 from udpsend.files.existing import Policy
 from udpsend.files.names import check_name_untrusted
 from udpsend.files.offers import MAX_TEXT, Stream, Text
 from udpsend.files.source import Source
 from udpsend.files.stream_source import StreamSource, check_readable, check_writable, descriptor_reader, memory_reader
 from udpsend.limits import limits_told
-from udpsend.receiving import Accept, Receiving
+from udpsend.receiving import Receiving
 from udpsend.rendezvous.code import generate_code, parse_code
 from udpsend.sending import Sending
-from udpsend.shell import Confirm, OnEvent
 from udpsend.streaming import Streaming
 
 Paths = AnyPath | Sequence[AnyPath]
@@ -74,13 +73,10 @@ def send(
     try:
         parsed = parse_code(code)
         config = config or Config()
-        sending: Sending | Streaming
+        caller = Caller(on_event=on_event, confirm=confirm, read_text=read_text, cancel=cancel)
         if isinstance(source, Source):
-            sending = Sending(parsed, config, on_event, confirm, source)
-        else:
-            sending = Streaming(parsed, config, on_event, confirm, source)
-        sending.read_text, sending.cancel = read_text, cancel
-        return sending.run()
+            return Sending(parsed, config, caller, source).run()
+        return Streaming(parsed, config, caller, source).run()
     finally:
         source.close()
 
@@ -139,7 +135,5 @@ def receive(
     if stream is not None:
         check_writable(stream)
     policy = Policy(overwrite or delta, rename, skip_existing, delta)
-    where = Path(directory)
-    receiving = Receiving(parse_code(code), config or Config(), on_event, confirm, where, policy, accept, stream)
-    receiving.read_text, receiving.cancel = read_text, cancel
-    return receiving.run()
+    caller = Caller(on_event, confirm, accept, read_text, cancel)
+    return Receiving(parse_code(code), config or Config(), caller, Path(directory), policy, stream).run()

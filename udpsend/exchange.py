@@ -7,14 +7,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from udpsend import events
+from udpsend.caller import OnEvent, ReadText
 from udpsend.errors import BadPacket, UsageError
 from udpsend.net import clock
 from udpsend.session import Session
 
 ADDRESSES_WITHIN = 4.0  # seconds after which a text is made without those that are not known yet
-
-ReadText = Callable[[int], str | None]
-"""Asked, beside the loop, for the other side's text of this number; None where there is nobody to ask any more."""
 
 
 class Ask(Protocol):
@@ -22,9 +20,7 @@ class Ask(Protocol):
 
 
 class ManualExchange:
-    def __init__(
-        self, session: Session, read_text: ReadText, ask: Ask, emit: Callable[[events.Event], None], now: float
-    ) -> None:
+    def __init__(self, session: Session, read_text: ReadText, ask: Ask, emit: OnEvent, now: float) -> None:
         self._session = session
         self._read_text = read_text
         self._put_question = ask

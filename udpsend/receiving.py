@@ -7,10 +7,11 @@ hashes, and says so. What has no size, and what goes to a descriptor, is written
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from udpsend import events
+from udpsend.caller import Caller
 from udpsend.config import Config, Role
 from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed, UsageError
 from udpsend.files.entries import File, Link
@@ -24,12 +25,10 @@ from udpsend.files.sink import Sink, open_sink
 from udpsend.net import clock
 from udpsend.rendezvous.code import Code
 from udpsend.session import SessionEvent
-from udpsend.shell import Confirm, OnEvent, Shell
+from udpsend.shell import Shell
 from udpsend.telling import offered_event, skipped_event, stream_verified_event, verified_event
 from udpsend.transfer.messages import ContentArrived, HashesArrived, ManifestArrived, OfferReceived
 from udpsend.wire.ranges import RangeSet
-
-Accept = Callable[[events.Offered], bool]
 
 
 class Receiving(Shell):
@@ -39,19 +38,17 @@ class Receiving(Shell):
         self,
         code: Code,
         config: Config,
-        on_event: OnEvent | None,
-        confirm: Confirm | None,
+        caller: Caller,
         directory: Path,
         policy: Policy,
-        accept: Accept | None,
         descriptor: int | None = None,
     ) -> None:
         """`descriptor`, if any, gets the content in place of the directory."""
-        super().__init__(code, config, on_event, confirm)
+        super().__init__(code, config, caller)
         self._descriptor = descriptor
         self._directory = directory
         self._policy = policy
-        self._accept = accept
+        self._accept = caller.accept
         self._sink: Sink | InOrder | None = None
         self._text: MemoryOutlet | None = None
         self._offer: Offer | None = None

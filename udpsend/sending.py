@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 from udpsend import events
+from udpsend.caller import Caller
 from udpsend.config import Config, Role
 from udpsend.errors import PeerError
 from udpsend.files.byte_space import unpack_set_untrusted
 from udpsend.files.source import Source
 from udpsend.rendezvous.code import Code
 from udpsend.session import SessionEvent
-from udpsend.shell import Confirm, OnEvent, Shell
+from udpsend.shell import Shell
 from udpsend.telling import offered_event, skipped_event, verified_event
 from udpsend.transfer.messages import BlocksNeeded, OfferAccepted, PeerVerified
 from udpsend.wire.frames import Close, CloseCode
@@ -31,10 +32,8 @@ HASHES_AT_ONCE = 512
 class Sending(Shell):
     role = Role.SENDER
 
-    def __init__(
-        self, code: Code, config: Config, on_event: OnEvent | None, confirm: Confirm | None, source: Source
-    ) -> None:
-        super().__init__(code, config, on_event, confirm)
+    def __init__(self, code: Code, config: Config, caller: Caller, source: Source) -> None:
+        super().__init__(code, config, caller)
         self._source = source
         self._left_out = 0
         self._scanned: Future[None] = Future()

@@ -19,10 +19,11 @@ from functools import partial
 from typing import TypeVar
 
 from udpsend import events
+from udpsend.caller import Caller, OnEvent
 from udpsend.config import Config, Role
 from udpsend.discovery import Discovery
 from udpsend.errors import Cancelled, TransferFailed, UdpsendError
-from udpsend.exchange import ManualExchange, ReadText
+from udpsend.exchange import ManualExchange
 from udpsend.interrupts import interruptible
 from udpsend.leaving import at_once
 from udpsend.net import clock
@@ -44,8 +45,6 @@ PROGRESS_INTERVAL = 0.1  # seconds
 OFFER_WITHIN = 2.0  # before it is told that there is none
 GOODBYE_TIMEOUT = 1.0  # to leave a last word in the mailboxes
 
-OnEvent = Callable[[events.Event], None]
-Confirm = Callable[[str], bool]
 T = TypeVar("T")
 
 
@@ -53,15 +52,12 @@ class Shell:
     """One end; the subclass knows which."""
 
     role: Role
-    read_text: ReadText | None = None
-    cancel: threading.Event | None = None
-    """Set before `run`: where people carry texts in place of mailboxes; what ends it from another thread."""
     after_stopping = "What has arrived is kept: the same commands go on from there."
 
-    def __init__(self, code: Code, config: Config, on_event: OnEvent | None, confirm: Confirm | None) -> None:
-        self._reporter = Reporter(on_event)
+    def __init__(self, code: Code, config: Config, caller: Caller) -> None:
+        self._reporter = Reporter(caller.on_event)
         self.emit: OnEvent = self._reporter.emit
-        self._confirm = confirm
+        self._confirm, self._read_text, self._cancel = caller.confirm, caller.read_text, caller.cancel
         self._config = config
         self._code = code
         self._mailboxes = Mailboxes()
@@ -128,11 +124,11 @@ class Shell:
             max_datagram_size=self._max_datagram_size,
             receive_buffer=self._endpoint.receive_buffer,
             timeout=self._config.timeout,
-            by_hand=self.read_text is not None,
+            by_hand=self._read_text is not None,
             config=self._config,
         )
-        if self.read_text is not None:
-            self._exchange = ManualExchange(self.session, self.read_text, self.ask, self.emit, clock.now())
+        if self._read_text is not None:
+            self._exchange = ManualExchange(self.session, self._read_text, self.ask, self.emit, clock.now())
         self.driver = Driver(self._endpoint, self.session, self._discovery.stun_received, self.turn, self._publish)
 
     def _max_datagram_size(self, address: Address) -> int:
@@ -163,8 +159,8 @@ class Shell:
 
     def turn(self, now: float) -> None:
         self._reporter.check()
-        if self.cancel is not None and self.cancel.is_set():
-            self.cancel = None
+        if self._cancel is not None and self._cancel.is_set():
+            self._cancel = None
             self.interrupted()
         self._discovery.turn(now, self.session.datagram_received)
         if (connection := self.session.connection) is not None:

@@ -7,11 +7,12 @@ the other side has verified. There is no second attempt at what comes out of a p
 from __future__ import annotations
 
 from udpsend import events
+from udpsend.caller import Caller
 from udpsend.config import Config, Role
 from udpsend.files.stream_source import StreamSource
 from udpsend.rendezvous.code import Code
 from udpsend.session import SessionEvent
-from udpsend.shell import Confirm, OnEvent, Shell
+from udpsend.shell import Shell
 from udpsend.telling import offered_event, stream_verified_event
 from udpsend.transfer.messages import OfferAccepted, PeerVerified
 from udpsend.transfer.sender import Sender
@@ -22,10 +23,8 @@ class Streaming(Shell):
     role = Role.SENDER
     after_stopping = "What comes out of a pipe cannot be resumed: begin anew."
 
-    def __init__(
-        self, code: Code, config: Config, on_event: OnEvent | None, confirm: Confirm | None, source: StreamSource
-    ) -> None:
-        super().__init__(code, config, on_event, confirm)
+    def __init__(self, code: Code, config: Config, caller: Caller, source: StreamSource) -> None:
+        super().__init__(code, config, caller)
         self._source = source
         self._accepted = False
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from msgspec import Struct
 
 from udpsend import events
+from udpsend.caller import Caller, OnEvent
 from udpsend.config import Config, Role
 from udpsend.errors import PeerNeverCame, TransferFailed
 from udpsend.leaving import at_once
@@ -23,7 +24,7 @@ from udpsend.net import clock
 from udpsend.rendezvous.code import Code, parse_code
 from udpsend.rendezvous.mailboxes import Mailboxes
 from udpsend.session import SessionEvent
-from udpsend.shell import OnEvent, Shell
+from udpsend.shell import Shell
 from udpsend.wire.frames import Close, CloseCode
 
 PREFIX = b"udpsend doctor 1 "
@@ -63,10 +64,12 @@ class _Trying(Shell):
         self.role = role
         self.report: PairReport | None = None
         self._met = clock.now()
-        # The code has been said already.
-        super().__init__(
-            code, config, lambda event: None if isinstance(event, events.CodeReady) else on_event(event), None
-        )
+
+        def tell(event: events.Event) -> None:
+            if not isinstance(event, events.CodeReady):  # it has been said already
+                on_event(event)
+
+        super().__init__(code, config, Caller(tell))
 
     def session_event(self, event: SessionEvent, now: float) -> None:
         match event:
