@@ -80,6 +80,12 @@ def test_an_offer_that_is_late_is_told_on_both_sides(library: Library, capsys: p
         assert capsys.readouterr().err.splitlines()[4] == line
 
 
+def test_work_before_the_first_byte_is_told(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
+    library.telling.insert(6, events.Preparing())
+    assert main(["recv", "4821-marble-otter"]) == 0
+    assert "Offered: file.bin, 268.4 MB\nPreparing the files here ...\n" in capsys.readouterr().err
+
+
 def test_where_no_file_could_be_put_is_told_before_anybody_comes(
     library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

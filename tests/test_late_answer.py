@@ -1,5 +1,5 @@
-"""Who waits for the other side: is told that it still goes through its files; is not asked about what cannot be taken;
-and says yes when the session is over, where nothing stays open, and the next attempt works."""
+"""Who waits is told for what, where it takes long; is not asked about what cannot be taken; and may say yes when the
+session is over, where nothing stays open, and the next attempt works."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import udpsend
-from udpsend import shell
+from udpsend import receiving, shell
 from udpsend.caller import Caller
 from udpsend.config import Config
 from udpsend.errors import LocalFileError, Refused, UdpsendError
-from udpsend.events import Event, Offered, OfferLate
+from udpsend.events import Accepted, Event, Offered, OfferLate, Preparing
+from udpsend.files.sink import open_sink
 from udpsend.files.source import Source
 from udpsend.rendezvous.code import Code, generate_code, parse_code
 from udpsend.sending import Sending
@@ -48,7 +50,7 @@ def test_both_sides_are_told_that_the_sender_still_goes_through_its_files(
     tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
-    monkeypatch.setattr(shell, "OFFER_WITHIN", 0.0)
+    monkeypatch.setattr(shell, "LATE", 0.0)
     (tmp_path / "content").write_bytes(b"content")
     code = generate_code(secrets.token_bytes)
     told: dict[str, list[Event]] = {"sender": [], "receiver": []}
@@ -73,6 +75,32 @@ def test_both_sides_are_told_that_the_sender_still_goes_through_its_files(
         sent.result(WAIT)
     for events in told.values():
         assert [type(event) for event in events if isinstance(event, OfferLate | Offered)] == [OfferLate, Offered]
+
+
+def test_the_receiver_is_told_that_its_disk_is_what_is_waited_for(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    monkeypatch.setattr(shell, "LATE", 0.0)
+    (tmp_path / "content").write_bytes(b"content")
+    code = parse_code(generate_code(secrets.token_bytes))
+    told: list[Event] = []
+    is_told = threading.Event()
+
+    def open_when_told(*arguments: Any) -> Any:
+        assert is_told.wait(WAIT)
+        return open_sink(*arguments)
+
+    def look(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, Preparing):
+            is_told.set()
+
+    monkeypatch.setattr(receiving, "open_sink", open_when_told)
+    _, thread = send_in_a_thread(tmp_path / "content", code)
+    udpsend.receive(code.text, here, config=CONFIG, on_event=look)
+    thread.join(WAIT)
+    assert [type(event) for event in told if isinstance(event, Preparing | Accepted)] == [Preparing, Accepted]
 
 
 def test_nobody_is_asked_about_what_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

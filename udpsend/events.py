@@ -131,6 +131,11 @@ class Skipped(Struct, frozen=True):
     first: tuple[tuple[str, str], ...]
 
 
+class Preparing(Struct, frozen=True):
+    """On the receiving side, which said yes: before anything is sent it has work to do that takes seconds. It copies
+    what is replaced in part, makes directories, or waits for a slow disk."""
+
+
 class Accepted(Struct, frozen=True):
     """The receiver said yes. `already` bytes are there, of an earlier attempt or of the file that is replaced; of these
     only what differs is sent."""
@@ -198,6 +203,7 @@ Event = (
     | OfferLate
     | Offered
     | Skipped
+    | Preparing
     | Accepted
     | Progress
     | Verifying

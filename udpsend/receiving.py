@@ -6,7 +6,6 @@ hashes, and says so. What has no size, and what goes to a descriptor, is written
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,7 +96,7 @@ class Receiving(Shell):
         if not self._confirmed:
             return
         if self._offer is not None:
-            self.offer_late = math.inf
+            self.tell_if_late(None)
         match self._offer:
             case (Manifest() | Stream() | Text()) as offer:
                 self._ask(offer)
@@ -134,6 +133,7 @@ class Receiving(Shell):
                 self._look_first(offer)
                 if not self._accept(offered):
                     raise Refused("Declined.")
+            self.driver.call_soon(lambda: self.tell_if_late(events.Preparing()))
             self._sink = sink = self._open_sink(offer)
             if self._left:  # while the user thought; looked at last, as `leave` sets it first
                 sink.abandon()
@@ -166,6 +166,7 @@ class Receiving(Shell):
 
     def _accepted(self, sink: Sink | InOrder) -> None:
         self.started = clock.now()
+        self.tell_if_late(None)
         if isinstance(sink, InOrder):
             self.after_stopping = "What comes in order cannot be resumed: begin anew."
         present = RangeSet(sink.present)

@@ -6,7 +6,6 @@ and is done when the other side has verified.
 
 from __future__ import annotations
 
-import math
 import threading  # noqa: TID251 - a large directory is gone through beside everything else
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -53,7 +52,7 @@ class Sending(Shell):
         self.beside(self._scanned.result, lambda _: self._offer())
 
     def _offer(self) -> None:
-        self.offer_late = math.inf
+        self.tell_if_late(None)
         manifest = self._source.manifest
         if manifest.skipped_count:
             self.emit(skipped_event(manifest))

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import threading
 from collections.abc import Callable
@@ -42,7 +41,7 @@ from udpsend.transfer.messages import Closed
 from udpsend.wire.datagram import Address
 
 PROGRESS_INTERVAL = 0.1  # seconds
-OFFER_WITHIN = 2.0  # before it is told that there is none
+LATE = 2.0  # seconds after which it is told what takes so long
 GOODBYE_TIMEOUT = 1.0  # to leave a last word in the mailboxes
 
 T = TypeVar("T")
@@ -67,7 +66,7 @@ class Shell:
         self._verified: events.Verified | None = None
         self._progress: tuple[int, int | None] = (-1, -1)
         self.started = self._progress_time = 0.0
-        self.offer_late = math.inf
+        self._late: events.Event | None = None
 
     def run(self) -> events.Verified:
         """Raises a subclass of UdpsendError, and what `on_event` or another function of the caller's raised."""
@@ -174,9 +173,9 @@ class Shell:
             self._mailboxes.renew()
         while (event := self.session.next_event()) is not None:
             self.session_event(event, now)
-        if now >= self.offer_late:
-            self.offer_late = math.inf
-            self.emit(events.OfferLate())
+        if self._late is not None and now >= self._late_at:
+            self.emit(self._late)
+            self._late = None
         if now - self._progress_time >= PROGRESS_INTERVAL:
             self.show_progress(now)
 
@@ -237,7 +236,11 @@ class Shell:
 
     def path_confirmed(self) -> None:
         """The file may move."""
-        self.offer_late = clock.now() + OFFER_WITHIN
+        self.tell_if_late(events.OfferLate())
+
+    def tell_if_late(self, event: events.Event | None) -> None:
+        """Unless this is called again before."""
+        self._late, self._late_at = event, clock.now() + LATE
 
     def beside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `work` in a thread, and `then` with its result in the loop. What `work` raises ends the session."""

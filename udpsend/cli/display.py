@@ -101,6 +101,8 @@ class Display:
                 self._show_offer(event)
             case events.Skipped(count, first):
                 self._show_skipped(count, first)
+            case events.Preparing():
+                self._terminal.note("Preparing the files here ...")
             case events.Accepted(already):
                 self._show_accepted(already)
             case events.Progress(done, total):
