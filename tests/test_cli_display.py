@@ -529,6 +529,15 @@ def test_progress_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "60.0 MB of 110.0 MB, 54 %, 10 MB/s, 5.00 s left\n"
 
 
+def test_what_was_there_and_differs_does_not_count_against_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = 0.0
+    lines = ProgressLines(Terminal(), 100_000_000, 100_000_000, lambda: clock)
+    lines.advance(40_000_000)
+    clock = 10.0
+    lines.advance(60_000_000)
+    assert capsys.readouterr().err == "60.0 MB of 100.0 MB, 60 %, 2.0 MB/s, 20.0 s left\n"
+
+
 @contextmanager
 def errors_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, rows: int, columns: int, encoding: str = "utf-8"
@@ -614,6 +623,17 @@ def test_the_rate_of_the_bar_counts_from_the_first_byte(monkeypatch: pytest.Monk
         progress.close()
         seen = drawn(stream, ours)
     assert b" 3.00B/s" in seen.split(b"\r")[-3]
+
+
+def test_the_rate_of_the_bar_does_not_count_what_was_there_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
+        progress = open_progress(Terminal(), "film.mkv", 9_000_000, 9_000_000, time.monotonic() - 1_000_000)
+        assert progress is not None
+        progress.advance(1_000_000)
+        progress.advance(4_000_000)
+        progress.close()
+        seen = drawn(stream, ours)
+    assert b"4.00M/9.00M 3.00B/s" in seen.split(b"\r")[-3]
 
 
 def test_the_bar_does_not_notice_that_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,7 @@ class ProgressBar:
     def advance(self, done: int) -> None:
         with self._terminal.drawing():
             self._bar.ncols = self._terminal.err.columns - MARGIN
+            self._bar.initial += min(0, done - self._bar.n)  # so much of what was there differs
             self._bar.update(done - self._bar.n)
 
     def hide(self) -> None:
@@ -85,12 +86,14 @@ class ProgressLines:
         self, terminal: Terminal, already: int, total: int | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._terminal = terminal
-        self._already = already
+        self._already = self._done = already
         self._total = total
         self._clock = clock
         self._started = self._shown = clock()
 
     def advance(self, done: int) -> None:
+        self._already += min(0, done - self._done)  # so much of what was there differs
+        self._done = done
         now = self._clock()
         if now - self._shown < SECONDS_BETWEEN_LINES:
             return
