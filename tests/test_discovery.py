@@ -21,7 +21,7 @@ from udpsend.config import Config
 from udpsend.discovery import Discovery
 from udpsend.net.udp import UdpEndpoint
 from udpsend.punching import portmap as portmap_module
-from udpsend.punching.behaviour import NatBehaviour
+from udpsend.punching.behaviour import NatBehaviour, Routers
 from udpsend.punching.gateway import Gateway
 from udpsend.punching.mappers import PortMapping
 from udpsend.rendezvous.code import generate_code
@@ -241,9 +241,9 @@ def test_who_was_not_asked_has_no_routers_counted(monkeypatch: pytest.MonkeyPatc
     """A stranger's datagram that looks like STUN: nothing is sent to where it says that it comes from."""
     counted: list[str] = []
 
-    def count(target: str, bind: str | None) -> tuple[int, bool]:
+    def count(target: str, bind: str | None) -> Routers:
         counted.append(target)
-        return 1, True
+        return Routers(1, True)
 
     monkeypatch.setattr(discovery_module, "routers_that_translate", count)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:

@@ -10,7 +10,9 @@ from tests.netlab_fixtures import laboratory
 from tools.netlab import Topology, internet
 from tools.netlab.topology import layers
 
-ASK = "from udpsend.punching.hops import routers_that_translate as ask; print(*ask('198.51.100.130', None))"
+ASK = """from udpsend.punching.hops import routers_that_translate
+found = routers_that_translate("198.51.100.130", None)
+print(found.count, found.are_all)"""
 
 
 @pytest.mark.parametrize(

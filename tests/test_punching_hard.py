@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.sim import (
     ADDRESS_RESTRICTED,
@@ -30,6 +31,7 @@ from udpsend.errors import BadPacket
 from udpsend.punching.behaviour import (
     MappingBehaviour,
     NatBehaviour,
+    Routers,
     judge_behaviour,
     parse_behaviour_untrusted,
     search_apart,
@@ -61,7 +63,7 @@ class Peer:
     failed: bool = False
     local: int = 0
 
-    hops: tuple[int, bool] = (1, True)
+    routers: int = 1
 
     def discover(self) -> None:
         self.socket = self.host.bind(4000, Recorder)
@@ -73,7 +75,7 @@ class Peer:
             host, port = self.socket.endpoint.received[-1][2].decode().split()
             seen[server] = (host, int(port))
         self.candidates = [Candidate(CandidateType.HOST, (ip, 4000)) for ip in self.host.interfaces]
-        judged = judge_behaviour(self.candidates, seen, self.hops)
+        judged = replace(judge_behaviour(self.candidates, seen), routers=Routers(self.routers, are_all=True))
         self.behaviour = search_apart(judged, 4000, self.socket.spare)
         reflexive = {address for address in seen.values() if address is not None}
         self.candidates += [Candidate(CandidateType.SERVER_REFLEXIVE, address) for address in sorted(reflexive)]
@@ -135,7 +137,7 @@ def behind_two_layers(seed: int, routers: int) -> tuple[Network, Peer, Peer]:
     home = net.gateway("inner", "100.64.0.2", PORT_RESTRICTED, above=carrier)
     host = net.host("inside")
     home.attach(host, "192.168.9.10")
-    a = Peer(net, host, Role.SENDER, home, hops=(routers, True))
+    a = Peer(net, host, Role.SENDER, home, routers=routers)
     a.discover()
     return net, a, b
 
@@ -280,7 +282,7 @@ def test_openers_go_further_once_it_is_known_how_far() -> None:
     puncher.add_remote_candidates([outside], 0.0)
     assert [transmit.ttl for transmit in puncher.datagrams_to_send(0.0)] == [2]
     for routers, ttls in ((1, []), (2, [3]), (2, []), (1, [])):
-        known = NatBehaviour(MappingBehaviour.INDEPENDENT, ("203.0.113.2", 4000), routers=routers)
+        known = NatBehaviour(MappingBehaviour.INDEPENDENT, ("203.0.113.2", 4000), routers=Routers(routers))
         puncher.set_behaviours(known, NatBehaviour(), 0.1)
         assert [transmit.ttl for transmit in puncher.datagrams_to_send(0.1)] == ttls
 

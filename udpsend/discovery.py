@@ -18,11 +18,13 @@ from collections.abc import Callable
 from socket import AF_INET6
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from udpsend import events
 from udpsend.config import Config
 from udpsend.net import clock
 from udpsend.net.udp import UdpEndpoint
-from udpsend.punching.behaviour import NatBehaviour, judge_behaviour, search_apart
+from udpsend.punching.behaviour import NatBehaviour, Routers, judge_behaviour, search_apart
 from udpsend.punching.candidates import gather_host_candidates
 from udpsend.punching.gateway import Gateway, find_gateway
 from udpsend.punching.hops import routers_that_translate
@@ -65,7 +67,7 @@ class Discovery:
         self._asked_stun = 0.0
         self._seen: Seen | None = None  # by the servers of the latest round, until it is judged,
         self._judged: Seen | None = None  # and from then on
-        self._hops: tuple[int, bool] | None = (1, False)  # None while they are being counted
+        self._routers: Routers | None = Routers()  # None while they are being counted
         self._is_counted = False
         self._hosts = gather_host_candidates(endpoint.ports, config.bind)
         self._looked = clock.now()
@@ -181,28 +183,28 @@ class Discovery:
 
     def _count_routers(self, target: str) -> None:
         self._is_counted = True
-        self._hops = None
+        self._routers = None
         bind = self._config.bind
 
         def count() -> None:
-            hops = routers_that_translate(target, bind)
-            self._call_soon(lambda: self._hops_known(hops))
+            routers = routers_that_translate(target, bind)
+            self._call_soon(lambda: self._routers_known(routers))
 
         threading.Thread(target=count, name="udpsend-hops", daemon=True).start()
 
-    def _hops_known(self, hops: tuple[int, bool]) -> None:
-        self._hops = hops
+    def _routers_known(self, routers: Routers) -> None:
+        self._routers = routers
         self._settle()
 
     def _settle(self) -> None:
-        if self._seen is not None and self._hops is not None:
+        if self._seen is not None and self._routers is not None:
             self._judged, self._seen = self._seen, None
             self.is_complete = True
             self._tell_behaviour()
 
     def _tell_behaviour(self) -> None:
-        if self._judged is not None and self._hops is not None:
-            behaviour = judge_behaviour(self.candidates, self._judged, self._hops)
+        if self._judged is not None and self._routers is not None:
+            behaviour = replace(judge_behaviour(self.candidates, self._judged), routers=self._routers)
             self._on_behaviour(search_apart(behaviour, self._endpoint.ports.get(4, 0), self._endpoint.spare))
 
     def _map_port(self) -> None:

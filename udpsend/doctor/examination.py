@@ -76,7 +76,7 @@ def _examine_family(
     if lifetime is not None and server is not None:
         nat = replace(nat, lifetime=measure_lifetime(server, config.bind, lifetime))
     if family == socket.AF_INET and server is not None:
-        nat = replace(nat, routers=routers_that_translate(server[0], config.bind)[0])
+        nat = replace(nat, routers=routers_that_translate(server[0], config.bind).count)
     if server is None:
         nat = replace(nat, not_asked=_why_not_asked([one for one in found if isinstance(one, NoAnswer)]))
     return nat, found, mtu

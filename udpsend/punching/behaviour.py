@@ -31,6 +31,15 @@ class MappingBehaviour(Enum):
     DEPENDENT = "dependent"
 
 
+class Routers(Struct, frozen=True):
+    """Those on this side's way out that may translate (`hops.py`)."""
+
+    count: int = 1
+    """At least."""
+    are_all: bool = False
+    """Further ones were looked for, and there are none."""
+
+
 class NatBehaviour(Struct, frozen=True):
     """IPv4 alone: IPv6 is not translated."""
 
@@ -39,10 +48,8 @@ class NatBehaviour(Struct, frozen=True):
     """As a server saw it; of several, the one with the highest port. Where the NAT keeps ports, that of `local`."""
     sequential: bool = False
     """DEPENDENT: the next mapping probably gets one of the next ports."""
-    routers: int = 1
-    """How many on this side's way out may translate, at least. Its openers have to pass them; nobody is told."""
-    routers_are_all: bool = False
-    """Further ones were looked for, and there are none (`hops.py`)."""
+    routers: Routers = Routers()
+    """This side's openers have to pass them; nobody is told."""
     local: int = 0
     """The socket from which ports are searched (`hard.py`), which nobody wrote to; nobody is told."""
 
@@ -69,16 +76,8 @@ class NatBehaviour(Struct, frozen=True):
                 return f"a symmetric NAT with {order} ports"
 
 
-def judge_behaviour(
-    own: Sequence[Candidate], seen: Mapping[str, Address | None], hops: tuple[int, bool] = (1, False)
-) -> NatBehaviour:
-    """From what the servers said, by server; None for one that did not answer. `hops`: the routers that may
-    translate, and whether these are all."""
-    routers, are_all = hops
-    return replace(_judge(own, seen), routers=routers, routers_are_all=are_all)
-
-
-def _judge(own: Sequence[Candidate], seen: Mapping[str, Address | None]) -> NatBehaviour:
+def judge_behaviour(own: Sequence[Candidate], seen: Mapping[str, Address | None]) -> NatBehaviour:
+    """From what the servers said, by server; None for one that did not answer."""
     addresses = sorted((a for a in seen.values() if a is not None and ":" not in a[0]), key=lambda a: a[1])
     if not addresses:
         return NatBehaviour(MappingBehaviour.SILENT if seen else MappingBehaviour.UNKNOWN)
@@ -101,8 +100,10 @@ def search_apart(behaviour: NatBehaviour, main: int, another: Callable[[], tuple
     if behaviour.mapping is not MappingBehaviour.INDEPENDENT or behaviour.outside is None:
         return behaviour
     host, port = behaviour.outside
-    opened = another() if port == main else None
-    return behaviour if opened is None else replace(behaviour, outside=(host, opened[1]), local=opened[0])
+    if port != main or (opened := another()) is None:
+        return behaviour
+    local, port = opened
+    return replace(behaviour, outside=(host, port), local=local)
 
 
 def parse_behaviour_untrusted(value: object) -> NatBehaviour:

@@ -167,8 +167,8 @@ class Crossing(Method):
 
 
 def _ttls(own: NatBehaviour) -> tuple[int, int, int]:
-    opener = own.routers + 1
-    return opener, opener if own.routers_are_all else opener + 1, 0
+    opener = own.routers.count + 1
+    return opener, opener if own.routers.are_all else opener + 1, 0
 
 
 def choose_method(

@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 
+from udpsend.punching.behaviour import Routers
 from udpsend.punching.gateway import is_behind_nat
 
 IP_RECVERR = 11  # linux/in.h
@@ -25,18 +26,18 @@ TRACE_PORT = 33434  # traceroute's
 PATIENCE = 0.2  # seconds; routers so near answer in a few milliseconds
 
 
-def routers_that_translate(target: str, bind: str | None) -> tuple[int, bool]:
-    """How many at least, counting the one next to us, and whether one on the internet answered behind them, so that
-    there are no more. `target` is any host on the internet; nothing gets there. Blocks for PATIENCE at most."""
+def routers_that_translate(target: str, bind: str | None) -> Routers:
+    """Counting the one next to us. They are all where one on the internet answered behind them. `target` is any host
+    there; nothing gets to it. Blocks for PATIENCE at most."""
     if sys.platform != "linux" or (bind is not None and ":" in bind):
-        return 1, False
+        return Routers()
     with contextlib.ExitStack() as opened:
         try:
             probes = [_probe(opened, ttl, bind) for ttl in range(1, MAX_HOPS + 1)]
             for hop, probe in enumerate(probes, 1):
                 probe.sendto(b"", (target, TRACE_PORT + hop))
         except OSError:  # no way out
-            return 1, False
+            return Routers()
         return _outermost(_answers(probes))
 
 
@@ -79,11 +80,11 @@ def _who_dropped(probe: socket.socket) -> str:
     return ""
 
 
-def _outermost(answers: dict[int, str]) -> tuple[int, bool]:
+def _outermost(answers: dict[int, str]) -> Routers:
     """The last hop that is inside of a NAT, before the first that is not."""
     outermost = 1
     for hop, router in sorted(answers.items()):
         if not router or not is_behind_nat(router):
-            return outermost, bool(router) and all(before in answers for before in range(1, hop))
+            return Routers(outermost, bool(router) and all(before in answers for before in range(1, hop)))
         outermost = hop
-    return outermost, False
+    return Routers(outermost)

@@ -101,7 +101,7 @@ class Puncher:
     def set_behaviours(self, own: NatBehaviour, peer: NatBehaviour, now: float) -> None:
         """What both NATs do. May come at any time, and again as more is known; what has begun goes on."""
         self._deadline.behaviours_known(own, peer)
-        self._openers.cross(own.routers, self._checklist, now)
+        self._openers.cross(own.routers.count, self._checklist, now)
         if self._method is None or not self._method.begun:
             self._method = choose_method(self._role, own, peer, self._main, self._start, self._random_bytes)
 
