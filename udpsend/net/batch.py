@@ -49,7 +49,7 @@ class SendBatch:
         self._name = memoryview(bytearray(NAME_SIZE))
         self._vectors = (IoVec * MAX_DATAGRAMS)()
         self._messages = (Message * MAX_DATAGRAMS)()
-        for message, i in zip(self._messages, range(MAX_DATAGRAMS), strict=True):
+        for i, message in enumerate(self._messages):
             message.header.name = address_of(self._name)
             message.header.vectors = ctypes.addressof(self._vectors) + i * ctypes.sizeof(IoVec)
             message.header.vector_count = 1
@@ -76,7 +76,7 @@ class SendBatch:
         if segment != self._segment_size:
             self._segment_size = segment
             base = address_of(self._data)
-            for vector, i in zip(self._vectors, range(MAX_DATAGRAMS), strict=True):
+            for i, vector in enumerate(self._vectors):
                 vector.base, vector.length = base + i * segment, segment
         if address != self._address:
             self._address = address
@@ -99,7 +99,7 @@ class ReceiveBatch:
         self._vectors = (IoVec * (3 * MAX_DATAGRAMS))()
         self._messages = (Message * MAX_DATAGRAMS)()
         names, control = address_of(self._names), address_of(self._control)
-        for message, i in zip(self._messages, range(MAX_DATAGRAMS), strict=True):
+        for i, message in enumerate(self._messages):
             message.header.name = names + i * NAME_SIZE
             message.header.vectors = ctypes.addressof(self._vectors) + 3 * i * ctypes.sizeof(IoVec)
             message.header.vector_count = 3

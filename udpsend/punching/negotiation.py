@@ -254,7 +254,7 @@ class Negotiation:
             except BadPacket as error:
                 self._drops[str(error)] += 1
         if isinstance(opened := word.get("opened"), list):
-            self._peer_opened |= {(host, port) for host, port in _pairs_untrusted(opened)}
+            self._peer_opened |= {(host, port) for host, port in _addresses_untrusted(opened)}
         self._behaviours_changed(now)
 
     def _add_remote_candidates(self, values: object, now: float) -> None:
@@ -292,7 +292,7 @@ def _to_json(candidates: Sequence[Candidate]) -> list[JSON]:
     return [candidate.to_json() for candidate in candidates[:MAX_CANDIDATES]]
 
 
-def _pairs_untrusted(values: list[JSON]) -> Iterator[Address]:
+def _addresses_untrusted(values: list[JSON]) -> Iterator[Address]:
     for value in values[: 2 * MAX_CANDIDATES]:
         match value:
             case [str(host), int(port)]:
