@@ -138,6 +138,14 @@ def test_a_corpus_of_unpleasant_json(data: bytes) -> None:
         parse_message_untrusted(data)
 
 
+@pytest.mark.parametrize("id_", ["00ffaa00ffaa00FF", "00ffaa 0ffaa00ff", "00ffaa00ffaa00f", "0xffaa00ffaa00ff", 0])
+def test_ids_that_are_none(id_: object) -> None:
+    hello = {"udpsend": 1, "kind": "hello", "id": "00ffaa00ffaa00ff", "role": "sender", "from": SENDER.hex()}
+    parse_message_untrusted(json.dumps(hello).encode())
+    with pytest.raises(BadPacket, match="field id"):
+        parse_message_untrusted(json.dumps(hello | {"id": id_}).encode())
+
+
 @given(st.dictionaries(st.sampled_from(["versions", "key", "hello"]), values | encoded))
 @settings(max_examples=500)
 def test_any_sealed_hello(payload: dict[str, Any]) -> None:

@@ -95,10 +95,7 @@ class Channel:
 
     def sealed_untrusted(self, number: int, body: bytes) -> dict[str, JSON] | None:
         """The payload, or None if it came before. Raises BadPacket."""
-        try:
-            plaintext = self._open.decrypt(_nonce(number), body, None)
-        except InvalidTag:
-            raise BadPacket("does not open") from None
+        plaintext = _opened_untrusted(self._open, number, body)
         self._acknowledgement_due = True
         if number <= self._contiguous or number in self._beyond:
             return None
@@ -110,10 +107,7 @@ class Channel:
 
     def acknowledged_untrusted(self, number: int, tag: bytes) -> None:
         """Raises BadPacket."""
-        try:
-            self._check.decrypt(_nonce(number), tag, None)
-        except InvalidTag:
-            raise BadPacket("does not open") from None
+        _opened_untrusted(self._check, number, tag)
         remaining = {n: body for n, body in self._unacknowledged.items() if n > number}
         if len(remaining) < len(self._unacknowledged):
             self._repeats = 0
@@ -126,6 +120,13 @@ class Channel:
 def _cipher(secret: bytes, purpose: str, sending: Role) -> ChaCha20Poly1305:
     info = f"udpsend 1 mailbox {purpose} {sending.value}".encode()
     return ChaCha20Poly1305(HKDFExpand(SHA256(), 32, info).derive(secret))
+
+
+def _opened_untrusted(cipher: ChaCha20Poly1305, number: int, sealed: bytes) -> bytes:
+    try:
+        return cipher.decrypt(_nonce(number), sealed, None)
+    except InvalidTag:
+        raise BadPacket("does not open") from None
 
 
 def _nonce(number: int) -> bytes:

@@ -42,6 +42,7 @@ INSTANCE_SIZE = 16
 PAKE_SIZE = 33  # SPAKE2: the side, and an element of Ed25519
 COMMITMENT_SIZE = 32
 TAG_SIZE = 16
+HEX_DIGITS = frozenset("0123456789abcdef")
 MAX_NUMBER = 1000  # sealed messages after the handshake; a session sends a few dozen
 
 
@@ -162,15 +163,9 @@ def _number_untrusted(fields: dict[str, JSON], name: str, low: int, high: int) -
 
 def _hex_untrusted(fields: dict[str, JSON], name: str, size: int) -> bytes:
     value = fields.get(name)
-    if not isinstance(value, str) or len(value) != 2 * size:
+    if not isinstance(value, str) or len(value) != 2 * size or not set(value) <= HEX_DIGITS:
         raise BadPacket(f"field {name}")
-    try:
-        data = bytes.fromhex(value)
-    except ValueError as error:
-        raise BadPacket(f"field {name}") from error
-    if len(data) != size:  # fromhex skips spaces
-        raise BadPacket(f"field {name}")
-    return data
+    return bytes.fromhex(value)
 
 
 def _base64_untrusted(fields: dict[str, JSON], name: str, low: int, high: int) -> bytes:
