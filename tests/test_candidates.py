@@ -26,6 +26,7 @@ class Ip:
 class Adapter:
     name: str
     ips: list[Ip]
+    index: int = 1
 
 
 @pytest.fixture

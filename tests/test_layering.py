@@ -123,7 +123,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.rendezvous": ("udpsend.wire.datagram", "udpsend.wire.json"),
     "udpsend.rendezvous.broker_connection": ("udpsend.unreachable",),
     "udpsend.rendezvous.broker_mailbox": ("udpsend.unreachable",),
+    "udpsend.rendezvous.multicast_groups": ("udpsend.net.interfaces",),
     "udpsend.punching": ("udpsend.sealing", "udpsend.wire"),
+    "udpsend.punching.candidates": ("udpsend.net.interfaces", "udpsend.wire"),
     "udpsend.files": ("udpsend.wire.ranges", "udpsend.wire.json"),
     # Records are read and written in place: how long they and their headers are is all that files/ knows of them.
     "udpsend.files.read_ahead": ("udpsend.wire.ranges", "udpsend.wire.frames"),
@@ -183,7 +185,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "udpsend.rendezvous.handshake",
         "udpsend.sealing",
     ),
-    "ifaddr": ("udpsend.punching.candidates", "udpsend.rendezvous.multicast_groups"),
+    "ifaddr": ("udpsend.net.interfaces",),
     "msgspec": ("udpsend",),  # Struct, in place of dataclasses: a language feature, used wherever there are values
     "pathspec": ("udpsend.files.ignore",),
     "paho": ("udpsend.rendezvous.mqtt", "udpsend.rendezvous.broker_connection", "udpsend.doctor.places"),

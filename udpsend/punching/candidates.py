@@ -16,6 +16,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from udpsend.events import PathKind
+from udpsend.net.interfaces import interfaces
 from udpsend.wire.candidate import MAX_CANDIDATES, Candidate, CandidateType
 from udpsend.wire.datagram import Address
 from udpsend.wire.relayed import is_through_relay, through_relay
@@ -55,18 +56,14 @@ def gather_host_candidates(ports: Mapping[int, int], bind: str | None = None) ->
 
 
 def _addresses(known: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each with the name of its interface; those that are `known` anyway where the system does not list any (Android,
-    and services that may not use netlink)."""
-    import ifaddr
-
+    """Each with the name of its interface; those that are `known` anyway where the system does not list any."""
     try:
-        adapters = list(ifaddr.get_adapters())
+        found = interfaces()
     except OSError:
         yield from ((address, "") for address in known)
         return
-    for adapter in adapters:
-        for entry in adapter.ips:
-            yield entry.ip if isinstance(entry.ip, str) else entry.ip[0].partition("%")[0], adapter.name
+    for interface in found:
+        yield from ((address, interface.name) for address in interface.addresses)
 
 
 def _usable(ip: IPv4Address | IPv6Address) -> bool:

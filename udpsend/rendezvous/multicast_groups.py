@@ -17,6 +17,8 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+from udpsend.net.interfaces import interfaces
+
 LINUX = sys.platform == "linux"
 
 # "U" and "D" in the one, "udpsend" in the other. The port is below those that Linux gives out by itself.
@@ -144,17 +146,14 @@ class IPv6Group(Group):
 
 def interfaces_by_version(allowed: frozenset[str] | None) -> dict[socket.AddressFamily, dict[int, str]]:
     """An address of each interface by its number, loopback first; of those that have one of the `allowed` addresses."""
-    import ifaddr  # slow
-
     found: dict[socket.AddressFamily, dict[int, str]] = {socket.AF_INET: {}, socket.AF_INET6: {}}
-    for adapter in ifaddr.get_adapters():
-        addresses = [entry.ip if isinstance(entry.ip, str) else entry.ip[0].partition("%")[0] for entry in adapter.ips]
-        if adapter.index is None or (allowed is not None and allowed.isdisjoint(addresses)):
+    for interface in interfaces():
+        if interface.number is None or (allowed is not None and allowed.isdisjoint(interface.addresses)):
             continue
-        for address in addresses:
+        for address in interface.addresses:
             of_version = found[socket.AF_INET6 if ":" in address else socket.AF_INET]
             if ":" in address or allowed is None or address in allowed:
-                of_version.setdefault(adapter.index, address)
+                of_version.setdefault(interface.number, address)
     return {family: _loopback_first(by_index) for family, by_index in found.items()}
 
 
