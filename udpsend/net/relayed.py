@@ -7,7 +7,6 @@ behind which datagrams are dropped, as in any router.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 from collections.abc import Iterable, Iterator
@@ -17,10 +16,10 @@ from typing import Protocol
 from udpsend.errors import BadPacket
 from udpsend.net import clock
 from udpsend.net.carrier import LOST, Carrier
+from udpsend.net.segments import keep_segments_small
 from udpsend.wire.datagram import Address, Arrival, Transmit
 from udpsend.wire.relayed import peer_behind_relay, through_relay
 
-SEGMENT_SIZE = 1200  # bytes of TCP: with its headers it passes the least that IPv6 allows
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_SIZE = 65_536  # bytes; no datagram is longer
 MAX_QUEUE = 262_144  # bytes that wait for a stream; 0.2 s at 10 Mbit/s
@@ -56,10 +55,8 @@ def connect_relay(
             connecting.settimeout(CONNECT_TIMEOUT)
             if bind is not None:
                 connecting.bind((bind, 0))
-            if is_stream and hasattr(socket, "TCP_MAXSEG"):
-                # Tunnels that drop what is too long for them, without a word, would let nothing but the beginning pass.
-                with contextlib.suppress(OSError):
-                    connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_SIZE)
+            if is_stream:
+                keep_segments_small(connecting)
             connecting.connect(address)
             if is_stream:
                 connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from udpsend.errors import BadPacket
+from udpsend.net.segments import keep_segments_small
 from udpsend.rendezvous.broker_url import BrokerUrl
 from udpsend.rendezvous.mqtt_packets import PacketFilter
 from udpsend.unreachable import refusal
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 MAX_ADDRESSES = 4  # of one name that are tried
 READ_SIZE = 16_384  # the largest TLS record, so that none is left half read
 MAX_HANDSHAKE_SIZE = 16_384
-SEGMENT_SIZE = 1200  # with the headers of IPv6 and TCP it passes the least that IPv6 allows: 1,280 bytes
 MAX_FRAME_BUFFER = 1 << 20  # of a WebSocket frame, which paho keeps until its end
 
 Hold = Callable[[socket.socket], None]
@@ -55,7 +54,7 @@ def connect(addresses: Sequence[AddressInfo], deadline: float, hold: Hold) -> so
         try:
             hold(connection)
             connection.settimeout(share)
-            _keep_segments_small(connection)
+            keep_segments_small(connection)
             connection.connect(address)
             # Small messages follow one another: Nagle's algorithm and a delayed acknowledgement would cost 40 ms each.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -65,14 +64,6 @@ def connect(addresses: Sequence[AddressInfo], deadline: float, hold: Hold) -> so
         else:
             return connection
     raise failure
-
-
-def _keep_segments_small(connection: socket.socket) -> None:
-    """In both directions, from before the connection is made. Tunnels that drop what is too long for them, without a
-    word, let the small packets of the beginning pass, and stop at the first certificate or sealed message."""
-    if hasattr(socket, "TCP_MAXSEG"):
-        with contextlib.suppress(OSError):  # a system that does not have itself told
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_SIZE)
 
 
 def start_tls(
