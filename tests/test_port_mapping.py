@@ -166,6 +166,18 @@ def test_upnp_of_a_router_that_is_silent_where_it_was_found() -> None:
         assert mapper.obtain() == PortMapping("UPnP", (EXTERNAL, PORT), 600)
 
 
+def test_upnp_mapping_of_which_the_renewal_failed_is_deleted() -> None:
+    """One of a router that knows only permanent ones would stay for good."""
+    with IgdRouter() as home, UdpServer(home.search_answer) as ssdp:
+        mapper = IgdMapper(GATEWAY, PORT, ports(ssdp=ssdp.port))
+        mapper.obtain()
+        home.errors = {"GetExternalIPAddress": [501]}
+        with pytest.raises(PortMapError, match="501"):
+            mapper.obtain()
+        mapper.release()
+        assert home.calls[-1][0] == "DeletePortMapping"
+
+
 def test_upnp_that_knows_only_permanent_mappings() -> None:
     told = Told()
     with (

@@ -119,7 +119,6 @@ class IgdMapper:
 
     def obtain(self) -> PortMapping:
         try:
-            self._service = self._service or self._find_service()
             host = pcp.check_host_untrusted(self._call("GetExternalIPAddress", {}).get("NewExternalIPAddress", ""))
             lifetime = self._add(LIFETIME)
         except (BadPacket, OSError, http.client.HTTPException) as error:
@@ -177,8 +176,7 @@ class IgdMapper:
         return {"NewRemoteHost": "", "NewExternalPort": self._external, "NewProtocol": "UDP"}
 
     def _call(self, action: str, arguments: dict[str, str | int]) -> dict[str, str]:
-        if self._service is None:
-            raise BadPacket("no service")
+        self._service = self._service or self._find_service()
         body, headers = igd.pack_action(self._service.kind, action, arguments)
         return igd.parse_action_answer_untrusted(*self._request(self._service.control, "POST", body, headers))
 
