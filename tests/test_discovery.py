@@ -19,6 +19,7 @@ from udpsend import discovery as discovery_module
 from udpsend import relaying
 from udpsend.config import Config
 from udpsend.discovery import Discovery
+from udpsend.events import PublicAddress
 from udpsend.net.udp import UdpEndpoint
 from udpsend.punching import portmap as portmap_module
 from udpsend.punching.behaviour import NatBehaviour, Routers
@@ -148,6 +149,15 @@ def test_another_port_is_no_other_network(
     monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: moved)
     lone.discovery.again()
     assert asked == []
+
+
+def test_what_servers_say_again_is_no_further_candidate(lone: _Lone) -> None:
+    """While people carry texts they are asked every 15 s, for days if need be."""
+    known = len(lone.discovery.candidates)
+    for _ in range(3):
+        lone.discovery._address_known(PublicAddress("stun.example", ("203.0.113.7", 4000)))
+    assert len(lone.discovery.candidates) == known + 1
+    assert lone.candidates == [[Candidate(CandidateType.SERVER_REFLEXIVE, ("203.0.113.7", 4000))]]
 
 
 def test_a_system_that_cannot_be_asked_does_not_end_the_session(

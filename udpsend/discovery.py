@@ -161,8 +161,9 @@ class Discovery:
         self._ask_stun_servers()
 
     def _found(self, candidate: Candidate) -> None:
-        self.candidates.append(candidate)
-        self._on_candidates([candidate], False)
+        if candidate not in self.candidates:  # servers are asked again and again
+            self.candidates.append(candidate)
+            self._on_candidates([candidate], False)
 
     def _ask_stun_servers(self) -> None:
         self._asked_stun, self._judged = clock.now(), None
