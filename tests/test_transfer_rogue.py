@@ -128,6 +128,15 @@ def test_what_breaks_the_protocol_at_a_receiver(frames: bytes, reason: str) -> N
     assert file.written == 0
 
 
+def test_a_message_before_anything_was_offered() -> None:
+    """The two compare their phrases, say."""
+    connection = Connection(Role.SENDER, SECRET, ("10.0.0.9", 9), 0.0, Random(1).randbytes)
+    Rogue(Role.RECEIVER).says(connection, message({"type": "list"}))
+    error = end_of(connection)
+    assert isinstance(error, PeerError)
+    assert "before the offer" in str(error)
+
+
 def test_data_before_anything_was_accepted() -> None:
     connection, rogue, _ = victim(Role.RECEIVER)
     rogue.says(connection, data(0, 10))

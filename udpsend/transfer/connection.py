@@ -22,7 +22,7 @@ from udpsend.transfer.acks import AckTracker
 from udpsend.transfer.assembly import Assembly, SealedRecord
 from udpsend.transfer.closing import broken, close_of, error_of, silent
 from udpsend.transfer.congestion.choice import choose
-from udpsend.transfer.control_stream import ControlReceiver
+from udpsend.transfer.control_stream import ControlReceiver, Message
 from udpsend.transfer.flight import Flight
 from udpsend.transfer.liveness import IDLE_TIMEOUT, Liveness
 from udpsend.transfer.messages import Closed, ConnectionEvent
@@ -252,15 +252,20 @@ class Connection:
             self._out.responses.append((frames.challenge, address))
         if frames.response is not None and (proved := self._path_check.response_received(frames.response)):
             self._path_changed(proved)
-        side = self.sender or self.receiver
         for offset, data in frames.control:
             for message in self._control_in.add_untrusted(offset, data):
-                if side is not None:
-                    side.message_received_untrusted(message)
-                if self.sender is not None:
-                    self.flight.limit_to(self.sender.limit)
-                    if self.sender.background:
-                        self.flight.yield_to_others()
+                self._message_received_untrusted(message)
+
+    def _message_received_untrusted(self, message: Message) -> None:
+        if self.receiver is not None:
+            self.receiver.message_received_untrusted(message)
+        elif self.sender is not None:
+            self.sender.message_received_untrusted(message)
+            self.flight.limit_to(self.sender.limit)
+            if self.sender.background:
+                self.flight.yield_to_others()
+        else:
+            raise BadPacket("a message before the offer")
 
     def _path_changed(self, address: Address) -> None:
         if address[0] != self.address[0]:  # a new port alone is a NAT that rebound: the path is the same
