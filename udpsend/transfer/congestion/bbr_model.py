@@ -192,14 +192,18 @@ class Model:
         if self.path.full_reached or rate > self.pacing_rate:
             self.pacing_rate = rate
 
+    @property
+    def _window_gain(self) -> float:
+        gain = UP_WINDOW_GAIN if self.state is State.UP else WINDOW_GAIN
+        if self.has_room:
+            gain = STARTUP_PACING_GAIN
+        if self.inflight_long < inf:
+            return gain + CONTENDED_GAIN
+        return STEADY_WINDOW_GAIN if self.state in STEADY else gain
+
     def set_window(self, acked: int) -> None:
         state = self.state
-        gain = UP_WINDOW_GAIN if state is State.UP else STARTUP_PACING_GAIN if self.has_room else WINDOW_GAIN
-        if self.inflight_long < inf:
-            gain += CONTENDED_GAIN
-        elif state in STEADY:
-            gain = STEADY_WINDOW_GAIN
-        maximum = self._quantized(self.bdp(gain) + self.path.extra_acked)
+        maximum = self._quantized(self.bdp(self._window_gain) + self.path.extra_acked)
         window = self.window
         if self.path.full_reached:
             window = min(window + acked, maximum)

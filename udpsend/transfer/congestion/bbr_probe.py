@@ -152,23 +152,28 @@ class BandwidthProbe:
     def _adapt_long_term(self, rate: RateSample, sample: AckedSample) -> bool:
         """True if it decided on a transition."""
         model = self._model
-        if model.path.round_start:
-            if self._phase is AckPhase.STARTING:
-                self._phase = AckPhase.FEEDBACK
-            elif self._phase is AckPhase.STOPPING:
-                self._is_sample = False
-                self._phase = AckPhase.INIT
-                if model.state in PROBE_BW:
-                    if not rate.app_limited:
-                        model.path.advance_cycle()
-                    if self._precautionary and not self._too_high:
-                        self.start_refill()
-                        return True
+        if model.path.round_start and self._round_started(rate):
+            return True
         if model.inflight_long == inf or model.is_too_high(sample.lost - rate.prior_lost, rate.prior_in_flight):
             return False
         model.inflight_long = max(model.inflight_long, rate.prior_in_flight)
         if model.state is State.UP and sample.window_limited and model.window >= model.inflight_long:
             self._probe_upward(sample.acked_bytes)
+        return False
+
+    def _round_started(self, rate: RateSample) -> bool:
+        """True if that decided on a transition."""
+        model = self._model
+        if self._phase is AckPhase.STARTING:
+            self._phase = AckPhase.FEEDBACK
+        elif self._phase is AckPhase.STOPPING:
+            self._is_sample = False
+            self._phase = AckPhase.INIT
+            if model.state in PROBE_BW and not rate.app_limited:
+                model.path.advance_cycle()
+            if model.state in PROBE_BW and self._precautionary and not self._too_high:
+                self.start_refill()
+                return True
         return False
 
     def _probe_upward(self, acked: int) -> None:
