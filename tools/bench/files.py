@@ -28,7 +28,7 @@ from .network import Loopback
 from .ours import Udpsend, new_code
 from .process import BenchError
 from .ssh import Scp
-from .tool import Command, Place, Sample, race
+from .tool import Command, Place, Sample, Tool, race
 
 BLOCK = 4096  # bytes of each of the many files
 IN_DIRECTORY = 1000
@@ -120,19 +120,23 @@ def is_same(one: Path, other: Path) -> bool:
     return is_same_tree(one, other) if one.is_dir() else other.exists() and memory.same_content(one, other)
 
 
-def best_of(tool: Udpsend | TarOverSsh, source: Path, rounds: int) -> Sample:
+def best_of(tool: Tool, source: Path, rounds: int) -> Sample:
     """The quickest of some transfers, each checked. Raises BenchError."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir=source.parent) as scratch:
         place = Place(Loopback(), source, Path(scratch), limit=600)
-        samples = []
         with tool.session(place):
-            for _ in range(rounds):
-                with tempfile.TemporaryDirectory(prefix="to-", dir=scratch) as to:
-                    place.directory = Path(to)
-                    samples.append(tool.transfer(place))
-                    if not is_same(source, place.destination):
-                        raise BenchError(f"{tool.name}: what arrived is not what was sent")
+            samples = [checked(tool, place) for _ in range(rounds)]
     return min(samples, key=lambda sample: sample.seconds)
+
+
+def checked(tool: Tool, place: Place) -> Sample:
+    """A transfer into a new directory. Raises BenchError."""
+    with tempfile.TemporaryDirectory(prefix="to-", dir=place.scratch) as to:
+        place.directory = Path(to)
+        sample = tool.transfer(place)
+        if not is_same(place.source, place.destination):
+            raise BenchError(f"{tool.name}: what arrived is not what was sent")
+    return sample
 
 
 def many_files(work: Path, count: int, rounds: int) -> Iterator[Row]:
