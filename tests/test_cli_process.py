@@ -344,8 +344,8 @@ from udpsend.reporting import Reporter
 
 def call(*arguments, on_event, **keywords):
     reporter = Reporter(on_event)
-    for number in range(500):
-        reporter.emit(events.TextToCarry(1, "x" * 3000))
+    for number in range(2000):
+        reporter.emit(events.WrongGuess(number))
     os.write({ready}, b"x")
     reporter.close()
 
@@ -354,17 +354,45 @@ sys.exit(main(["send", "f"]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_where_nobody_reads_the_terminal(number: signal.Signals) -> None:
+RUNNING = """
+import os, sys, time, udpsend
+from udpsend import events
+from udpsend.caller import Caller
+from udpsend.cli import main
+from udpsend.interrupts import interruptible
+from udpsend.rendezvous.code import parse_code
+from udpsend.shell import Shell
+
+class Hanging(Shell):
+    def _run(self):
+        for number in range(2000):
+            self.emit(events.WrongGuess(number))
+        with interruptible(lambda: os.write({ready}, b"x")):
+            os.write({ready}, b"x")
+            time.sleep(600)
+
+udpsend.send = lambda *_, on_event, **__: Hanging(parse_code("4821-a-b"), udpsend.Config(), Caller(on_event)).run()
+sys.exit(main(["send", "f"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "numbers"),
+    [(HANGING, [signal.SIGINT]), (HANGING, [signal.SIGTERM]), (RUNNING, [signal.SIGINT, signal.SIGINT])],
+)
+def test_ctrl_c_leaves_where_nobody_reads_the_terminal(script: str, numbers: list[signal.Signals]) -> None:
+    """Of a transfer that runs, the second one: it took a third."""
     ours, theirs = pty.openpty()
     waiting, ready = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", HANGING.format(ready=ready)], stdin=theirs, stdout=theirs, stderr=theirs,
+        [sys.executable, "-c", script.format(ready=ready)], stdin=theirs, stdout=theirs, stderr=theirs,
         pass_fds=[ready], start_new_session=True,
     )  # fmt: skip
     try:
-        assert select.select([waiting], [], [], BOUND)[0]
-        process.send_signal(number)
+        for number in numbers:
+            assert select.select([waiting], [], [], BOUND)[0]
+            os.read(waiting, 1)
+            process.send_signal(number)
         assert process.wait(BOUND) == 130
     finally:
         process.kill()

@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
+from udpsend import events
+from udpsend.caller import Caller
+from udpsend.config import Config
 from udpsend.interrupts import interruptible
+from udpsend.rendezvous.code import parse_code
+from udpsend.shell import Shell
 
 
 def test_an_ignored_ctrl_c_stays_ignored() -> None:
@@ -47,3 +52,29 @@ def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(signal, "signal", install)
     with interruptible(lambda: None):
         pass
+
+
+def test_an_interrupt_does_not_wait_for_a_caller_that_never_returns() -> None:
+    """Ctrl-C pressed twice, and a terminal that is stopped: it took a third one."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hang(event: events.Event) -> None:
+        busy.set()
+        go_on.wait()
+
+    class Interrupted(Shell):
+        def _run(self) -> events.Verified:
+            self.emit(events.Verifying())
+            assert busy.wait(10)
+            raise KeyboardInterrupt
+
+    def run() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            Interrupted(parse_code("4821-marble-otter"), Config(), Caller(hang)).run()
+
+    running = threading.Thread(target=run, daemon=True)
+    running.start()
+    running.join(10)
+    is_hanging = running.is_alive()
+    go_on.set()
+    assert not is_hanging

@@ -70,13 +70,14 @@ class Shell:
 
     def run(self) -> events.Verified:
         """Raises a subclass of UdpsendError, and what `on_event` or another function of the caller's raised."""
+        is_interrupted = False
         try:
             verified = self._run()
         except KeyboardInterrupt:
-            self._reporter.close(is_interrupted=True)
+            is_interrupted = True
             raise
         finally:
-            self._reporter.close()
+            self._reporter.close(is_interrupted=is_interrupted)
         self._reporter.check()
         return verified
 
