@@ -171,6 +171,14 @@ def write_all(fd: int, view: memoryview, offset: int) -> None:
         view = view[count:]
 
 
+def read_all(fd: int, view: memoryview, offset: int) -> int:
+    """Fill `view`. Returns how many bytes there were: fewer, where the file ends. Raises OSError."""
+    done = 0
+    while done < len(view) and (count := os.preadv(fd, (view[done:],), offset + done)):
+        done += count
+    return done
+
+
 def set_mode(fd: int, mode: int) -> None:
     """As far as the file system has modes, and ours to set. Raises OSError."""
     with contextlib.suppress(PermissionError):  # not ours, by its owner (opening.py), or no mode for FAT

@@ -125,14 +125,10 @@ class Partial:
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` with what was written at `offset`."""
-        while len(view):
-            count = os.preadv(self._fd, (view,), offset)
-            if not count:
-                raise LocalFileError(
-                    f"Somebody shortened {quote(self._hidden)} while {quote(self.name)} was received: try again."
-                )
-            offset += count
-            view = view[count:]
+        if disk.read_all(self._fd, view, offset) < len(view):
+            raise LocalFileError(
+                f"Somebody shortened {quote(self._hidden)} while {quote(self.name)} was received: try again."
+            )
 
     def ends_with(self, size: int, mtime_ns: int) -> None:
         """Of what had no size when it began."""

@@ -22,7 +22,7 @@ from itertools import islice
 from udpsend.errors import BadPacket, LocalFileError
 from udpsend.files.byte_space import ByteSpace, EntrySet
 from udpsend.files.directories import Directories
-from udpsend.files.disk import DIRECTORY_FLAGS, errors_told, local_error, release
+from udpsend.files.disk import DIRECTORY_FLAGS, errors_told, local_error, read_all, release
 from udpsend.files.entries import MAX_RANGES, File, Sparse
 from udpsend.files.holes import data_ranges
 from udpsend.files.ignore import Ignore
@@ -265,11 +265,8 @@ def _has_holes_of(fd: int, entry: Sparse) -> bool:
 
 
 def _read(fd: int, entry: File, offset: int, view: memoryview) -> None:
-    while (count := os.preadv(fd, (view,), offset)) < len(view):
-        if not count:
-            raise _changed(entry, "became shorter")
-        offset += count
-        view = view[count:]
+    if read_all(fd, view, offset) < len(view):
+        raise _changed(entry, "became shorter")
 
 
 def _changed(entry: File, what: str) -> LocalFileError:

@@ -179,13 +179,8 @@ class Staging:
             fd = self._file(number, self._manifest.file(number))
             part = view[at : at + length]
             at += length
-            while len(part):
-                count = os.preadv(fd, (part,), start)
-                if not count:  # somebody shortened it: its block differs, then, and comes again
-                    part[:] = bytes(len(part))
-                    break
-                start += count
-                part = part[count:]
+            count = disk.read_all(fd, part, start)
+            part[count:] = bytes(length - count)  # somebody shortened it: its block differs, then, and comes again
 
     def flush(self, ranges: list[tuple[int, int]], checked: Iterable[tuple[int, bytes]] = ()) -> None:
         """Bring to the disk what was written before this call, and then vouch for `ranges`, which was, and for blocks
