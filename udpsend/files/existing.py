@@ -155,6 +155,19 @@ def refusal(entry: Entry, status: os.stat_result, policy: Policy) -> str:
     )
 
 
+def give_name(entry: Entry, policy: Policy, source: int, name: str, to: int, new_name: str) -> None:
+    """Rename what was received, in place of what the policy replaces. Raises LocalFileError for anything else that has
+    appeared there since it was looked at, OSError."""
+    try:
+        if policy.overwrite and not isinstance(entry, Directory):
+            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=to)
+        else:
+            disk.rename_no_replace(source, name, new_name, to)
+    except (FileExistsError, IsADirectoryError) as error:
+        status = os.stat(new_name, dir_fd=to, follow_symlinks=False)
+        raise LocalFileError(refusal(entry, status, policy)) from error
+
+
 def free_name(root: int, name: str, taken: Container[str] = ()) -> str:
     """`a (1).txt`, or with the first number that is free; none of those `taken`."""
     stem, dot, suffix = name.rpartition(".")

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
 from udpsend.files.entries import MODE_BITS, File
-from udpsend.files.existing import Policy, free_name, refusal
+from udpsend.files.existing import Policy, free_name, give_name, refusal
 from udpsend.files.journal import Journal
 from udpsend.files.names import journal_name, partial_name, quote
 from udpsend.files.opening import open_destination, open_locked, open_own_file
@@ -148,13 +148,7 @@ class Partial:
         if not disk.is_same_file(self._where, self._hidden, self._fd):
             raise LocalFileError(f"Somebody replaced {quote(self._hidden)} while it was received: try again.")
         try:
-            if self._policy.overwrite:
-                os.rename(self._hidden, self.name, src_dir_fd=self._where, dst_dir_fd=self._where)
-            else:
-                disk.rename_no_replace(self._where, self._hidden, self.name)
-        except (FileExistsError, IsADirectoryError) as error:
-            status = os.stat(self.name, dir_fd=self._where, follow_symlinks=False)
-            raise LocalFileError(refusal(self._entry, status, self._policy)) from error
+            give_name(entry, self._policy, self._where, self._hidden, self._where, self.name)
         except PermissionError as error:
             raise disk.local_error(error, "write into the directory", self._directory) from error
         if not disk.is_same_file(self._where, self.name, self._fd):

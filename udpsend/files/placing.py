@@ -21,7 +21,7 @@ from udpsend.files import disk
 from udpsend.files.byte_space import ByteSpace, unpack_set_untrusted
 from udpsend.files.directories import Directories
 from udpsend.files.entries import MODE_BITS, Directory, Entry, File
-from udpsend.files.existing import Destination, Policy, refusal
+from udpsend.files.existing import Destination, Policy, give_name
 from udpsend.files.journal import vouches_for_all
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import tree_journal_name
@@ -148,24 +148,13 @@ def _move(old: Directories, new: Directories, entry: Entry, destination: Destina
     status = disk.status_of(to, new_name)
     if status is not None and isinstance(entry, Directory) and stat.S_ISDIR(status.st_mode):
         return True
-
-    def move() -> None:
-        if policy.overwrite and not isinstance(entry, Directory):
-            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=to)
-        else:
-            disk.rename_no_replace(source, name, new_name, to)
-
     try:
-        try:
-            move()
-        except PermissionError as error:
-            if not (policy.overwrite and is_own_read_only(to)):
-                raise disk.local_error(error, "write into the directory", target.rpartition("/")[0] or ".") from error
-            with _writable(to):
-                move()
-    except (FileExistsError, IsADirectoryError) as error:
-        status = os.stat(new_name, dir_fd=to, follow_symlinks=False)
-        raise LocalFileError(refusal(entry, status, policy)) from error
+        give_name(entry, policy, source, name, to, new_name)
+    except PermissionError as error:
+        if not (policy.overwrite and is_own_read_only(to)):
+            raise disk.local_error(error, "write into the directory", target.rpartition("/")[0] or ".") from error
+        with _writable(to):
+            give_name(entry, policy, source, name, to, new_name)
     return False
 
 
