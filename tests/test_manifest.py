@@ -98,7 +98,7 @@ def test_what_was_skipped_beside_many_entries_is_told() -> None:
     manifest = Manifest(entries, [Skipped("x", "is a pipe")], 3)
     announced = parse_manifest_untrusted(json.loads(json.dumps(manifest.to_json())))
     assert isinstance(announced, Announced)
-    again = Manifest.unpack_untrusted(manifest.pack(), announced.manifest)
+    again = announced.unpack_untrusted(manifest.pack())
     assert again == manifest
     assert (again.skipped, again.skipped_count) == (manifest.skipped, 3)
 

@@ -47,7 +47,7 @@ def over_the_wire(manifest: Manifest) -> Manifest:
     """What the other side makes of it."""
     parsed = parse_manifest_untrusted(manifest.to_json())
     if isinstance(parsed, Announced):
-        parsed = Manifest.unpack_untrusted(manifest.pack(), parsed.manifest)
+        parsed = parsed.unpack_untrusted(manifest.pack())
     assert parsed == manifest
     return parsed
 

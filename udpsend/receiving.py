@@ -50,7 +50,7 @@ class Receiving(Shell):
         self._accept = caller.accept
         self._sink: Sink | InOrder | None = None
         self._text: MemoryOutlet | None = None
-        self._offer: Offer | None = None
+        self._offer: Offer | Announced | None = None
         self._confirmed = False
         self._left = False
 
@@ -98,25 +98,22 @@ class Receiving(Shell):
         if self._offer is not None:
             self.tell_if_late(None)
         match self._offer:
-            case (Manifest() | Stream() | Text()) as offer:
-                self._ask(offer)
             case Announced(packed):
                 connection = self.session.connection
                 if connection is not None and connection.receiver is not None:
                     connection.receiver.ask_list(packed)
+            case (Manifest() | Stream() | Text()) as offer:
+                self._ask(offer)
 
     def _unpack(self, packed: bytes) -> Manifest:
         announced = self._offer
         assert isinstance(announced, Announced)  # noqa: S101 - it was asked for
         try:
-            manifest = Manifest.unpack_untrusted(packed, announced.manifest)
-            if (len(manifest), manifest.size) != (announced.count, announced.size):
-                raise BadPacket("the manifest is not the one that was announced")
+            return announced.unpack_untrusted(packed)
         except BadPacket as error:
             raise _not_taken(error) from error
-        return manifest
 
-    def _ask(self, offer: Manifest | Stream | Text) -> None:
+    def _ask(self, offer: Offer) -> None:
         self._offer = offer
         offered = offered_event(offer)
         if isinstance(offer, Manifest) and offer.skipped_count:
@@ -141,14 +138,14 @@ class Receiving(Shell):
 
         (self.beside if self._accept is None else self.ask)(decide, self._accepted)
 
-    def _look_first(self, offer: Manifest | Stream | Text) -> None:
+    def _look_first(self, offer: Offer) -> None:
         """Nobody need be asked about what cannot be taken."""
         if self._descriptor is None and isinstance(offer, Stream):
             offer = Manifest([File(offer.name, 0, 0, 0, 0)])
         if self._descriptor is None and isinstance(offer, Manifest):
             look_first(self._directory, offer, self._policy)
 
-    def _open_sink(self, offer: Manifest | Stream | Text) -> Sink | InOrder:
+    def _open_sink(self, offer: Offer) -> Sink | InOrder:
         size = offer.size if isinstance(offer, Manifest) else None
         if self._descriptor is not None:
             outlet: Outlet = DescriptorOutlet(self._descriptor)
@@ -217,7 +214,7 @@ class Receiving(Shell):
                 self._sink.abandon()
 
 
-def _names(offer: Manifest | Stream | Text) -> Iterator[str]:
+def _names(offer: Offer) -> Iterator[str]:
     """Of all that would be made of it, links' targets too."""
     match offer:
         case Manifest():

@@ -8,7 +8,7 @@ from typing import Any
 from udpsend import events
 from udpsend.files.entries import File
 from udpsend.files.manifest import Manifest
-from udpsend.files.offers import Stream, Text
+from udpsend.files.offers import Offer, Stream, Text
 
 TEXT_NAME = "a message"
 
@@ -28,7 +28,7 @@ class _Listing:
         return tuple, (list(self),)
 
 
-def offered_event(offer: Manifest | Stream | Text) -> events.Offered:
+def offered_event(offer: Offer) -> events.Offered:
     match offer:
         case Stream(name):
             return events.Offered(name, None)

@@ -73,22 +73,23 @@ class Manifest:
         """(directory, number of the first entry in it), in order."""
         self._pages: list[bytes] = []
         self._parsed: OrderedDict[int, list[Entry]] = OrderedDict()
-        self._tree = Tree(self.twins)
         self._identity = hashlib.sha256(b"udpsend manifest 2")
-        rest = iter(entries)
+        rest, tree = iter(entries), Tree(self.twins)
         while page := list(islice(rest, PAGE)):
-            self._check_untrusted(page)
+            self._check_untrusted(page, tree)
             self._keep_page(encode_entries(page))
-        self._tree = Tree(self.twins)
-        self.identity = self._identity.hexdigest()
+
+    @property
+    def identity(self) -> str:
         """64 hex digits that bind everything in it: what an earlier attempt left is only believed for the same one.
         Each side computes it; it is not sent."""
+        return self._identity.hexdigest()
 
-    def _check_untrusted(self, page: list[Entry]) -> None:
+    def _check_untrusted(self, page: list[Entry], tree: Tree) -> None:
         if not self.runs:
             self.name = page[0].path
             self.runs.append(("", 0))
-        self.runs += [(directory, self.count + index) for directory, index in self._tree.add_untrusted(page)]
+        self.runs += [(directory, self.count + index) for directory, index in tree.add_untrusted(page)]
         sizes = [entry.size for entry in page]
         kinds = Counter(map(type, page))
         self.full_size += sum(sizes)
@@ -195,10 +196,12 @@ class Manifest:
         return b"".join(_LENGTH.pack(len(page)) + page for page in self._pages)
 
     @classmethod
-    def unpack_untrusted(cls, data: bytes | bytearray | memoryview, like: Manifest | None = None) -> Manifest:
-        """The manifest in what `pack` gave; what was skipped is taken from `like`. Raises BadPacket."""
-        # `like` has no entries, so it counts as false.
-        manifest = cls((), *((like.skipped, like.skipped_count) if like is not None else ()))
+    def unpack_untrusted(
+        cls, data: bytes | bytearray | memoryview, skipped: Iterable[Skipped] = (), skipped_count: int = 0
+    ) -> Manifest:
+        """The manifest in what `pack` gave. Raises BadPacket."""
+        manifest = cls((), skipped, skipped_count)
+        tree = Tree(manifest.twins)
         at = 0
         while at < len(data):
             if at + _LENGTH.size > len(data):
@@ -213,10 +216,8 @@ class Manifest:
             page = parse_entries_untrusted(text)
             if len(page) > PAGE or (len(page) < PAGE and at < len(data)) or not page:
                 raise BadPacket("a page of the manifest has a wrong length")
-            manifest._check_untrusted(page)
+            manifest._check_untrusted(page, tree)
             manifest._keep_page(text, packed)
-        manifest._tree = Tree(manifest.twins)
-        manifest.identity = manifest._identity.hexdigest()
         return manifest
 
 
@@ -226,8 +227,15 @@ class Announced(Struct, frozen=True):
     packed: int
     count: int
     size: int
-    manifest: Manifest
-    """Empty, but for what was skipped."""
+    skipped: list[Skipped]
+    skipped_count: int
+
+    def unpack_untrusted(self, data: bytes) -> Manifest:
+        """What `pack` gave, if it is the one that was announced. Raises BadPacket."""
+        manifest = Manifest.unpack_untrusted(data, self.skipped, self.skipped_count)
+        if (len(manifest), manifest.size) != (self.count, self.size):
+            raise BadPacket("the manifest is not the one that was announced")
+        return manifest
 
 
 def parse_manifest_untrusted(value: object) -> Manifest | Announced:
@@ -241,7 +249,7 @@ def parse_manifest_untrusted(value: object) -> Manifest | Announced:
         case {"packed": int(packed), "count": int(count), "size": int(size)}:
             if not 0 < packed <= MAX_PACKED or not 0 < count <= MAX_ENTRIES or not 0 <= size <= MAX_SIZE:
                 raise BadPacket("the manifest is too large")
-            return Announced(packed, count, size, Manifest((), skipped, skipped_count))
+            return Announced(packed, count, size, skipped, skipped_count)
     raise BadPacket(f"the manifest has no list of 1 to {PAGE:,} entries")
 
 

@@ -29,10 +29,10 @@ class Text(Struct, frozen=True):
         return {"text": self.size}
 
 
-Offer = Manifest | Announced | Stream | Text
+Offer = Manifest | Stream | Text
 
 
-def parse_offer_untrusted(value: object) -> Offer:
+def parse_offer_untrusted(value: object) -> Offer | Announced:
     """Raises BadPacket, whose text says what is wrong with it."""
     match value:
         case {"stream": str(name)}:
