@@ -54,7 +54,7 @@ def over_the_wire(manifest: Manifest) -> Manifest:
 
 def move(source: Source, sink: Sink, limit: int | None = None, rng: random.Random | None = None) -> int:
     """Carry what the sink lacks, at most about `limit` bytes; with `rng` out of order. Returns how many bytes."""
-    if sink.left_out is not None and sink.left_out:
+    if sink.left_out:
         assert source.select(sink.left_out) == sink.size
     missing = list(RangeSet(sink.present).gaps(0, sink.size))
     ready = threading.Event()

@@ -188,7 +188,7 @@ class Receiving(Shell):
 
     def _say_verified(self, path: Path | None, seconds: float) -> None:
         assert self._sink is not None  # noqa: S101 - it was finished
-        left_out = len(self._sink.left_out) if self._sink.left_out else 0
+        left_out = len(self._sink.left_out)
         where = str(path) if path is not None else None
         if isinstance(self._offer, Manifest):
             self.done(verified_event(self._offer, seconds, self._sink.digest, left_out, where))

@@ -40,7 +40,7 @@ class InOrder:
         self.size = size
         self.present: list[tuple[int, int]] = []
         self.known = RangeSet()
-        self.left_out: EntrySet | None = None
+        self.left_out = EntrySet(0)
         self.digest = b""
         self._outlet = outlet
         self._ring = memoryview(bytearray(RING))

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from udpsend.errors import LocalFileError
 from udpsend.files import disk
+from udpsend.files.byte_space import EntrySet
 from udpsend.files.entries import MODE_BITS, File
 from udpsend.files.existing import Policy, free_name, give_name, refusal
 from udpsend.files.journal import Journal
@@ -34,6 +35,7 @@ class Partial:
         partial that another process is receiving."""
         self.name = name = entry.path
         self.size = entry.size
+        self.left_out = EntrySet(1)
         self._entry = entry
         self._hidden = partial_name(name)
         self._policy = policy

@@ -72,8 +72,8 @@ class Sink:
         told to the sender, since both leave all of them out of the digest."""
         self.size = partial.size
         """Bytes that are to be there at the end."""
-        self.left_out = partial.destination.left_out if isinstance(partial, Staging) else None
-        """What is not wanted, if anything."""
+        self.left_out = partial.left_out
+        """What is not wanted."""
         self.digest = b""
         """BLAKE3 of all blocks' hashes, after `finish`."""
         self._directory = directory

@@ -58,7 +58,8 @@ class Staging:
             self.placing = begun is not None
             """An earlier attempt has verified it all, and moved some of it: nothing is to be received."""
             self.destination = begun or look(self._where, manifest, policy)
-            self._space = ByteSpace(manifest, self.destination.left_out)
+            self.left_out = self.destination.left_out
+            self._space = ByteSpace(manifest, self.left_out)
             self.size = self._space.size
             self._directories = Directories(self._root, make=True)
             opened.callback(self._directories.close)
@@ -95,7 +96,7 @@ class Staging:
         kept = old.move_files(self._directories, self._manifest, self._space) if self.journal.stale else []
         old.remove()
         self.journal.set_stale(kept)
-        save_offer(self._root, self._manifest, self.destination.left_out)
+        save_offer(self._root, self._manifest, self.left_out)
         self._dirty = True
 
     def _take_existing(self) -> None:
@@ -105,7 +106,7 @@ class Staging:
 
     def _is_current(self) -> bool:
         """What is stale is in files of this very offer, kept by an attempt that got no further."""
-        return load_offer(self._root) == (self._manifest, self.destination.left_out.pack())
+        return load_offer(self._root) == (self._manifest, self.left_out.pack())
 
     def _empty(self) -> None:
         """Nothing of what is there is believed."""
@@ -202,7 +203,7 @@ class Staging:
         """Complete it and move it, durably, to where it belongs. Returns the name of what came first."""
         if not self.placing:
             for number in range(len(self._manifest)):
-                if number not in self._finished and number not in self.destination.left_out:
+                if number not in self._finished and number not in self.left_out:
                     self._complete(number, self._manifest[number])
             check_complete(self._root, self._manifest, self.destination)
         while self._open:
