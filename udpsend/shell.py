@@ -62,7 +62,7 @@ class Shell:
         self._mailboxes = Mailboxes()
         self._exchange: ManualExchange | None = None
         self._error: UdpsendError | None = None
-        self._ended = self._is_path_lost = False
+        self._is_path_lost = False
         self._verified: events.Verified | None = None
         self._progress: tuple[int, int | None] = (-1, -1)
         self.started = self._progress_time = 0.0
@@ -220,7 +220,7 @@ class Shell:
             case events.WrongGuess():
                 self.emit(event)
             case Closed(error):
-                self._error, self._ended = error, True
+                self._error = error
                 self.driver.stop()
 
     def _ask_phrase(self) -> None:
@@ -248,15 +248,17 @@ class Shell:
 
         def run() -> None:
             try:
-                result = work()
-            except UdpsendError as error:
-                self.driver.call_soon(partial(self.end, error))
-            except BaseException as error:  # the caller's own, or a bug of ours: raised where the caller waits
-                self.driver.call_soon(partial(_raise, error))
-            else:
-                self.driver.call_soon(lambda: None if self._ended else then(result))
+                call = partial(then, work())
+            except BaseException as error:
+                call = partial(self._failed_beside, error)
+            self.driver.call_soon(call)
 
         threading.Thread(target=run, name="udpsend-beside", daemon=True).start()
+
+    def _failed_beside(self, error: BaseException) -> None:
+        if not isinstance(error, UdpsendError):  # the caller's own, or a bug of ours: raised where the caller waits
+            raise error
+        self.end(error)
 
     def ask(self, question: Callable[[], T], then: Callable[[T], None]) -> None:
         """As `beside`, after all that was emitted before has been shown."""
@@ -295,7 +297,3 @@ class Shell:
         at_once([self._discovery.close, *self._mailboxes.closing()], GOODBYE_TIMEOUT)
         self.driver.close()
         self._endpoint.close()
-
-
-def _raise(error: BaseException) -> None:
-    raise error
