@@ -33,9 +33,7 @@ class _KnowsTooMuch(Receiving):
     """Of three blocks a thousand."""
 
     def _accepted(self, sink: Sink | InOrder) -> None:
-        assert self.session.connection is not None
-        assert self.session.connection.receiver is not None
-        self.session.connection.receiver.accept(sink, sink.size, RangeSet(), b"", RangeSet([(0, 1000)]))
+        self._receiver.accept(sink, sink.size, RangeSet(), b"", RangeSet([(0, 1000)]))
 
 
 def test_blocks_that_there_are_not_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,9 +61,8 @@ class _Verifies(Receiving):
     digests: tuple[str, ...] = ()
 
     def _finished(self, path: Path | None, seconds: float) -> None:
-        assert self.session.connection is not None
         for digest in self.digests:
-            self.session.connection._out.control.queue({"type": "verified", "digest": digest})
+            self.connection._out.control.queue({"type": "verified", "digest": digest})
 
 
 @pytest.mark.parametrize("times", [1, 3])

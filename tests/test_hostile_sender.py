@@ -59,8 +59,7 @@ class _Hostile(Sending):
     packed = b""
 
     def _offer(self) -> None:
-        if self.session.connection is not None:
-            self.session.connection.offer(self._source, 5, self.value, self.packed)
+        self._sender = self.connection.offer(self._source, 5, self.value, self.packed)
 
 
 def contents(directory: Path) -> dict[str, object]:

@@ -78,7 +78,6 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.files",
         "udpsend.rendezvous.code",
         "udpsend.transfer.messages",
-        "udpsend.transfer.sender",  # a stream grows while it is sent
         "udpsend.wire",
     ),
     "udpsend.receiving": (
@@ -90,6 +89,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.files",
         "udpsend.rendezvous.code",
         "udpsend.transfer.messages",
+        "udpsend.transfer.receiver",  # what it asks of the other side
         "udpsend.wire",
     ),
     "udpsend.telling": ("udpsend.files",),
@@ -106,6 +106,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "udpsend.rendezvous",
         "udpsend.punching",  # candidates.py asks the system for its addresses: an effect, so not the session's
         "udpsend.transfer.closing",  # what this side says when it stops
+        "udpsend.transfer.connection",  # what the ends offer, accept and verify by
         "udpsend.transfer.messages",  # what the connection reports of the file, which the session passes on
         "udpsend.wire",
     ),

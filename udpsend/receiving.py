@@ -27,6 +27,7 @@ from udpsend.session import SessionEvent
 from udpsend.shell import Shell
 from udpsend.telling import offered_event, skipped_event, stream_verified_event, verified_event
 from udpsend.transfer.messages import ContentArrived, HashesArrived, ManifestArrived, OfferReceived
+from udpsend.transfer.receiver import Receiver
 from udpsend.wire.ranges import RangeSet
 
 
@@ -86,11 +87,8 @@ class Receiving(Shell):
 
     def turn(self, now: float) -> None:
         super().turn(now)
-        connection = self.session.connection
-        if self._sink is not None and connection is not None and connection.receiver is not None:
-            differing = self._sink.take_differing()
-            if differing:
-                connection.receiver.need(RangeSet(differing))
+        if self._sink is not None and (differing := self._sink.take_differing()):
+            self._receiver.need(RangeSet(differing))
 
     def _answer_offer(self) -> None:
         if not self._confirmed:
@@ -99,9 +97,7 @@ class Receiving(Shell):
             self.tell_if_late(None)
         match self._offer:
             case Announced(packed):
-                connection = self.session.connection
-                if connection is not None and connection.receiver is not None:
-                    connection.receiver.ask_list(packed)
+                self._receiver.ask_list(packed)
             case (Manifest() | Stream() | Text()) as offer:
                 self._ask(offer)
 
@@ -168,11 +164,14 @@ class Receiving(Shell):
             self.after_stopping = "What comes in order cannot be resumed: begin anew."
         present = RangeSet(sink.present)
         self.emit(events.Accepted(present.total))
-        connection = self.session.connection
-        if connection is not None and connection.receiver is not None:
-            sink.start(lambda: self.driver.call_soon(lambda: connection.room_again(clock.now())))
-            left_out = sink.left_out.pack() if sink.left_out else b""
-            connection.receiver.accept(sink, sink.size, present, left_out, sink.known, sink.ahead)
+        sink.start(lambda: self.driver.call_soon(lambda: self.connection.room_again(clock.now())))
+        left_out = sink.left_out.pack() if sink.left_out else b""
+        self._receiver.accept(sink, sink.size, present, left_out, sink.known, sink.ahead)
+
+    @property
+    def _receiver(self) -> Receiver:
+        assert self.connection.receiver is not None  # noqa: S101
+        return self.connection.receiver
 
     def _finished(self, path: Path | None, seconds: float) -> None:
         if self._text is None:
@@ -195,8 +194,7 @@ class Receiving(Shell):
         elif isinstance(self._offer, Stream | Text):
             size = self._sink.received
             self.done(stream_verified_event(self._offer, size, seconds, self._sink.digest, where))
-        if self.session.connection is not None:
-            self.session.connection.verified(clock.now(), self._sink.digest)
+        self.connection.verified(clock.now(), self._sink.digest)
 
     def interrupted(self) -> None:
         """What is verified is not stopped any more: the sender learns it from what was said already."""

@@ -57,10 +57,9 @@ class Sending(Shell):
         if manifest.skipped_count:
             self.emit(skipped_event(manifest))
         self.emit(offered_event(manifest))
-        if self.session.connection is not None:
-            value = manifest.to_json()
-            packed = manifest.pack() if "packed" in value else b""
-            self.session.connection.offer(self._source, manifest.size, value, packed, self._select)
+        value = manifest.to_json()
+        packed = manifest.pack() if "packed" in value else b""
+        self._sender = self.connection.offer(self._source, manifest.size, value, packed, self._select)
 
     def _select(self, left_out: bytes) -> int:
         chosen = unpack_set_untrusted(left_out, len(self._source.manifest))
@@ -71,7 +70,7 @@ class Sending(Shell):
         match event:
             case OfferAccepted(already, missing, known):
                 self.started = now
-                if self.session.connection is not None and self.session.connection.in_order:
+                if self.connection.in_order:
                     self.after_stopping = "What goes to a pipe cannot be resumed: begin anew."
                 try:
                     self._source.start(missing, self.driver.wake, RangeSet(known))
@@ -86,26 +85,22 @@ class Sending(Shell):
                         self._source.hash_again(start, stop)
                 except PeerError as error:
                     self.end(error)
-            case PeerVerified(digest) if self.session.connection is not None:
+            case PeerVerified(digest):
                 self.done(verified_event(self._source.manifest, now - self.started, digest, self._left_out))
-                self.session.connection.close(Close(CloseCode.DONE, ""), now)
+                self.connection.close(Close(CloseCode.DONE, ""), now)
             case _:
                 super().session_event(event, now)
 
     def turn(self, now: float) -> None:
         super().turn(now)
-        self._tell_hashes()
+        if self.started:
+            self._tell_hashes()
 
     def _tell_hashes(self) -> None:
         """As far as the control stream takes them."""
-        connection = self.session.connection
-        sender = connection.sender if connection is not None else None
-        while sender is not None and sender.control_backlog < MAX_BACKLOG:
-            hashes = self._source.take_hashes(HASHES_AT_ONCE)
-            if not hashes:
-                break
+        while self._sender.control_backlog < MAX_BACKLOG and (hashes := self._source.take_hashes(HASHES_AT_ONCE)):
             for first, run in _runs(hashes):
-                sender.hashes_ready(first, run)
+                self._sender.hashes_ready(first, run)
 
     def _hash(self) -> bytes:
         digest = self._source.digest()
@@ -114,9 +109,7 @@ class Sending(Shell):
 
     def _hashed(self, digest: bytes) -> None:
         self._tell_hashes()
-        connection = self.session.connection
-        if connection is not None and connection.sender is not None:
-            connection.sender.digest_ready(digest)
+        self._sender.digest_ready(digest)
 
 
 def _runs(hashes: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:

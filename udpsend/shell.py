@@ -37,6 +37,7 @@ from udpsend.rendezvous.mailboxes import Mailboxes
 from udpsend.reporting import Reporter
 from udpsend.session import PathMoved, Session, SessionEvent
 from udpsend.transfer.closing import INTERVAL, REPEATS, unconfirmed
+from udpsend.transfer.connection import Connection
 from udpsend.transfer.messages import Closed
 from udpsend.wire.datagram import Address
 
@@ -141,14 +142,11 @@ class Shell:
         if self._exchange is not None:
             return
 
-        def take(message: bytes) -> None:
-            self.session.message_received(message, clock.now())
-
         def on_state(name: str, up: bool, detail: str) -> None:
             self.driver.call_soon(lambda: self._mailbox_changed(events.MeetingPlace(name, up, detail)))
 
-        on_message = Inbox(self.driver.call_soon, take).put
-        self._mailboxes.open(self._config, self._code.topic, on_message, on_state)
+        inbox = Inbox(self.driver.call_soon, lambda message: self.session.message_received(message, clock.now()))
+        self._mailboxes.open(self._config, self._code.topic, inbox.put, on_state)
 
     def _mailbox_changed(self, place: events.MeetingPlace) -> None:
         self.emit(place)
@@ -187,9 +185,8 @@ class Shell:
 
     def show_progress(self, now: float) -> None:
         self._progress_time = now
-        connection = self.session.connection
-        if connection is not None and self.started and connection.progress != self._progress:
-            self._progress = connection.progress
+        if self.started and self.connection.progress != self._progress:
+            self._progress = self.connection.progress
             self.emit(events.Progress(*self._progress))
 
     def session_event(self, event: SessionEvent, now: float) -> None:
@@ -242,6 +239,12 @@ class Shell:
     def tell_if_late(self, event: events.Event | None) -> None:
         """Unless this is called again before."""
         self._late, self._late_at = event, clock.now() + LATE
+
+    @property
+    def connection(self) -> Connection:
+        """There is one from the first path on."""
+        assert self.session.connection is not None  # noqa: S101
+        return self.session.connection
 
     def beside(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `work` in a thread, and `then` with its result in the loop. What `work` raises ends the session."""

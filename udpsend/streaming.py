@@ -15,7 +15,6 @@ from udpsend.session import SessionEvent
 from udpsend.shell import Shell
 from udpsend.telling import offered_event, stream_verified_event
 from udpsend.transfer.messages import OfferAccepted, PeerVerified
-from udpsend.transfer.sender import Sender
 from udpsend.wire.frames import Close, CloseCode
 
 
@@ -26,44 +25,33 @@ class Streaming(Shell):
     def __init__(self, code: Code, config: Config, caller: Caller, source: StreamSource) -> None:
         super().__init__(code, config, caller)
         self._source = source
-        self._accepted = False
 
     def path_confirmed(self) -> None:
         offer = self._source.offer
         self.emit(offered_event(offer))
-        if self.session.connection is not None:
-            self.session.connection.offer(self._source, None, offer.to_json())
+        self._sender = self.connection.offer(self._source, None, offer.to_json())
 
     def session_event(self, event: SessionEvent, now: float) -> None:
-        connection = self.session.connection
         match event:
             case OfferAccepted():
                 self.started = now
-                self._accepted = True
                 self._source.start(self.driver.wake)
                 self.beside(self._source.digest, self._hashed)
                 self.emit(events.Accepted())
-            case PeerVerified() if connection is not None:
+            case PeerVerified():
                 size = self._source.available
                 self.done(stream_verified_event(self._source.offer, size, now - self.started, self._digest))
-                connection.close(Close(CloseCode.DONE, ""), now)
+                self.connection.close(Close(CloseCode.DONE, ""), now)
             case _:
                 super().session_event(event, now)
 
     def turn(self, now: float) -> None:
         super().turn(now)
-        sender = self._sender
-        if sender is not None and self._accepted:
-            sender.grow(self._source.take_available())
-            self._source.release(sender.floor)
-
-    @property
-    def _sender(self) -> Sender | None:
-        return self.session.connection.sender if self.session.connection is not None else None
+        if self.started:
+            self._sender.grow(self._source.take_available())
+            self._source.release(self._sender.floor)
 
     def _hashed(self, digest: bytes) -> None:
         self._digest = digest
-        sender = self._sender
-        if sender is not None:
-            sender.grow(self._source.take_available())
-            sender.digest_ready(digest)
+        self._sender.grow(self._source.take_available())
+        self._sender.digest_ready(digest)

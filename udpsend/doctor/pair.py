@@ -82,8 +82,8 @@ class _Trying(Shell):
 
     def path_confirmed(self) -> None:
         # The receiver has the path last. So it ends the session, and the sender waits for that.
-        if self.role is Role.RECEIVER and self.session.connection is not None:
-            self.session.connection.close(Close(CloseCode.DONE, ""), clock.now())
+        if self.role is Role.RECEIVER:
+            self.connection.close(Close(CloseCode.DONE, ""), clock.now())
 
 
 @contextmanager

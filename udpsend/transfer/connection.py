@@ -80,10 +80,11 @@ class Connection:
 
     def offer(
         self, source: ReadsRanges, size: int | None, manifest: JSON, packed: bytes = b"", select: Select | None = None
-    ) -> None:
+    ) -> Sender:
         """Sender: offer `size` bytes of `source`; the manifest says what they are (as `Sender`)."""
         sent = self.flight.recovery.sent
         self.sender = Sender(source, size, manifest, self._out.control, self._events, packed, select, sent)
+        return self.sender
 
     def room_again(self, now: float) -> None:
         """Receiver: the sink has room again, has something to do, or has failed."""
