@@ -224,8 +224,12 @@ class Discovery:
 
         from udpsend.punching.portmap import PortMapper
 
+        def take(mapping: PortMapping) -> None:
+            if gateway == self._gateway:  # not that of a network that was left
+                self._port_mapped(mapping)
+
         def on_mapping(mapping: PortMapping) -> None:
-            self._call_soon(lambda: self._port_mapped(mapping) if gateway == self._gateway else None)
+            self._call_soon(lambda: take(mapping))
 
         def on_failure(why: str) -> None:
             self._call_soon(lambda: self._emit(events.PortMapped("", None, why)))

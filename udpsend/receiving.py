@@ -132,7 +132,10 @@ class Receiving(Shell):
                 sink.abandon()
             return sink
 
-        (self.beside if self._accept is None else self.ask)(decide, self._accepted)
+        if self._accept is None:
+            self.beside(decide, self._accepted)
+        else:
+            self.ask(decide, self._accepted)
 
     def _look_first(self, offer: Offer) -> None:
         """Nobody need be asked about what cannot be taken."""

@@ -68,8 +68,10 @@ def _threads_report_to(terminal: Terminal) -> Iterator[None]:
 
     def report(arguments: threading.ExceptHookArgs) -> None:
         if arguments.exc_value is not None and not isinstance(arguments.exc_value, SystemExit):
-            limit = limit_reached(arguments.exc_value)
-            terminal.bug(arguments.exc_value) if limit is None else terminal.error(str(limit))
+            if (limit := limit_reached(arguments.exc_value)) is None:
+                terminal.bug(arguments.exc_value)
+            else:
+                terminal.error(str(limit))
 
     previous = threading.excepthook
     threading.excepthook = report

@@ -42,9 +42,12 @@ def picture(diagnosis: Diagnosis, *, unicode: bool) -> list[str]:
 
 
 def _router_rows(diagnosis: Diagnosis, nat: Nat) -> list[str]:
-    rows = [nat.public[0] if nat.public else "not asked through" if nat.not_asked else "lets no UDP through"]
-    if nat.is_open_to_udp:
-        rows.append("hard NAT" if nat.is_symmetric else "easy NAT" if nat.mapping is not Behaviour.NOT_TOLD else "NAT")
+    if nat.public is None:
+        rows = ["not asked through" if nat.not_asked else "lets no UDP through"]
+    elif nat.is_symmetric:
+        rows = [nat.public[0], "hard NAT"]
+    else:
+        rows = [nat.public[0], "NAT" if nat.mapping is Behaviour.NOT_TOLD else "easy NAT"]
     if nat.routers > 1:
         rows.append(f"{nat.routers} routers, one behind the other")
     if diagnosis.port_mapping.address is not None:

@@ -26,8 +26,14 @@ def partials(terminal: Terminal, /, directory: str, clean: bool) -> None:
 
     found = leftovers(Path(directory), clean)
     for leftover in found:
-        state = "goes on with the same commands" if leftover.goes_on else "cannot go on, the same commands begin anew"
-        state = "being written" if leftover.in_use else "removed" if clean else state
+        if leftover.in_use:
+            state = "being written"
+        elif clean:
+            state = "removed"
+        elif leftover.goes_on:
+            state = "goes on with the same commands"
+        else:
+            state = "cannot go on, the same commands begin anew"
         terminal.result(f"{escape(leftover.name)}: {size_text(leftover.size)}, {state}")
     if not found:
         terminal.note("Nothing was left.")
