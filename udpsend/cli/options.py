@@ -236,8 +236,5 @@ def set_verbosity(terminal: Terminal, verbose: int, quiet: bool) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             terminal.debug(f"{record.name}: {record.getMessage()}", level=2)
 
-    root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if type(handler).__name__ == ToTerminal.__name__]:
-        root.removeHandler(handler)
-    root.addHandler(ToTerminal())
-    root.setLevel(logging.DEBUG if terminal.verbosity >= 2 else logging.WARNING)
+    level = logging.DEBUG if terminal.verbosity >= 2 else logging.WARNING
+    logging.basicConfig(level=level, handlers=[ToTerminal()], force=True)
