@@ -197,6 +197,28 @@ def test_what_is_left_to_meet_is_told(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("count", "named", "says"),
+    [
+        (10, 10, []),
+        (12, 12, ["2 more are not sent (-v shows them)."]),
+        (500, 100, ["490 more are not sent (-v shows 90 of them)."]),
+    ],
+)
+def test_what_is_not_sent_is_named_as_far_as_it_is_known(
+    library: Library, capsys: pytest.CaptureFixture[str], count: int, named: int, says: list[str]
+) -> None:
+    """A sender names no more than a hundred things."""
+    library.telling = [events.Skipped(count, tuple((f"s{number}", "is a socket") for number in range(named)))]
+    main(["recv", "c", "-y"])
+    warnings = capsys.readouterr().err.splitlines()
+    assert warnings == [f"Warning: s{number} is not sent: it is a socket." for number in range(10)] + [
+        f"Warning: {line}" for line in says
+    ]
+    main(["recv", "c", "-y", "-v"])
+    assert capsys.readouterr().err.count("is a socket") == named
+
+
 def test_a_weak_code_draws_a_warning(library: Library, capsys: pytest.CaptureFixture[str]) -> None:
     library.telling = [events.CodeReady("abc", weak="The code is short.")]
     for options in ([], ["-q"]):

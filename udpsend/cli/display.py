@@ -220,10 +220,12 @@ class Display:
     def _show_skipped(self, count: int, first: tuple[tuple[str, str], ...]) -> None:
         for path, why in first[:SKIPPED_LINES]:
             self._terminal.warning(f"{escape(path)} is not sent: it {escape(why)}.")
+        others = first[SKIPPED_LINES:]
         if count > SKIPPED_LINES:
-            self._terminal.warning(f"{count - SKIPPED_LINES} more are not sent (-v shows them).")
-            for path, why in first[SKIPPED_LINES:]:
-                self._terminal.debug(f"not sent: {escape(path)} {escape(why)}")
+            which = "them" if count == len(first) else f"{len(others)} of them"
+            self._terminal.warning(f"{count - SKIPPED_LINES} more are not sent (-v shows {which}).")
+        for path, why in others:
+            self._terminal.debug(f"not sent: {escape(path)} {escape(why)}")
 
     def _show_accepted(self, already: int) -> None:
         self._already = already
