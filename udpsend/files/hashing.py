@@ -57,6 +57,7 @@ class BlockHashes:
         self._digests = Digests()
         self._hasher: blake3 | None = None
         self._position = -1  # what comes there continues the block that is being hashed
+        self._scratch = memoryview(b"")
 
     @property
     def complete(self) -> bool:
@@ -94,12 +95,14 @@ class BlockHashes:
                 self._hasher = None
         return finished
 
-    def hash_again(self, index: int, read: Callable[[int, memoryview], None], scratch: memoryview) -> bytes:
-        """The hash of a block as `read` gives it."""
+    def hash_from(self, read: Callable[[int, memoryview], None], index: int) -> bytes:
+        """The hash of a block as `read(offset, view)` gives it."""
+        if not self._scratch:
+            self._scratch = memoryview(bytearray(min(BLOCK_SIZE, self.size)))
         hasher = self._new_hasher()
         start, stop = self.range_of(index)
         while start < stop:
-            view = scratch[: stop - start]
+            view = self._scratch[: stop - start]
             read(start, view)
             hasher.update(view)
             start += len(view)
@@ -134,7 +137,6 @@ class HashingThread:
         for index, digest in hashes:  # before the thread starts: from then on all that is there is the thread's
             self.blocks.put(index, digest)
         self._end = end
-        self._scratch = memoryview(b"")
         self._finished = threading.Event()
         self._stopping = False
         self._wake = threading.Event()
@@ -186,10 +188,6 @@ class HashingThread:
     def _pause(self) -> None:
         self._wake.wait(POLL_INTERVAL)
         self._wake.clear()
-
-    def _buffer_for_hash(self) -> memoryview:
-        self._scratch = self._scratch or memoryview(bytearray(min(BLOCK_SIZE, max(self.blocks.size, 1))))
-        return self._scratch
 
 
 def _yield_to_the_loop() -> None:

@@ -139,7 +139,7 @@ class ReadAhead(HashingThread):
         return next((first for first, _ in self.blocks.done.gaps(0, limit)), None)
 
     def _hash_block(self, index: int) -> None:
-        self.blocks.put(index, self.blocks.hash_again(index, self._read, self._buffer_for_hash()))
+        self.blocks.put(index, self.blocks.hash_from(self._read, index))
         self._tell([index])
 
     def _tell(self, hashed: list[int]) -> None:

@@ -173,7 +173,7 @@ class WriteBehind(HashingThread):
             elif self._unread and not self._stopping:
                 index = self._unread.popleft()
                 if index not in self.blocks.done and self._is_written(index):
-                    self._hashed(index, self.blocks.hash_again(index, self._read, self._buffer_for_hash()))
+                    self._hashed(index, self.blocks.hash_from(self._read, index))
             elif not comparison.has_more:
                 if self.blocks.complete and comparison.is_over:
                     self._finished.set()
