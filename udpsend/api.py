@@ -134,6 +134,6 @@ def receive(
         raise UsageError("What gets another name replaces nothing: leave out one of these.")
     if stream is not None:
         check_writable(stream)
-    policy = Policy(overwrite or delta, rename, skip_existing, delta)
+    policy = Policy(overwrite=overwrite or delta, rename=rename, skip=skip_existing, delta=delta)
     caller = Caller(on_event, confirm, accept, read_text, cancel)
     return Receiving(parse_code(code), config or Config(), caller, Path(directory), policy, stream).run()

@@ -148,7 +148,6 @@ class FileOutlet:
         entry = File(name, 0, 0o666, time.time_ns(), 0)
         # An identity that nobody else has: there is no second attempt at the same stream.
         with errors_told("write", name, BEGIN_ANEW):
-            policy = Policy(overwrite=policy.overwrite, rename=policy.rename, skip=policy.skip)
             self._partial = Partial(directory, entry, secrets.token_hex(32), policy)
 
     def write(self, view: memoryview) -> int:
