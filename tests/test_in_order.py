@@ -13,7 +13,7 @@ import pytest
 
 from tests.trees import content_digest
 from udpsend.errors import BadPacket, LocalFileError, PeerError, TransferFailed
-from udpsend.files import in_order, stream_source
+from udpsend.files import descriptors, in_order, stream_source
 from udpsend.files.existing import Policy
 from udpsend.files.hashing import BLOCK_SIZE
 from udpsend.files.in_order import AHEAD, InOrder
@@ -163,7 +163,7 @@ def test_a_reader_that_does_not_read_fills_the_ring_and_no_more(pipe: tuple[int,
         put(sink, accepted, piece)
         accepted += RECORD
     assert sink.is_full
-    assert accepted <= AHEAD + stream_source.PIPE_SIZE + 2 * RECORD
+    assert accepted <= AHEAD + descriptors.PIPE_SIZE + 2 * RECORD
     sink.abandon()
 
 
@@ -239,7 +239,7 @@ def test_a_source_that_cannot_be_read(tmp_path: Path) -> None:
             source.digest()
         source.close()
         with pytest.raises(LocalFileError, match="is a directory"):
-            stream_source.check_readable(descriptor)
+            descriptors.check_readable(descriptor)
     finally:
         os.close(descriptor)
 

@@ -14,11 +14,12 @@ from udpsend.arguments import AnyPath, check_directory, check_types, one_or_seve
 from udpsend.caller import Accept, Caller, Confirm, OnEvent, ReadText
 from udpsend.config import Config
 from udpsend.errors import BadPacket, LocalFileError, UsageError
+from udpsend.files.descriptors import check_readable, check_writable
 from udpsend.files.existing import Policy
 from udpsend.files.names import check_name_untrusted
 from udpsend.files.offers import MAX_TEXT, Stream, Text
 from udpsend.files.source import Source
-from udpsend.files.stream_source import StreamSource, check_readable, check_writable, descriptor_reader, memory_reader
+from udpsend.files.stream_source import StreamSource, descriptor_reader, memory_reader
 from udpsend.limits import limits_told
 from udpsend.receiving import Receiving
 from udpsend.rendezvous.code import generate_code, parse_code

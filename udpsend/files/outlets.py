@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from udpsend.errors import PeerError, TransferFailed
+from udpsend.files.descriptors import STDOUT, enlarge_pipe, is_ready
 from udpsend.files.disk import BEGIN_ANEW, errors_told
 from udpsend.files.entries import File
 from udpsend.files.existing import Policy
 from udpsend.files.holes import Ranges
 from udpsend.files.partial import Partial
-from udpsend.files.stream_source import enlarge_pipe, is_ready
 
-STDOUT = "standard output"
 PIPE_PIECE = 64 << 10  # bytes: a write waits until the reader has taken that much
 
 

@@ -8,17 +8,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import os
 import select
-import stat
 import threading
 from collections.abc import Callable
 
-from udpsend.errors import LocalFileError, TransferFailed
-from udpsend.files.disk import BEGIN_ANEW, errors_told, local_error
+from udpsend.errors import TransferFailed
+from udpsend.files.descriptors import STDIN, enlarge_pipe, is_ready
+from udpsend.files.disk import BEGIN_ANEW, local_error
 from udpsend.files.hashing import POLL_INTERVAL
 from udpsend.files.offers import Stream, Text
 from udpsend.files.stream_digest import StreamDigest
@@ -26,9 +23,7 @@ from udpsend.wire.frames import DATA_HEADER_SIZE as HEADROOM
 
 RING = 16 << 20  # bytes: 80 MB/s at a round trip of 200 ms
 PIECE = 1 << 20  # bytes read at once
-PIPE_SIZE = 1 << 20  # bytes; what Linux lets anybody have
 STOP_TIMEOUT = 1.0  # seconds
-SELECT_LIMIT = 1024  # FD_SETSIZE
 
 Read = Callable[[memoryview], int | None]
 
@@ -135,44 +130,9 @@ def descriptor_reader(descriptor: int) -> Read:
         except BlockingIOError:  # others read from it, too
             return None
         except OSError as error:
-            raise local_error(error, "read", "standard input", BEGIN_ANEW) from error
+            raise local_error(error, "read", STDIN, BEGIN_ANEW) from error
 
     return read_into
-
-
-def check_readable(descriptor: int) -> None:
-    """Raises LocalFileError."""
-    with errors_told("read", "standard input"):
-        _check_mode(descriptor, os.O_WRONLY)
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise LocalFileError("Standard input is a directory: name it, in place of -.")
-
-
-def check_writable(descriptor: int) -> None:
-    """As `check_readable`: nobody need come for what cannot be."""
-    with errors_told("write", "standard output"):
-        _check_mode(descriptor, os.O_RDONLY)
-
-
-def _check_mode(descriptor: int, unfit: int) -> None:
-    try:
-        mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
-    except (OverflowError, ValueError) as error:  # no descriptor has such a number
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
-    if mode == unfit:
-        only = "writing" if unfit == os.O_WRONLY else "reading"
-        raise OSError(errno.EBADF, f"it is open for {only} only")
-
-
-def is_ready(descriptor: int, event: int) -> bool:
-    """To be read from (POLLIN) or written to (POLLOUT), at once or soon. select, where it can: poll does not know
-    every terminal of macOS."""
-    if descriptor < SELECT_LIMIT:
-        reading, writing = ([descriptor], []) if event == select.POLLIN else ([], [descriptor])
-        return any(select.select(reading, writing, [], POLL_INTERVAL))
-    poll = select.poll()
-    poll.register(descriptor, event)
-    return bool(poll.poll(POLL_INTERVAL * 1000))
 
 
 def memory_reader(content: bytes) -> Read:
@@ -186,11 +146,3 @@ def memory_reader(content: bytes) -> Read:
         return count
 
     return read_into
-
-
-def enlarge_pipe(descriptor: int) -> None:
-    """Fewer and larger pieces, where it is a pipe and the system lets us."""
-    command = getattr(fcntl, "F_SETPIPE_SZ", None)
-    if command is not None:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(descriptor, command, PIPE_SIZE)
