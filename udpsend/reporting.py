@@ -24,6 +24,12 @@ class Reporter:
         if on_event is not None:
             threading.Thread(target=self._run, args=(on_event,), name="udpsend-events", daemon=True).start()
 
+    def __enter__(self) -> None:
+        """It is closed at the end."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.close(is_interrupted=isinstance(error, KeyboardInterrupt))
+
     def emit(self, event: Event) -> None:
         """From any thread; never waits for `on_event`."""
         if self._on_event is None:

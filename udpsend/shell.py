@@ -71,14 +71,8 @@ class Shell:
 
     def run(self) -> events.Verified:
         """Raises a subclass of UdpsendError, and what `on_event` or another function of the caller's raised."""
-        is_interrupted = False
-        try:
+        with self._reporter:
             verified = self._run()
-        except KeyboardInterrupt:
-            is_interrupted = True
-            raise
-        finally:
-            self._reporter.close(is_interrupted=is_interrupted)
         self._reporter.check()
         return verified
 
