@@ -18,8 +18,8 @@ import udpsend
 from udpsend import receiving, shell
 from udpsend.caller import Caller
 from udpsend.config import Config
-from udpsend.errors import LocalFileError, Refused, UdpsendError
-from udpsend.events import Accepted, Event, Offered, OfferLate, Preparing
+from udpsend.errors import Cancelled, LocalFileError, Refused, UdpsendError
+from udpsend.events import Accepted, Event, NoRoom, Offered, OfferLate, Preparing
 from udpsend.files.sink import open_sink
 from udpsend.files.source import Source
 from udpsend.rendezvous.code import Code, generate_code, parse_code
@@ -101,6 +101,24 @@ def test_the_receiver_is_told_that_its_disk_is_what_is_waited_for(
     udpsend.receive(code.text, here, config=CONFIG, on_event=look)
     thread.join(WAIT)
     assert [type(event) for event in told if isinstance(event, Preparing | Accepted)] == [Preparing, Accepted]
+
+
+def test_that_no_file_could_be_put_there_is_told_before_anybody_comes(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    cancel = threading.Event()
+    told: list[str] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, NoRoom):
+            told.append(event.reason)
+            cancel.set()
+
+    with pytest.raises(Cancelled):
+        udpsend.receive("4821-marble-otter", here, config=CONFIG, on_event=look, cancel=cancel)
+    assert told == [f"Cannot write into the directory '{here}': permission denied; check who owns it and its mode."]
 
 
 def test_nobody_is_asked_about_what_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,6 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "udpsend.events": (),
     "udpsend.config": (),
     "udpsend.cli": ("udpsend", "udpsend.serve", "udpsend.doctor", "udpsend.limits"),
-    # Looks at the directory before anybody comes.
-    "udpsend.cli.offer": ("udpsend.cli", "udpsend.events", "udpsend.errors", "udpsend.files.opening"),
     # Commands without another side.
     "udpsend.cli.local": ("udpsend.cli", "udpsend.files.leftovers", "udpsend.files.sums"),
     # Examines the network with the parts that a session uses, and tries a session.

@@ -27,6 +27,13 @@ class CodeReady(Struct, frozen=True):
     """Why the code is easy to guess, as a warning for the user; None if it is not."""
 
 
+class NoRoom(Struct, frozen=True):
+    """On the receiving side, before anybody comes: no file could be put into the directory, and why. A text can be
+    received all the same."""
+
+    reason: str
+
+
 class MeetingPlace(Struct, frozen=True):
     """A mailbox came up or went down. `name` is its URL without a password, or `local network`."""
 
@@ -190,6 +197,7 @@ class Statistics(Struct, frozen=True):
 
 Event = (
     CodeReady
+    | NoRoom
     | MeetingPlace
     | PublicAddress
     | PortMapped

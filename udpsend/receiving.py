@@ -6,19 +6,21 @@ hashes, and says so. What has no size, and what goes to a descriptor, is written
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from udpsend import events
 from udpsend.caller import Caller
 from udpsend.config import Config, Role
-from udpsend.errors import BadPacket, PeerError, Refused, TransferFailed, UsageError
+from udpsend.errors import BadPacket, LocalFileError, PeerError, Refused, TransferFailed, UsageError
 from udpsend.files.entries import File, Link
 from udpsend.files.existing import Policy, look_first
 from udpsend.files.in_order import InOrder
 from udpsend.files.manifest import Announced, Manifest
 from udpsend.files.names import check_can_be_named
 from udpsend.files.offers import Offer, Stream, Text, parse_offer_untrusted
+from udpsend.files.opening import open_destination
 from udpsend.files.outlets import DescriptorOutlet, FileOutlet, MemoryOutlet, Outlet, WithHoles
 from udpsend.files.sink import Sink, open_sink
 from udpsend.net import clock
@@ -54,6 +56,13 @@ class Receiving(Shell):
         self._offer: Offer | Announced | None = None
         self._confirmed = False
         self._left = False
+
+    def look_ahead(self) -> None:
+        if self._descriptor is None:
+            try:
+                os.close(open_destination(self._directory))
+            except LocalFileError as error:
+                self.emit(events.NoRoom(str(error)))
 
     def path_confirmed(self) -> None:
         super().path_confirmed()

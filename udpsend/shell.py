@@ -78,6 +78,7 @@ class Shell:
 
     def _run(self) -> events.Verified:
         self.emit(events.CodeReady(self._code.text, self._code.weak))
+        self.look_ahead()
         self._endpoint = UdpEndpoint(self._config.bind, offload=self._config.offload)
         try:
             self._put_together()
@@ -99,6 +100,9 @@ class Shell:
         if self._verified is None:
             raise self._error or TransferFailed("The other side ended the transfer.")
         return self._verified
+
+    def look_ahead(self) -> None:
+        """Tell what can be known before anybody comes."""
 
     def _put_together(self) -> None:
         self._discovery = Discovery(

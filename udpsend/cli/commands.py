@@ -4,7 +4,6 @@ Each parses, builds what the library wants, calls it, and is done.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -218,15 +217,13 @@ def recv(
 
     import udpsend
     from udpsend.cli.display import Display
-    from udpsend.cli.offer import ask_for, warn_of_no_room
+    from udpsend.cli.offer import ask_for
 
     def accept(offer: Offered) -> bool:
         return ask_for(terminal, offer, "" if to_stdout else directory)
 
     display = Display(terminal, Role.RECEIVER, config, qr=manual, by_hand=manual)
     library_receive = udpsend.receive
-    if not to_stdout and os.path.isdir(directory):
-        warn_of_no_room(terminal, directory)
     collect_rarely()
     try:
         verified = library_receive(

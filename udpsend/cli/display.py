@@ -65,6 +65,8 @@ class Display:
         match event:
             case events.CodeReady():
                 self._show_code(event)
+            case events.NoRoom(reason):
+                self._terminal.warning(f"{reason} Only a message can be received.")
             case events.MeetingPlace():
                 self._show_debug(event)
                 self._watch_places(event)

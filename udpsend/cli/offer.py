@@ -1,8 +1,7 @@
-"""What is offered, in words, and the question whether to take it; and whether any file could be taken."""
+"""What is offered, in words, and the question whether to take it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from itertools import islice
 
@@ -10,7 +9,6 @@ from udpsend import events
 from udpsend.cli.escape import escape
 from udpsend.cli.quantity import size_text
 from udpsend.cli.terminal import Terminal
-from udpsend.errors import LocalFileError
 
 FIRST_NAMES = 10
 UNASKED = " With --yes it is taken without a question."
@@ -30,16 +28,6 @@ def ask_for(terminal: Terminal, offer: events.Offered, directory: str) -> bool:
     if rest > 0:
         terminal.note(f"    and {rest} more")
     return terminal.confirm(question, lambda: _list(terminal, offer.listing), UNASKED)
-
-
-def warn_of_no_room(terminal: Terminal, directory: str) -> None:
-    """Before anybody comes, where no file could be put into `directory`. It is no error: a message needs none."""
-    from udpsend.files.opening import open_destination
-
-    try:
-        os.close(open_destination(directory))
-    except LocalFileError as error:
-        terminal.warning(f"{error} Only a message can be received.")
 
 
 def _is_one_file(offer: events.Offered) -> bool:
