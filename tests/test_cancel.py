@@ -45,6 +45,9 @@ def both_sides(tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> I
             return pool.submit(udpsend.receive, code, here, **options)
 
         yield start
+    for thread in threading.enumerate():
+        if thread.name.startswith("udpsend-"):  # it hands over its result, the call returns, and then it ends
+            thread.join(WAIT)
 
 
 def cancel_at(kind: type[Event]) -> dict[str, Any]:
@@ -98,9 +101,6 @@ def test_while_the_receiver_thinks(run: Run, role: str) -> None:
             left.result(WAIT)
     finally:
         decide.set()
-        for thread in threading.enumerate():
-            if thread.name == "udpsend-beside":
-                thread.join(WAIT)
 
 
 @both_roles
