@@ -6,7 +6,6 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from tests.test_relay import turn_server
 from udpsend import doctor
 from udpsend.cli import doctor_report, main
 from udpsend.config import Config
-from udpsend.doctor import examination
+from udpsend.doctor import examination, stun_probe
 from udpsend.doctor import nat as nat_examination
 from udpsend.doctor.diagnosis import (
     Behaviour,
@@ -170,15 +169,20 @@ def test_a_lost_answer_is_asked_for_again() -> None:
     assert len(server.received) == 2
 
 
-def test_a_server_has_the_time_that_a_session_gives_it() -> None:
-    delays = iter([2.0])  # what has come meanwhile waits as long
+def test_a_server_has_the_time_that_a_session_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers after two seconds, of a clock that goes on where the probe waits."""
+    now = 0.0
+    asked: list[bytes] = []
 
-    def answer(request: bytes) -> list[bytes]:
-        time.sleep(next(delays, 0.0))
-        return [stun_answer(request, OUTSIDE)]
+    def arrived(probe: StunProbe, wait: float) -> list[tuple[bytes, tuple[str, int]]]:
+        nonlocal now
+        now += wait + 0.001  # or rounding keeps it just before what is waited for
+        return [(stun_answer(asked[0], OUTSIDE), HOST)] if now >= 2.0 else []
 
-    with UdpServer(answer) as server:
-        nat, _ = nat_examination.examine_nat(socket.AF_INET, [(LOOPBACK, server.port)], LOOPBACK)
+    monkeypatch.setattr(stun_probe, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(StunProbe, "send", lambda probe, data, address: asked.append(data))
+    monkeypatch.setattr(StunProbe, "_arrived", arrived)
+    nat, _ = nat_examination.examine_nat(socket.AF_INET, [(LOOPBACK, 3478)], LOOPBACK)
     assert nat.public == OUTSIDE
 
 
