@@ -4,7 +4,6 @@ keep what they were called with, tell given events, ask what they are told to as
 from __future__ import annotations
 
 import io
-import os
 import sys
 import unicodedata
 from typing import Any
@@ -77,9 +76,6 @@ class Library:
 
 @pytest.fixture(name="library")
 def replaced_library(monkeypatch: pytest.MonkeyPatch) -> Library:
-    for name in os.environ:
-        if name.startswith("UDPSEND_"):
-            monkeypatch.delenv(name)
     stand_in = Library()
     monkeypatch.setattr(udpsend, "send", stand_in.send, raising=False)
     monkeypatch.setattr(udpsend, "receive", stand_in.receive, raising=False)

@@ -33,10 +33,8 @@ def code(seed: int) -> str:
 
 
 @pytest.fixture
-def start(code: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def start(code: str) -> Iterator[Start]:
     """Starts `udpsend` with words, the code and options; standard streams are as `subprocess.Popen` takes them."""
-    for name in [name for name in os.environ if name.startswith("UDPSEND_")]:
-        monkeypatch.delenv(name)
     environment = {**os.environ, "UDPSEND_LAN_INTERFACES": "127.0.0.1", "UDPSEND_CODE": code}
     started: list[subprocess.Popen[bytes]] = []
 
