@@ -85,7 +85,9 @@ def on_terminal() -> Iterator[Callable[..., tuple[int, str]]]:
         ours, theirs = pty.openpty()
         opened.extend((ours, theirs))
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
-        environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
+        # COLUMNS and LINES would be believed before the terminal.
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        environment |= {"PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
         process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=environment
         )
