@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.servers import wait_until
+
 # The time that one example takes says how busy the machine is, and nothing of the program.
 settings.register_profile("untimed", deadline=None, print_blob=True)
 settings.load_profile("untimed")
@@ -41,6 +43,15 @@ def _signals_are_heard() -> None:
 def _modes_are_what_they_should_be() -> None:
     """What is received is subject to the umask, and may then differ from what is sent."""
     os.umask(0o022)
+
+
+@pytest.fixture(autouse=True)
+def _what_a_test_began_has_ended() -> Iterator[None]:
+    """Also what the program leaves to threads that nobody waits for: the descriptors that they close meanwhile, and
+    they themselves, would be counted by another test, perhaps of another file."""
+    before = set(threading.enumerate())
+    yield
+    wait_until(lambda: before.issuperset(threading.enumerate()), "the end of its threads")
 
 
 @pytest.fixture
