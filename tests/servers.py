@@ -55,6 +55,16 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return port
 
 
+def has_ipv6() -> bool:
+    """A kernel may be built without it, or a container have no address of it."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 @dataclass
 class Mailman:
     """Callbacks for a mailbox, and what they were told."""
