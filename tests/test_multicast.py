@@ -174,7 +174,8 @@ def namespaces() -> Iterator[tuple[str, str]]:
     names = (f"udps-a-{suffix}", f"udps-b-{suffix}")
     try:
         for name in names:
-            subprocess.run(["ip", "netns", "add", name], check=True)
+            if subprocess.run(["ip", "netns", "add", name], check=False).returncode != 0:
+                pytest.skip("root may not make network namespaces here: a container")
         run_in = ["ip", "-n", names[0]]
         subprocess.run(
             [*run_in, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", names[1]], check=True

@@ -65,13 +65,17 @@ class _Eraser(threading.Thread):
 def _tmpfs(parent: Path, size: int) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="flat-", dir=parent))
     options = f"size={2 * size + (1 << 30)}"
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise BenchError(f"no tmpfs of its own: {done.stderr.strip()}")
     try:
-        yield directory
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise BenchError(f"no tmpfs of its own: {done.stderr.strip()}")
+        try:
+            yield directory
+        finally:
+            subprocess.run(["umount", directory], check=False)
     finally:
-        subprocess.run(["umount", directory], check=False)
         directory.rmdir()
 
 
