@@ -320,6 +320,16 @@ def test_what_exists_is_refused_by_name_before_the_first_byte(tmp_path: Path, he
     assert (here / "d/e/x").read_text() == (here / "d/y").read_text() == "new"
 
 
+def test_the_name_of_what_is_in_the_way_is_shown_as_it_is(tmp_path: Path, here: Path) -> None:
+    """The number of the others stood within it: 'already (1 more are, too).txt' exists already."""
+    paths = [tmp_path / "already.txt", tmp_path / "b"]
+    for path in paths:
+        path.write_text("new")
+        (here / path.name).write_text("old")
+    with pytest.raises(LocalFileError, match=r"^'already\.txt' exists already \(1 more are, too\): "):
+        transfer(paths, here)
+
+
 def test_rename_takes_no_name_that_the_offer_has(tmp_path: Path, here: Path) -> None:
     """What a browser makes of two downloads: they stay two, whichever names are taken here."""
     for name in ("photos", "photos (1)"):

@@ -74,8 +74,9 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
     found = Destination(EntrySet(len(manifest)), {})
     there: set[str] = {""}  # directories of the offer that exist
     taken: set[str] = set()  # names that nothing else may get
-    refused, count = "", 0  # the first, and how many
-    takes_names = ""  # the last directory that was looked at for that
+    refused: tuple[Entry, os.stat_result] | None = None  # the first,
+    count = 0  # and how many
+    checked = ""  # the latest directory that was
     device = os.fstat(root).st_dev
     directories = Directories(root)
     try:
@@ -96,20 +97,19 @@ def look(root: int, manifest: Manifest, policy: Policy) -> Destination:
                 continue
             elif not policy.overwrite or isinstance(entry, Directory) or stat.S_ISDIR(status.st_mode):
                 count += 1
-                refused = refused or refusal(entry, status, policy)
+                refused = refused or (entry, status)
                 continue
             parent = parent_of(entry)
-            if parent != takes_names and not refused:
-                takes_names = parent
+            if parent != checked and refused is None:
+                checked = parent
                 if not (policy.overwrite and is_own_read_only(fd)):
                     check_takes_names(fd, parent)
                 if os.fstat(fd).st_dev != device:
                     raise disk.local_error(OSError(errno.EXDEV, ""), "write into the directory", parent)
     finally:
         directories.close()
-    if refused:
-        more = f" ({count - 1} more are, too)" if count > 1 else ""
-        raise LocalFileError(refused.replace("already", f"already{more}", 1))
+    if refused is not None:
+        raise LocalFileError(refusal(*refused, policy, count - 1))
     if len(found.left_out.pack()) > MAX_LEFT_OUT:
         raise LocalFileError(
             f"{len(found.left_out):,} of the files are here already, scattered among others: that is more than can be "
@@ -137,22 +137,19 @@ def is_here(directory: str | os.PathLike[str], entry: Entry) -> bool:
         os.close(fd)
 
 
-def refusal(entry: Entry, status: os.stat_result, policy: Policy) -> str:
+def refusal(entry: Entry, status: os.stat_result, policy: Policy, others: int = 0) -> str:
+    """What to say of the first thing that is in the way, and of how many others are."""
+    name, already = quote(entry.path), f"already ({others} more are, too)" if others else "already"
     if stat.S_ISDIR(status.st_mode):
-        return (
-            f"A directory named {quote(entry.path)} is there already: receive into another directory, or use --rename."
-        )
+        return f"A directory named {name} is there {already}: receive into another directory, or use --rename."
     if isinstance(entry, Directory):
-        return f"{quote(entry.path)} is there already, and is no directory: receive into another one, or use --rename."
+        return f"{name} is there {already}, and is no directory: receive into another one, or use --rename."
     if policy.skip:
         return (
-            f"{quote(entry.path)} exists already, and --skip-existing leaves out only what has the same size and time: "
+            f"{name} exists {already}, and --skip-existing leaves out only what has the same size and time: "
             "receive into another directory, or use --overwrite."
         )
-    return (
-        f"{quote(entry.path)} exists already: receive into another directory, "
-        "or use --overwrite, --rename or --skip-existing."
-    )
+    return f"{name} exists {already}: receive into another directory, or use --overwrite, --rename or --skip-existing."
 
 
 def give_name(entry: Entry, policy: Policy, source: int, name: str, to: int, new_name: str) -> None:
