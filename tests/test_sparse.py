@@ -14,7 +14,7 @@ from udpsend.errors import LocalFileError
 from udpsend.files import disk, holes, room
 from udpsend.files.entries import Sparse
 from udpsend.files.existing import Policy
-from udpsend.files.outlets import WithHoles
+from udpsend.files.outlets import Outlet, WithHoles
 from udpsend.files.sink import open_sink
 
 MIB = 1 << 20
@@ -204,7 +204,7 @@ def test_larger_than_a_file_may_be(tmp_path: Path, here: Path, monkeypatch: pyte
     assert os.listdir(here) == []
 
 
-class Collected:
+class Collected(Outlet):
     def __init__(self, rng: random.Random) -> None:
         self.content = bytearray()
         self._rng = rng
@@ -216,15 +216,6 @@ class Collected:
 
     def finish(self, size: int) -> None:
         assert size == len(self.content)
-
-    def discard(self) -> None:
-        self.content.clear()
-
-    def hurry(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("data", [(), ((0, 5),), ((7, 9),), ((1, 3), (200_000, 200_003)), ((299_999, 300_000),)])

@@ -9,7 +9,6 @@ import stat
 import time
 from collections import deque
 from pathlib import Path
-from typing import Protocol
 
 from udpsend.errors import PeerError, TransferFailed
 from udpsend.files.descriptors import STDOUT, enlarge_pipe, is_ready
@@ -22,12 +21,16 @@ from udpsend.files.partial import Partial
 PIPE_PIECE = 64 << 10  # bytes: a write waits until the reader has taken that much
 
 
-class Outlet(Protocol):
+class Outlet:
+    """Those that hold nothing open and take no time have nothing to do but to write."""
+
     def write(self, view: memoryview) -> int:
         """Write the next bytes, maybe none; returns how many. Raises UdpsendError."""
+        raise NotImplementedError
 
     def finish(self, size: int) -> Path | None:
-        """All was written and verified. Returns where it is."""
+        """All was written and verified. Returns where it is, if it has a name."""
+        return None
 
     def discard(self) -> None:
         """It is not verified, and never will be."""
@@ -39,7 +42,7 @@ class Outlet(Protocol):
         """The last call, from the thread that writes."""
 
 
-class DescriptorOutlet:
+class DescriptorOutlet(Outlet):
     """A pipe, mostly. It is not ours to close."""
 
     def __init__(self, descriptor: int) -> None:
@@ -59,20 +62,8 @@ class DescriptorOutlet:
             except BlockingIOError:  # somebody else made it so
                 return 0
 
-    def finish(self, size: int) -> None:
-        return None
 
-    def discard(self) -> None:
-        """What was written is gone."""
-
-    def hurry(self) -> None:
-        """Nothing takes long."""
-
-    def close(self) -> None:
-        """Its owner does."""
-
-
-class WithHoles:
+class WithHoles(Outlet):
     """Another outlet, which gets the whole of a sparse file, of which only the ranges `data` come."""
 
     def __init__(self, outlet: Outlet, size: int, data: Ranges) -> None:
@@ -111,7 +102,7 @@ class WithHoles:
         self._outlet.close()
 
 
-class MemoryOutlet:
+class MemoryOutlet(Outlet):
     """`size` bytes, and no more."""
 
     def __init__(self, size: int) -> None:
@@ -124,20 +115,11 @@ class MemoryOutlet:
         self.content += view
         return len(view)
 
-    def finish(self, size: int) -> None:
-        return None
-
     def discard(self) -> None:
         self.content.clear()
 
-    def hurry(self) -> None:
-        """Nothing takes long."""
 
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class FileOutlet:
+class FileOutlet(Outlet):
     """A file in a directory, hidden until it is verified. Raises as files/partial.py."""
 
     def __init__(self, directory: Path, name: str, policy: Policy) -> None:
@@ -163,9 +145,6 @@ class FileOutlet:
     def discard(self) -> None:
         with errors_told("remove", self._name, BEGIN_ANEW):
             self._partial.discard()
-
-    def hurry(self) -> None:
-        """Nothing takes long but the disk."""
 
     def close(self) -> None:
         self._partial.close()
