@@ -415,7 +415,10 @@ def test_the_command_prints_json(config: Config, capsys: pytest.CaptureFixture[s
 
 def test_the_command_ends_with_5_where_no_direct_path_would_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--broker", "none", "--stun", "none", "--bind", LOOPBACK]) == 5
-    assert "no STUN server was asked" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "no STUN server was asked" in told
+    assert "not asked through" in told
+    assert "lets no UDP through" not in told
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "nan", "1e9", "x"])

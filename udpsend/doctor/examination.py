@@ -83,8 +83,10 @@ def _examine_family(
 
 
 def _why_not_asked(reasons: Sequence[NoAnswer]) -> str:
-    """Empty where one was asked, or there is none to ask."""
-    if not reasons or NoAnswer.SILENT in reasons:
+    """Empty where one was asked."""
+    if not reasons:
+        return "no STUN server was asked"
+    if NoAnswer.SILENT in reasons:
         return ""
     if NoAnswer.NO_WAY in reasons:
         return "this host has no way to a STUN server"
