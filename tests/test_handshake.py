@@ -19,7 +19,7 @@ from tests.mailroom import read_code
 from udpsend.config import Role
 from udpsend.errors import BadPacket
 from udpsend.rendezvous.code import words
-from udpsend.rendezvous.handshake import Agreement, Handshake
+from udpsend.rendezvous.handshake import Agreement, Handshake, prepare
 from udpsend.rendezvous.messages import pack_payload, parse_object_untrusted
 
 CODE = "4821-marble-otter"
@@ -27,6 +27,14 @@ SENDER, RECEIVER = b"S" * 16, b"R" * 16
 
 GOLDEN_SECRET = "62ab3607ec4305e35f1b6066ada20a26e2b68c706fd7c59746166fe547aacf63"  # noqa: S105 - of a test
 GOLDEN_PHRASE = "opera flirt grant"
+
+
+def test_who_is_prepared_reads_no_more_files_when_the_other_side_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile an update may have taken them away."""
+    words.cache_clear()
+    prepare()
+    monkeypatch.setattr("pkgutil.get_data", lambda *_: None)
+    assert words()
 
 
 def make_pair(seed: int = 1, sender_code: str = CODE, receiver_code: str = CODE) -> tuple[Handshake, Handshake]:

@@ -37,7 +37,7 @@ from msgspec import Struct
 
 from udpsend.config import Role
 from udpsend.errors import BadPacket
-from udpsend.rendezvous.code import PROTOCOL_VERSION, Code, pick_words
+from udpsend.rendezvous.code import PROTOCOL_VERSION, Code, pick_words, words
 from udpsend.rendezvous.messages import (
     PAKE_SIZE,
     check_payload,
@@ -75,9 +75,11 @@ class PeerHello(Struct, frozen=True):
 
 
 def prepare() -> None:
-    """Load what the first run needs, while the mailboxes are being reached: 50 ms that nobody then waits for."""
+    """Load what the first run needs, while the mailboxes are being reached: 50 ms that nobody then waits for. And when
+    the other side comes at last, this program may have been replaced by an update."""
     import spake2  # noqa: F401
 
+    words()
     X25519PrivateKey.generate()  # with the first key cryptography imports its backend
 
 
