@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
 import socket
@@ -27,6 +28,7 @@ from udpsend.punching.gateway import Gateway
 from udpsend.punching.mappers import PortMapping
 from udpsend.rendezvous.code import generate_code
 from udpsend.rendezvous.multicast import MulticastMailbox
+from udpsend.rendezvous.stun_round import StunRound
 from udpsend.wire.candidate import Candidate, CandidateType
 
 
@@ -149,6 +151,19 @@ def test_another_port_is_no_other_network(
     monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: moved)
     lone.discovery.again()
     assert asked == []
+
+
+def test_who_has_no_ipv4_is_not_told_that_no_udp_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers have IPv4 addresses, and nothing can be sent there."""
+    loopback = Candidate(CandidateType.LOOPBACK, ("127.0.0.1", 4000))
+    home = [loopback, Candidate(CandidateType.HOST, ("2001:db8::9", 4000))]
+    monkeypatch.setattr(discovery_module, "gather_host_candidates", lambda ports, bind: home)
+    asked: list[Sequence[int]] = []
+    monkeypatch.setattr(StunRound, "ask", lambda _, families: asked.append(families))
+    with contextlib.closing(UdpEndpoint()) as endpoint:
+        config = Config(brokers=(), stun_servers=(), port_mapping=False)
+        Discovery(config, endpoint, lambda _: None, lambda _: None, lambda *_: None, lambda _: None).start()
+    assert asked == [[socket.AF_INET6]]
 
 
 def test_what_servers_say_again_is_no_further_candidate(lone: _Lone) -> None:

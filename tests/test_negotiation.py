@@ -144,6 +144,7 @@ def test_addresses_of_a_network_that_was_left_are_not_told() -> None:
         (["127.0.0.1"], ["10.0.0.2"], "this side has no address but those that lead to itself."),
         (["10.0.0.1"], [], "the other side has no address but those that lead to itself."),
         (["10.0.0.1"], ["10.0.0.2", "2001:db8::2"], "None of its 2 addresses answered"),
+        (["10.0.0.1", "2001:db8::1"], ["2001:db8::2"], "only IPv6 leads from one to the other"),
     ],
 )
 def test_where_nothing_can_be_tried_no_nat_is_blamed(own: list[str], peer: list[str], why: str) -> None:

@@ -489,6 +489,15 @@ def test_where_nothing_can_come_up_it_is_said_soon(own: NatBehaviour, peer: NatB
     assert give_up_at(own, peer, OUTSIDE) == seconds
 
 
+def test_where_there_is_no_ip_version_in_common_it_is_said_soon() -> None:
+    deadline = Deadline(0.0, 11.5, has_more=False)
+    deadline.candidates_known([OUTSIDE], 0.0, own=True)
+    assert deadline.at(is_heard=False) == 11.5
+    deadline.candidates_known([Candidate(CandidateType.HOST, ("2001:db8::9", 4000))], 0.0, own=False)
+    assert deadline.at(is_heard=False) == 5.0
+    assert deadline.at(is_heard=True) == 11.5
+
+
 @pytest.mark.parametrize(
     "further",
     [

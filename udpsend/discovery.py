@@ -167,10 +167,10 @@ class Discovery:
 
     def _ask_stun_servers(self) -> None:
         self._asked_stun, self._judged = clock.now(), None
-        has_ipv6 = any(c.is_ipv6 and c.type is CandidateType.HOST for c in self.candidates)
         families = self._endpoint.families
-        if not has_ipv6 and self._config.bind is None:
-            families = [family for family in families if family != AF_INET6]
+        if self._config.bind is None:  # of a version that this host does not have, silence would say nothing
+            has = {candidate.is_ipv6 for candidate in self.candidates if candidate.type is CandidateType.HOST}
+            families = [family for family in families if (family == AF_INET6) in has]
         self._stun.ask(families)
 
     def _address_known(self, public: events.PublicAddress) -> None:

@@ -1,8 +1,8 @@
 """How long to look for a path: to the end where one may still come up, and not so long where none can.
 
 What comes up without a search does so in the first two seconds, in all networks of the laboratory. So the wait may be
-short where nothing else is left: no search helps (`reasons.py`), nobody has a mapped or a relayed address or waits for
-one, and not both sides have IPv6.
+short where nothing else is left: no search helps (`reasons.py`), or the two have no IP version in common; nobody has a
+mapped or a relayed address or waits for one, and not both sides have IPv6.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Deadline:
 
     def at(self, *, is_heard: bool) -> float:
         """When to give up. `is_heard`: something of the peer has arrived."""
-        both_ipv6 = all(6 in versions for versions in self._versions.values())
-        if is_heard or self._has_more or both_ipv6 or not self._is_hopeless:
+        own, peer = self.versions()
+        is_hopeless = self._is_hopeless or (own and peer and not own & peer)
+        if is_heard or self._has_more or 6 in own & peer or not is_hopeless:
             return self._at
         return min(self._at, max(self._start + HOPELESS, self._latest + SETTLE))

@@ -8,15 +8,20 @@ from udpsend.punching.path import PunchFailed
 
 def explain(own: NatBehaviour, peer: NatBehaviour, failed: PunchFailed) -> str:
     """From what both NATs are known to do, and what came of the probes."""
-    why = _nothing_in_common(failed) or f"this side has {own}, the other {peer}.\n{_remedy(own, peer, failed)}"
+    why = _without_nats(failed) or f"this side has {own}, the other {peer}.\n{_remedy(own, peer, failed)}"
     return f"The other side is there, but no direct path to it was found:\n{why}"
 
 
-def _nothing_in_common(failed: PunchFailed) -> str:
-    """Where nothing could be tried, no NAT and no firewall is to blame."""
+def _without_nats(failed: PunchFailed) -> str:
+    """Where nothing could be tried, or IPv6 alone, no NAT is to blame."""
     for who, versions in (("this side", failed.own), ("the other side", failed.peer)):
         if not versions:
             return f"{who} has no address but those that lead to itself.\nConnect it to a network, and try again."
+    if failed.own & failed.peer == {6}:
+        return (
+            "only IPv6 leads from one to the other, and a firewall is in the way.\n"
+            "Let UDP pass it, or see that both sides have IPv4, too."
+        )
     if failed.own & failed.peer:
         return ""
     own, peer = (f"IPv{min(versions)} only" for versions in (failed.own, failed.peer))
