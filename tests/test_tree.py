@@ -296,6 +296,17 @@ def test_an_existing_directory_is_filled(tmp_path: Path, here: Path, rng: random
     assert picture(here / "tree") == picture(root)
 
 
+def test_what_arrives_in_a_directory_of_a_group_belongs_to_it(tmp_path: Path, here: Path) -> None:
+    """Setgid, as shared directories have it, is handed down by the system to each directory that is made in it."""
+    source = tmp_path / "photos"
+    (source / "day").mkdir(parents=True)
+    (source / "day" / "a").write_bytes(b"content")
+    here.chmod(0o2755)
+    transfer([source], here)
+    made = [here / "photos", here / "photos" / "day"]
+    assert [path.stat().st_mode & 0o2700 for path in made] == [0o2700] * 2
+
+
 def test_an_existing_directory_keeps_its_mode(tmp_path: Path, here: Path) -> None:
     (tmp_path / "d/e").mkdir(parents=True)
     (tmp_path / "d/e").chmod(0o700)

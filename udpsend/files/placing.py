@@ -174,6 +174,6 @@ def _finish_directory(new: Directories, path: str, entry: Directory, umask: int)
     fd = os.open(".", disk.DIRECTORY_FLAGS, dir_fd=new.descriptor(path))
     try:
         disk.set_time(fd, entry.mtime_ns)
-        disk.set_mode(fd, entry.mode & MODE_BITS & ~umask)
+        disk.set_directory_mode(fd, entry.mode & MODE_BITS & ~umask)
     finally:
         os.close(fd)

@@ -52,7 +52,7 @@ class Staging:
             opened.callback(os.close, self._where)
             self._root = open_locked(self._where, self._hidden, self.name, open_own_directory)
             opened.callback(os.close, self._root)
-            disk.set_mode(self._root, 0o700)
+            disk.set_directory_mode(self._root, 0o700)
             opened.callback(self._remove_if_empty)  # who is refused leaves nothing
             begun = load_begun(self._where, self._root, manifest)
             self.placing = begun is not None
