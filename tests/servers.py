@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,16 @@ def slow_look_ups(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """A port that nobody had a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1, kind)[0]
+
+
+def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[int]:
+    """As many different ones: of those that are asked for one after the other, the second may be the first again."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket(socket.AF_INET, kind)) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def has_ipv6() -> bool:
@@ -226,12 +232,12 @@ class Mosquitto:
 
 @contextlib.contextmanager
 def mosquitto(
-    directory: Path, settings: str = "allow_anonymous true", ports: tuple[int, ...] = ()
+    directory: Path, settings: str = "allow_anonymous true", ports: Sequence[int] = ()
 ) -> Iterator[Mosquitto]:
     """mosquitto with listeners for TCP, TLS, WebSocket and secure WebSocket. Skips where it is not installed."""
     program = _program("mosquitto", "mosquitto")
     ca = directory / "ca.pem" if (directory / "ca.pem").exists() else make_certificates(directory)
-    tcp, tls, ws, wss = ports or tuple(free_port() for _ in range(4))
+    tcp, tls, ws, wss = ports or free_ports(4)
     keys = f"certfile {directory / 'server.pem'}\nkeyfile {directory / 'server.key'}\n"
     (directory / "mosquitto.conf").write_text(
         # It would change from root to its own user, which cannot read the directory.

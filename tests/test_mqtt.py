@@ -27,6 +27,7 @@ from tests.servers import (
     Mailman,
     Mosquitto,
     free_port,
+    free_ports,
     make_certificates,
     mosquitto,
     slow_look_ups,
@@ -101,10 +102,10 @@ def test_a_mailbox_that_waits_for_its_next_attempt_is_renewed_at_once(
 ) -> None:
     """The network is back, and the pause has become half a minute."""
     monkeypatch.setattr(broker_mailbox, "FIRST_BACKOFF", 1000.0)
-    port = free_port()
-    with mailbox(f"mqtt://{LOOPBACK}:{port}") as (a, man):
+    ports = free_ports(4)
+    with mailbox(f"mqtt://{LOOPBACK}:{ports[0]}") as (a, man):
         wait_until(lambda: man.states)
-        with mosquitto(tmp_path, ports=(port, free_port(), free_port(), free_port())):
+        with mosquitto(tmp_path, ports=ports):
             a.renew()
             man.wait_until_up()
 

@@ -25,6 +25,7 @@ from tests.servers import (
     _program,
     accepts_tcp,
     free_port,
+    free_ports,
     make_certificates,
     running,
     trusting,
@@ -59,7 +60,7 @@ def turn_server(directory: Path, *authentication: str) -> Iterator[Coturn]:
     """coturn that relays on loopback, to loopback."""
     program = _program("turnserver", "coturn")
     ca = make_certificates(directory)
-    port, tls_port = free_port(), free_port()
+    port, tls_port = free_ports(2)
     command = [program, "-n", "-L", LOOPBACK, "-E", LOOPBACK, "-p", str(port), "--tls-listening-port", str(tls_port)]
     command += ["--allow-loopback-peers", "--no-cli", "--realm", "example.org", *authentication]
     command += ["--cert", str(directory / "server.pem"), "--pkey", str(directory / "server.key")]
