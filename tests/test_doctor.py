@@ -91,7 +91,8 @@ def test_diagnosis_of_loopback(config: Config) -> None:
     assert json.loads(json.dumps(found.to_json()))["ipv4"]["mapping"] == "none"
 
 
-def test_nobody_answers() -> None:
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nat_examination, "DEFAULT_TIMEOUT", 0.1)
     closed = free_port()
     found = doctor.diagnose(
         Config(brokers=(f"mqtt://{LOOPBACK}:{closed}",), stun_servers=(f"{LOOPBACK}:{closed}",), bind=LOOPBACK)
@@ -306,6 +307,7 @@ def test_what_could_not_be_asked_is_not_called_silent(monkeypatch: pytest.Monkey
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     numeric = socket.getaddrinfo
+    monkeypatch.setattr(nat_examination, "DEFAULT_TIMEOUT", 0.1)
     monkeypatch.setattr(
         socket,
         "getaddrinfo",
