@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Seconds after which a test run that hangs is ended.
-TEST_TIMEOUT ?= 900
+TEST_TIMEOUT ?= 1800
 
 .PHONY: build demo test lint bench netlab matrix dist clean
 
