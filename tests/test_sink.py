@@ -982,10 +982,10 @@ def test_a_partial_cut_meanwhile_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / NAME).exists()
 
 
-@pytest.mark.parametrize(("where", "text"), [("missing", "does not exist"), ("file", "is not a directory")])
-def test_a_bad_directory_is_told(tmp_path: Path, where: str, text: str) -> None:
+@pytest.mark.parametrize("where", ["missing", "file"])
+def test_a_bad_directory_is_told(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(LocalFileError, match=text):
+    with pytest.raises(LocalFileError, match=rf"^There is no directory '{tmp_path / where}'\.$"):
         open_sink(offer(1), tmp_path / where)
 
 

@@ -68,10 +68,8 @@ def open_directory(path: str | os.PathLike[str]) -> int:
     LocalFileError."""
     try:
         return os.open(path, DIRECTORY_FLAGS)
-    except NotADirectoryError as error:
-        raise LocalFileError(f"{quote(os.fspath(path))} is not a directory: name one to receive into.") from error
-    except FileNotFoundError as error:
-        raise LocalFileError(f"The directory {quote(os.fspath(path))} does not exist: create it first.") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LocalFileError(f"There is no directory {quote(os.fspath(path))}.") from error
     except OSError as error:
         raise local_error(error, "open the directory", os.fspath(path)) from error
 

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from udpsend.errors import LocalFileError
-from udpsend.files.disk import DIRECTORY_FLAGS, FLAGS, errors_told, local_error, status_of
+from udpsend.files.disk import FLAGS, errors_told, open_directory, status_of
 from udpsend.files.journal import NEW_SUFFIX, vouches_for_some
-from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, SUMS_SUFFIX, TREE_JOURNAL_SUFFIX, TREE_SUFFIX, quote
+from udpsend.files.names import JOURNAL_SUFFIX, PARTIAL_SUFFIX, SUMS_SUFFIX, TREE_JOURNAL_SUFFIX, TREE_SUFFIX
 
 JOURNALS = {PARTIAL_SUFFIX: JOURNAL_SUFFIX, TREE_SUFFIX: TREE_JOURNAL_SUFFIX}
 
@@ -36,7 +35,7 @@ class Leftover(Struct, frozen=True):
 def leftovers(directory: str | os.PathLike[str], clean: bool) -> list[Leftover]:
     """By name. `clean` removes those that are not in use, with their journals. Raises LocalFileError."""
     path = os.fspath(directory)
-    where = _open(path)
+    where = open_directory(path)
     try:
         with errors_told("list", path):
             found = list(_find(where))
@@ -47,15 +46,6 @@ def leftovers(directory: str | os.PathLike[str], clean: bool) -> list[Leftover]:
         return found
     finally:
         os.close(where)
-
-
-def _open(name: str) -> int:
-    try:
-        return os.open(name, DIRECTORY_FLAGS)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise LocalFileError(f"There is no directory {quote(name)}.") from error
-    except OSError as error:
-        raise local_error(error, "open the directory", name) from error
 
 
 def _find(where: int) -> Iterator[Leftover]:
