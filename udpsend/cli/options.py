@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -127,6 +127,7 @@ _OPTIONS = (
     ),
     option_or_variable(
         "--max-datagram",
+        "max_datagram_size",
         type=click.IntRange(SMALLEST_DATAGRAM, LARGEST_DATAGRAM),
         metavar="BYTES",
         help="Send no larger UDP payloads, whatever the path carries.",
@@ -177,31 +178,22 @@ def config_from(
     stun_servers: tuple[str, ...],
     no_lan: bool,
     no_port_mapping: bool,
-    relay: str | None,
-    bind: str | None,
-    timeout: float,
     no_offload: bool,
-    max_datagram: int | None,
-    congestion: Literal["bbr", "cubic"],
-    limit: float | None,
-    background: bool,
+    relay: str | None,
     *,
     by_hand: bool = False,
+    **others: Any,
 ) -> Config:
-    """The library's configuration. Raises UsageError where the two could not meet anywhere, nor do so `by_hand`."""
+    """The library's configuration; `others` are its fields as they are. Raises UsageError where the two could not meet
+    anywhere, nor do so `by_hand`."""
     config = Config(
         brokers=_servers(brokers, DEFAULT_BROKERS),
         stun_servers=_servers(stun_servers, DEFAULT_STUN_SERVERS),
         lan=not no_lan,
         port_mapping=not no_port_mapping,
-        relay=relay or None,
-        bind=bind,
-        timeout=timeout,
         offload=not no_offload,
-        max_datagram_size=max_datagram,
-        congestion=congestion,
-        limit=limit,
-        background=background,
+        relay=relay or None,
+        **others,
     )
     if not config.brokers and not config.lan and not by_hand:
         raise UsageError(
