@@ -47,8 +47,8 @@ def send(
     cancel: threading.Event | None = None,
 ) -> events.Verified:
     """Send files and directories to whoever comes with the same code; returns when all is verified there. Or, in their
-    place, what the descriptor `stream` gives until its end (`name` is for whoever makes a file of it), or a `text` of
-    at most 64 KiB of UTF-8, which is shown there.
+    place, what the descriptor `stream` gives until its end (`name` is for a receiver that makes a file of it), or a
+    `text` of at most 64 KiB of UTF-8, which is shown there.
 
     `follow` sends what symbolic links point to in their place; `exclude` are patterns as in .gitignore, or one, of what
     is not sent, and `gitignore` has the .gitignore files below the paths say so, too. Without `code` one is made: it

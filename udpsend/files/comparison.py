@@ -1,8 +1,8 @@
 """Inbound: whether each block is what the sender read. The loop hands in the sender's hashes, and learns what differs;
 the thread that writes and hashes (write_behind.py) compares.
 
-A block that differs is as if it had not arrived: it comes again, and is compared with the same hash. What one side
-leaves to the other is in deques.
+A block that differs is as if it had not arrived: it comes again, and is compared with the same hash. The two threads
+hand things over in deques, which need no lock.
 """
 
 from __future__ import annotations

@@ -52,13 +52,14 @@ class Destination(Struct):
         return self.names.get(top, top) + slash + rest
 
     def bound_to(self, manifest: Manifest) -> str:
-        """Binds the offer and what is left out of it: what may be resumed."""
+        """Another one for each offer, and for each choice of what is left out: only what has the same is resumed."""
         return hashlib.sha256(manifest.identity.encode() + self.left_out.pack()).hexdigest()
 
 
 def look_first(directory: str | os.PathLike[str], manifest: Manifest, policy: Policy) -> None:
-    """What is refused in any case, before the user is asked; nothing is made. What an attempt that was interrupted has
-    moved already is not in the way, so where it left something that is looked at later. Raises LocalFileError."""
+    """Refuse before the user is asked what would be refused in any case; nothing is made. Where an earlier attempt has
+    left a staging directory, `look` comes later: what that attempt has moved into place already is not in the way.
+    Raises LocalFileError."""
     root = open_destination(directory)
     try:
         if disk.status_of(root, tree_name(manifest.name)) is None:

@@ -68,8 +68,8 @@ class Sink:
         self.present: list[tuple[int, int]] = list(journal.there)
         """What is there, which need not be sent unless a block of it differs."""
         self.known = _known_blocks(journal, partial.size)
-        """Blocks (hashing.py) of it that were compared before, of which no hash is needed; no more than can be
-        told to the sender, since both leave all of them out of the digest."""
+        """Blocks (hashing.py) of it that were compared before: the sender need not hash them. No more than it can be
+        told of, since both sides have to leave the same ones out of the digest."""
         self.size = partial.size
         """Bytes that are to be there at the end."""
         self.left_out = partial.left_out

@@ -44,7 +44,7 @@ class Staging:
         self._umask = disk.current_umask()
         self._finished = EntrySet(len(manifest))
         self._made = EntrySet(len(manifest))
-        """Not finished, but there: to make it anew would leave holes where it was removed."""
+        """Not finished, but begun: if somebody removes one, that is an error, and no new file with holes."""
         self._open: OrderedDict[int, int] = OrderedDict()
         self._dirty = False  # something was written to files that are closed again
         with contextlib.ExitStack() as opened:
