@@ -48,8 +48,8 @@ class Driver:
         on_turn: Callable[[float], None],
         on_sent: Callable[[float], None],
     ) -> None:
-        """Both are called once in each turn of the loop: `on_turn(now)` after whatever happened, to take events off the
-        machine, and `on_sent(now)` when its datagrams have left."""
+        """`on_turn(now)` and `on_sent(now)` are called once in each turn of the loop: the first to take events off the
+        machine, the second when its datagrams have left."""
         self._endpoint = endpoint
         self._machine = machine
         self._on_stun = on_stun

@@ -2,9 +2,9 @@
 
 A stock host grants 212,992 bytes (net.core.rmem_max), which is room for six trains: then the two ends take turns. So
 more sockets are bound to the port (SO_REUSEPORT) where much comes, and a filter in the kernel deals the peer's records
-out to them: the two halves of each to another two. Whoever reads knows where the next is, and looks before taking it:
-where something else lies there, all lanes are looked at, and what was sent first of all that is there comes first. What
-strangers send goes to the first lane, and gets its turn.
+out to them: the two halves of each to another two. The reader knows in which lane the next datagram should be, and
+peeks at it. If another one is there, it looks at all lanes, and takes the datagram that was sent first. What strangers
+send goes to the first lane, and gets its turn.
 1 GiB over loopback, stock buffers, whole commands, medians of 9: 4.26 s with one socket, 2.19 with 32 (2026-11).
 """
 

@@ -1,4 +1,4 @@
-"""How much the receiver's end of the path lets be in flight, and whether that is all there is to mind.
+"""How much may be in flight as far as the receiver is concerned, and whether that is the only limit.
 
 A peer tells how many bytes may wait in its socket, 0 to have the sender wait. On short paths a fast sender fills that
 socket before it can know, and loses a window at once; on long ones the path holds more than that, and the queue is in
