@@ -20,13 +20,11 @@ from tests.servers import wait_until
 settings.register_profile("untimed", deadline=None, print_blob=True)
 settings.load_profile("untimed")
 
-SEED = os.environ.get("UDPSEND_SEED")
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _options_are_given_by_tests_only() -> None:
     """Not by the user, who may have exported a broker of theirs for the program."""
-    for name in [name for name in os.environ if name.startswith("UDPSEND_")]:
+    for name in [name for name in os.environ if name.startswith("UDPSEND_") and name != "UDPSEND_SEED"]:
         del os.environ[name]
 
 
@@ -57,7 +55,7 @@ def _what_a_test_began_has_ended() -> Iterator[None]:
 @pytest.fixture
 def seed() -> int:
     """The seed of a randomised test. pytest shows it when the test fails; UDPSEND_SEED replays it."""
-    value = int(SEED or random.SystemRandom().randrange(1 << 32))
+    value = int(os.environ.get("UDPSEND_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"replay with UDPSEND_SEED={value}")
     return value
 
