@@ -183,12 +183,6 @@ def set_mode(fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
 
 
-def set_directory_mode(fd: int, mode: int) -> None:
-    """As `set_mode`. Setgid, which a directory has from the one that it was made in, stays: what is in that, and what
-    comes, belongs to its group."""
-    set_mode(fd, mode | os.fstat(fd).st_mode & stat.S_ISGID)
-
-
 def set_time(what: int | str, mtime_ns: int, directory: int | None = None) -> None:
     """The modification time of what is open, or of the name `what` in `directory`, where a link is not followed; as far
     as the file system can keep it. The access time is now: by that, cleaners decide what nobody needs any more."""

@@ -38,6 +38,12 @@ def check_takes_names(directory: int, path: str) -> None:
         raise disk.local_error(error, "write into the directory", path)
 
 
+def set_directory_mode(fd: int, mode: int) -> None:
+    """As `disk.set_mode`. Setgid, which a directory has from the one that it was made in, stays: what is in that, and
+    what comes, belongs to its group."""
+    disk.set_mode(fd, mode | os.fstat(fd).st_mode & stat.S_ISGID)
+
+
 def is_own_read_only(directory: int) -> bool:
     """Whether its owner, who we are, may not write to it, as long as the mode is not changed."""
     status = os.fstat(directory)

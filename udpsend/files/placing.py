@@ -26,7 +26,7 @@ from udpsend.files.journal import vouches_for_all
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import tree_journal_name
 from udpsend.files.older import OFFER
-from udpsend.files.opening import is_own_read_only
+from udpsend.files.opening import is_own_read_only, set_directory_mode
 
 PLACING = ".udpsend-placing"
 
@@ -174,6 +174,6 @@ def _finish_directory(new: Directories, path: str, entry: Directory, umask: int)
     fd = os.open(".", disk.DIRECTORY_FLAGS, dir_fd=new.descriptor(path))
     try:
         disk.set_time(fd, entry.mtime_ns)
-        disk.set_directory_mode(fd, entry.mode & MODE_BITS & ~umask)
+        set_directory_mode(fd, entry.mode & MODE_BITS & ~umask)
     finally:
         os.close(fd)

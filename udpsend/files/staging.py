@@ -25,7 +25,7 @@ from udpsend.files.journal import Journal
 from udpsend.files.manifest import Manifest
 from udpsend.files.names import quote, tree_journal_name, tree_name
 from udpsend.files.older import OldTree, disbelieve_short_files, load_offer, save_offer, take_existing
-from udpsend.files.opening import open_destination, open_locked, open_own_directory, open_writable
+from udpsend.files.opening import open_destination, open_locked, open_own_directory, open_writable, set_directory_mode
 from udpsend.files.placing import PLACING, check_complete, forget_begun, load_begun, move_into_place, save_begun
 
 KEPT = 16  # open files
@@ -52,7 +52,7 @@ class Staging:
             opened.callback(os.close, self._where)
             self._root = open_locked(self._where, self._hidden, self.name, open_own_directory)
             opened.callback(os.close, self._root)
-            disk.set_directory_mode(self._root, 0o700)
+            set_directory_mode(self._root, 0o700)
             opened.callback(self._remove_if_empty)  # who is refused leaves nothing
             begun = load_begun(self._where, self._root, manifest)
             self.placing = begun is not None
