@@ -120,7 +120,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "udpsend.exchange": ("udpsend.caller", "udpsend.session", "udpsend.net.clock"),
     "udpsend.rendezvous": ("udpsend.wire.datagram", "udpsend.wire.json"),
-    "udpsend.rendezvous.broker_connection": ("udpsend.net.segments", "udpsend.unreachable"),
+    "udpsend.rendezvous.broker_connection": ("udpsend.net.names", "udpsend.net.segments", "udpsend.unreachable"),
     "udpsend.rendezvous.broker_mailbox": ("udpsend.unreachable",),
     "udpsend.rendezvous.multicast_groups": ("udpsend.net.interfaces",),
     "udpsend.punching": ("udpsend.sealing", "udpsend.wire"),

@@ -191,6 +191,13 @@ def test_nobody_there(scheme: str) -> None:
         assert "cannot be reached" in loop.told[0][1]
 
 
+def test_a_name_that_cannot_be_one() -> None:
+    """It was said that the relay does not speak MQTT."""
+    with Loop(f"turn:{USER}:{PASSWORD}@relay..example") as loop:
+        loop.until(lambda: loop.told, "an outcome")
+        assert loop.told == [(None, "it cannot be reached (its name cannot be resolved)")]
+
+
 def test_of_a_relay_that_was_left_nothing_is_heard() -> None:
     """Another one may have been connected to meanwhile."""
     with Loop(f"turn:{USER}:{PASSWORD}@{LOOPBACK}:{free_port()}?transport=tcp") as loop:

@@ -49,7 +49,7 @@ class Relaying:
             connected = connect_relay(
                 url.host, url.port, is_stream=url.is_stream, is_secure=url.is_secure, ca=url.ca, bind=self._bind
             )
-        except (OSError, UnicodeError) as error:
+        except OSError as error:
             reason = f"it cannot be reached ({describe(error)})"
             self._call_soon(lambda: self._drop(reason))
             return

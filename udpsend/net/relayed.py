@@ -16,6 +16,7 @@ from typing import Protocol
 from udpsend.errors import BadPacket
 from udpsend.net import clock
 from udpsend.net.carrier import LOST, Carrier
+from udpsend.net.names import look_up
 from udpsend.net.segments import keep_segments_small
 from udpsend.wire.datagram import Address, Arrival, Transmit
 from udpsend.wire.relayed import peer_behind_relay, through_relay
@@ -49,7 +50,7 @@ def connect_relay(
     """Connected, and through the TLS handshake. Raises OSError (which ssl.SSLError is)."""
     kind = socket.SOCK_STREAM if is_stream else socket.SOCK_DGRAM
     problem: OSError = OSError("it has no address")
-    for family, _, _, _, address in socket.getaddrinfo(host, port, type=kind):
+    for family, _, _, _, address in look_up(host, port, kind):
         connecting = socket.socket(family, kind)
         try:
             connecting.settimeout(CONNECT_TIMEOUT)

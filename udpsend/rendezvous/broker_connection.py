@@ -14,9 +14,10 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from udpsend.errors import BadPacket
+from udpsend.net.names import AddressInfo, look_up
 from udpsend.net.segments import keep_segments_small
 from udpsend.rendezvous.broker_url import BrokerUrl
 from udpsend.rendezvous.mqtt_packets import PacketFilter
@@ -31,16 +32,12 @@ MAX_HANDSHAKE_SIZE = 16_384
 MAX_FRAME_BUFFER = 1 << 20  # of a WebSocket frame, which paho keeps until its end
 
 Hold = Callable[[socket.socket], None]
-AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]  # of socket.getaddrinfo
 
 
 def resolve(url: BrokerUrl) -> Sequence[AddressInfo]:
     """The first addresses of the broker's name. Takes as long as the system's resolver does, which is no time of the
     broker's: where the first name server is dead, it is 5 s for each look-up. Raises OSError."""
-    try:
-        return socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)[:MAX_ADDRESSES]
-    except UnicodeError as error:
-        raise socket.gaierror(socket.EAI_NONAME, "not a name") from error
+    return look_up(url.host, url.port, socket.SOCK_STREAM)[:MAX_ADDRESSES]
 
 
 def connect(addresses: Sequence[AddressInfo], deadline: float, hold: Hold) -> socket.socket:
