@@ -4,6 +4,7 @@ session is over, where nothing stays open, and the next attempt works."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import threading
@@ -29,6 +30,11 @@ WAIT = 20.0
 CONFIG = Config(bind="127.0.0.1", brokers=(), stun_servers=(), timeout=WAIT)
 
 
+@pytest.fixture(autouse=True)
+def _on_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+
+
 def send_in_a_thread(path: Path, code: Code) -> tuple[Sending, threading.Thread]:
     source = Source([path])
     sending = Sending(code, CONFIG, Caller(), source)
@@ -49,7 +55,6 @@ def send_in_a_thread(path: Path, code: Code) -> tuple[Sending, threading.Thread]
 def test_both_sides_are_told_that_the_sender_still_goes_through_its_files(
     tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
     monkeypatch.setattr(shell, "LATE", 0.0)
     (tmp_path / "content").write_bytes(b"content")
     code = generate_code(secrets.token_bytes)
@@ -80,7 +85,6 @@ def test_both_sides_are_told_that_the_sender_still_goes_through_its_files(
 def test_the_receiver_is_told_that_its_disk_is_what_is_waited_for(
     tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
     monkeypatch.setattr(shell, "LATE", 0.0)
     (tmp_path / "content").write_bytes(b"content")
     code = parse_code(generate_code(secrets.token_bytes))
@@ -103,11 +107,24 @@ def test_the_receiver_is_told_that_its_disk_is_what_is_waited_for(
     assert [type(event) for event in told if isinstance(event, Preparing | Accepted)] == [Preparing, Accepted]
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (None, "Cannot write into the directory '{}': permission denied; check who owns it and its mode."),
+        (errno.ENOSYS, "Cannot open the directory '{}': Function not implemented."),
+    ],
+)
 def test_that_no_file_could_be_put_there_is_told_before_anybody_comes(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    error: int | None, why: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+    def ask(descriptor: int) -> os.statvfs_result:
+        if error is not None:  # a FUSE file system that says nothing of itself
+            raise OSError(error, os.strerror(error))
+        return statvfs(descriptor)
+
+    statvfs = os.fstatvfs
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(os, "fstatvfs", ask)
     cancel = threading.Event()
     told: list[str] = []
 
@@ -118,11 +135,10 @@ def test_that_no_file_could_be_put_there_is_told_before_anybody_comes(
 
     with pytest.raises(Cancelled):
         udpsend.receive("4821-marble-otter", here, config=CONFIG, on_event=look, cancel=cancel)
-    assert told == [f"Cannot write into the directory '{here}': permission denied; check who owns it and its mode."]
+    assert told == [why.format(here)]
 
 
-def test_nobody_is_asked_about_what_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+def test_nobody_is_asked_about_what_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "content").write_bytes(b"content")
     directory = tmp_path / "there"
     directory.mkdir()
@@ -143,10 +159,7 @@ def test_nobody_is_asked_about_what_is_in_the_way(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["there", "fresh"])
-def test_nobody_is_asked_about_a_stream_whose_name_is_taken(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+def test_nobody_is_asked_about_a_stream_whose_name_is_taken(tmp_path: Path, name: str) -> None:
     (tmp_path / "there").write_bytes(b"mine")
     code = parse_code(generate_code(secrets.token_bytes))
     reader, writer = os.pipe()
@@ -171,8 +184,7 @@ def test_nobody_is_asked_about_a_stream_whose_name_is_taken(
     assert asked == ([] if name == "there" else ["fresh"])
 
 
-def test_yes_after_the_sender_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UDPSEND_LAN_INTERFACES", "127.0.0.1")
+def test_yes_after_the_sender_has_gone(tmp_path: Path) -> None:
     (tmp_path / "content").write_bytes(b"content" * 1000)
     directory = tmp_path / "there"
     directory.mkdir()

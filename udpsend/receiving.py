@@ -14,6 +14,7 @@ from udpsend import events
 from udpsend.caller import Caller
 from udpsend.config import Config, Role
 from udpsend.errors import BadPacket, LocalFileError, PeerError, Refused, TransferFailed, UsageError
+from udpsend.files.disk import errors_told
 from udpsend.files.entries import File, Link
 from udpsend.files.existing import Policy, look_first
 from udpsend.files.in_order import InOrder
@@ -60,7 +61,8 @@ class Receiving(Shell):
     def look_ahead(self) -> None:
         if self._descriptor is None:
             try:
-                os.close(open_destination(self._directory))
+                with errors_told("open the directory", str(self._directory)):
+                    os.close(open_destination(self._directory))
             except LocalFileError as error:
                 self.emit(events.NoRoom(str(error)))
 
