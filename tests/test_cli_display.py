@@ -631,37 +631,31 @@ def test_the_bar_follows_the_width_of_its_terminal(monkeypatch: pytest.MonkeyPat
     assert disp_len(last.rstrip()) <= 70 - len("^C")
 
 
-def test_the_rate_of_the_bar_counts_from_the_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+def bar_drawn(monkeypatch: pytest.MonkeyPatch, already: int, total: int, *steps: int) -> bytes:
+    """What a terminal shows of a bar that has been there for a million seconds."""
     with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
-        progress = open_progress(Terminal(), "film.mkv", 0, 3_000_000, time.monotonic() - 1_000_000)
+        progress = open_progress(Terminal(), "film.mkv", already, total, time.monotonic() - 1_000_000)
         assert progress is not None
-        progress.advance(3_000_000)
+        for done in steps:
+            progress.advance(done)
         progress.close()
-        seen = drawn(stream, ours)
+        return drawn(stream, ours)
+
+
+def test_the_rate_of_the_bar_counts_from_the_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = bar_drawn(monkeypatch, 0, 3_000_000, 3_000_000)
     assert b" 3.00B/s" in seen.split(b"\r")[-3]
 
 
 def test_the_rate_of_the_bar_does_not_count_what_was_there_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
-        progress = open_progress(Terminal(), "film.mkv", 9_000_000, 9_000_000, time.monotonic() - 1_000_000)
-        assert progress is not None
-        progress.advance(1_000_000)
-        progress.advance(4_000_000)
-        progress.close()
-        seen = drawn(stream, ours)
+    seen = bar_drawn(monkeypatch, 9_000_000, 9_000_000, 1_000_000, 4_000_000)
     assert b"4.00M/9.00M 3.00B/s" in seen.split(b"\r")[-3]
 
 
 def test_the_bar_does_not_notice_that_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     wall_clock = iter([0.0] * 2 + [-3600.0, 2e9] * 10)
     monkeypatch.setattr("tqdm.std.time", lambda: next(wall_clock))
-    with errors_on_a_terminal(monkeypatch, 24, 80) as (stream, ours):
-        progress = open_progress(Terminal(), "film.mkv", 0, 3_000_000, time.monotonic() - 1_000_000)
-        assert progress is not None
-        progress.advance(1_500_000)
-        progress.advance(3_000_000)
-        progress.close()
-        seen = drawn(stream, ours)
+    seen = bar_drawn(monkeypatch, 0, 3_000_000, 1_500_000, 3_000_000)
     assert b"1.50M/3.00M 1.50B/s" in seen
     assert b" 3.00B/s" in seen.split(b"\r")[-3]
 
